@@ -1,0 +1,143 @@
+"""What a backend must be: the contract for those who write an adapter.
+
+A ``Backend`` is one framework; a ``Session`` is one cell inside it. The worker calls, in this order,
+each in the process that will train (a forked child, or a process of its own):
+
+    backend.load()                    import the framework; touch no device (before the fork, in the host)
+    backend.versions()                packages and versions, for the record
+    backend.capabilities()            what it can do, as data
+    backend.initialise(target)        choose and wake the device; returns facts about it
+    backend.session(cell, arrays)     build model and optimizer, move resident data to the device
+    session.train(n) ...              enqueue n steps
+    session.synchronise()             wait until all of it has really happened
+
+Rules. Layouts are canonical (see ``harness.core.model``): the adapter transposes, nobody else does.
+Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_epoch]``: a row of example
+indices. Mathematics is canonical (``harness.core.training``); dropout masks are the framework's own,
+seeded from ``cell.training.seed``. ``train`` may return before the work is done and must not wait for
+it; it does nothing that the shortest loop in that framework would not do. Foreign errors are translated by
+``translate``. An adapter reads no clock, prints nothing and writes no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.core.cell import Cell, Target
+from harness.core.errors import CellError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+    Integers = NDArray[np.integer[Any]]
+
+EVALUATION_BATCH = 500
+"""Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a cell works on, in host memory.
+
+    Images float32 (N, H, W, C), labels int32 (N,); ``parameters`` full name -> float32 array;
+    ``order`` int32 (epochs, steps per epoch, batch size).
+    """
+
+    train_images: Floats
+    train_labels: Integers
+    test_images: Floats
+    test_labels: Integers
+    parameters: Mapping[str, Floats]
+    order: Integers
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do, as data that feeds the support table. ``modes`` has the default first.
+
+    ``inputs`` maps each mode to the input forms it supports, default first. ``refusals`` maps a
+    thing it cannot do (a layer, a precision) to the reason, one line each.
+    """
+
+    accelerators: tuple[str, ...]
+    modes: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, ...]]
+    precisions: tuple[str, ...]
+    layers: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    can_fork: bool
+    refusals: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """On one batch in training form: logits (B, classes), mean loss, and full parameter name -> gradient."""
+
+    logits: Floats
+    loss: float
+    gradients: Mapping[str, Floats]
+
+
+class Session(Protocol):
+    """One cell, built. All arrays returned are NumPy, canonical in layout."""
+
+    def train(self, steps: int) -> None:
+        """Enqueue the next ``steps`` training steps of the order; never past its end."""
+
+    def synchronise(self) -> None:
+        """Return only when every enqueued step is finished on the device."""
+
+    def losses(self) -> list[float]:
+        """Mean batch loss of each step since the last call. Called after ``synchronise``, untimed."""
+
+    def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
+        """Mean loss and accuracy over the test set (or its first EVALUATION_BATCH images), in evaluation form; finished on return."""
+
+    def gradients(self, images: Floats, labels: Integers) -> Gradients:
+        """Logits, loss and gradients in training form at the present parameters; changes nothing.
+
+        Moving statistics stay as they are. Called only on models whose dropout rates are zero.
+        """
+
+    def forward(self, images: Floats, training: bool) -> Floats:
+        """Logits (N, classes); ``training`` applies dropout (fresh at each call) and batch statistics."""
+
+    def parameters(self) -> dict[str, Floats]:
+        """Full name -> array of everything trained."""
+
+    def statistics(self) -> dict[str, Floats]:
+        """Full name -> array of the moving statistics."""
+
+    def device(self) -> dict[str, Any]:
+        """Where parameters and the last loss live, and peak device memory if the framework tells."""
+
+    def close(self) -> None:
+        """Release threads and memory."""
+
+
+class Backend(Protocol):
+    """One framework. The class takes no arguments; importing its module must not import the framework."""
+
+    name: str
+
+    def capabilities(self) -> Capabilities:
+        """What it can do with the framework version that ``load`` imported."""
+
+    def load(self) -> None:
+        """Import the framework. After this a fork must still be safe, or ``can_fork`` be false."""
+
+    def versions(self) -> dict[str, str]:
+        """Package name -> version of what matters for the result."""
+
+    def initialise(self, target: Target) -> dict[str, Any]:
+        """Wake the device, set threads and precision. Raises WrongDevice or Unsupported. Returns facts (JSON)."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> Session:
+        """Build the cell. Raises Unsupported with the reason."""
+
+    def translate(self, error: BaseException) -> CellError | None:
+        """The typed error that a framework's exception stands for, or None if it is not known."""

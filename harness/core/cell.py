@@ -1,0 +1,114 @@
+"""A cell: one training run on one target. Its hashes say what may be compared and what is done already.
+
+``work_id`` hashes everything that must be equal on both sides of a comparison: model, training,
+dataset bytes, initial parameters and batch order. The target is not in it: how (mode, input, device,
+processors) is the target's affair, what is not. ``cell_id`` hashes the target and the repeat as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.core.codec import digest
+from harness.core.model import ModelSpec
+from harness.core.training import TrainingSpec
+
+ID_LENGTH = 16
+"""Hex digits of an id: 64 bits, so two of a million cells collide with a chance of 3e-8."""
+
+MODES = ("graph", "xla", "fit", "jit", "numpy")
+INPUTS = ("resident", "host")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset by content. ``sha256`` covers all its arrays; the counts are those used of it, from the front."""
+
+    name: str
+    sha256: str
+    train_examples: int
+    test_examples: int
+    image_shape: tuple[int, int, int]
+    classes: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Digests of the arrays that the harness draws: initial parameters and order of examples."""
+
+    parameters_sha256: str
+    order_sha256: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how: a backend on an accelerator in an environment, resolved to the last detail.
+
+    ``environment`` identifies the interpreter and packages: the hash of a lock file, or
+    ``python:PATH`` for an interpreter of the person's own. ``cpus`` is the number of processors the
+    worker may use, 0 for all. ``matmul_precision``: ``highest`` forbids TF32 and the like.
+    """
+
+    name: str
+    backend: str
+    accelerator: str
+    mode: str
+    input: str
+    environment: str
+    device: int = 0
+    cpus: int = 0
+    matmul_precision: str = "highest"
+
+    @property
+    def label(self) -> str:
+        """``name:mode``, and what else differs from the usual: how a person writes it."""
+        extras = [f"@input={self.input}"] if self.input != "resident" and self.mode != "fit" else []
+        extras += [f"@device={self.device}"] if self.device else []
+        extras += [f"@cpus={self.cpus}"] if self.cpus else []
+        extras += [f"@matmul_precision={self.matmul_precision}"] if self.matmul_precision != "highest" else []
+        return f"{self.name}:{self.mode}{''.join(extras)}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run on one target; ``repeat`` numbers fresh-process repetitions."""
+
+    model: ModelSpec
+    training: TrainingSpec
+    dataset: Dataset
+    inputs: Inputs
+    target: Target
+    repeat: int = 0
+
+    @cached_property
+    def work_id(self) -> str:
+        """Equal for two cells exactly if they must do the same work."""
+        parts = (self.model, self.training, self.dataset, self.inputs)
+        return digest([_digest_of(part) for part in parts])[:ID_LENGTH]
+
+    @cached_property
+    def cell_id(self) -> str:
+        """Equal exactly for the same work on the same target in the same repeat."""
+        return digest([self.work_id, _digest_of(self.target), self.repeat])[:ID_LENGTH]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.training.steps_per_epoch(self.dataset.train_examples)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.training.epochs
+
+
+_DIGESTS: dict[object, str] = {}
+
+
+def _digest_of(part: object) -> str:
+    """``digest`` of a frozen part, remembered: thousands of cells share few models and targets."""
+    known = _DIGESTS.get(part)
+    if known is None:
+        if len(_DIGESTS) > 100_000:
+            _DIGESTS.clear()
+        known = _DIGESTS[part] = digest(part)
+    return known

@@ -1,0 +1,101 @@
+"""A record: what one planned cell yielded, or how it failed. One JSON file each, never changed afterwards.
+
+All times are seconds, all sizes bytes. Raw block times are kept; every derived number is
+computed from them later, so a better method can be applied to an old run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.core.cell import Cell
+
+STATUSES = (
+    "ok",
+    "out_of_memory",
+    "timeout",
+    "crashed",
+    "unsupported",
+    "wrong_device",
+    "parity_failed",
+    "skipped",
+    "interrupted",
+)
+FAILED = tuple(status for status in STATUSES if status not in ("ok", "skipped"))
+BLOCK_KINDS = ("compile", "warmup", "train")
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds of each phase, by wall clock; None where the cell did not get that far.
+
+    ``compile`` is the first training step, which traces and compiles, plus the first evaluation
+    batch, likewise. ``warmup`` and ``train`` are the sums of those blocks. ``framework_import`` was
+    spent in a host that may have served other cells too.
+    """
+
+    framework_import: float | None = None
+    initialise_device: float | None = None
+    load_data: float | None = None
+    build: float | None = None
+    compile: float | None = None
+    warmup: float | None = None
+    train: float | None = None
+    evaluate: float | None = None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Every block of training steps in order, as parallel lists.
+
+    ``kind``: ``compile`` (the first step), ``warmup``, or ``train``; only ``train`` counts as throughput. ``seconds``
+    runs from the first step's start to the end of a true synchronisation. ``cpu_seconds`` is the
+    process's processor time in the block, all threads together.
+    """
+
+    epoch: list[int] = field(default_factory=list)
+    kind: list[str] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    mean_loss: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """State after one epoch. ``train_loss`` is the mean over its steps, dropout included."""
+
+    epoch: int
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+    evaluate_seconds: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one cell.
+
+    ``reason`` is one line, empty for ``ok``. ``proof`` is the id of the parity proof under
+    ``proofs/``. ``worker`` holds what the worker says of itself: python, packages, device,
+    threads, code hash. ``machine`` what the harness says of the machine. ``log`` is relative to the run folder.
+    ``peak_memory_bytes``: largest resident set of the worker process, framework included.
+    """
+
+    cell: Cell
+    cell_id: str
+    work_id: str
+    status: str
+    reason: str = ""
+    attempt: int = 1
+    started: str = ""
+    finished: str = ""
+    phases: Phases = Phases()
+    blocks: Blocks = Blocks()
+    epochs: tuple[Epoch, ...] = ()
+    peak_memory_bytes: int | None = None
+    proof: str = ""
+    worker: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    log: str = ""

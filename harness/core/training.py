@@ -1,0 +1,79 @@
+"""How a model is trained: everything that is part of the work, nothing of how a target does it.
+
+Canonical mathematics (the reference adapter implements exactly this; the others are proven against it).
+With gradient g of the batch's mean loss, parameter p, learning rate a_t at step t = 0, 1, ...:
+
+- ``sgd``       p <- p - a_t g
+- ``momentum``  v <- m v - a_t g;  p <- p + v             (Sutskever et al., ICML 2013, equations 1 and 2)
+- ``nesterov``  v <- m v - a_t g;  p <- p + m v - a_t g   (the same, equations 3 and 4, in Keras's form)
+- ``adam``      m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;
+                p <- p - a_t sqrt(1 - b2^(t+1)) / (1 - b1^(t+1)) m / (sqrt(v) + epsilon)
+                (Kingma and Ba, ICLR 2015, end of section 2: epsilon here is their "epsilon hat")
+
+The rate is folded into the velocity, so a change of rate does not rescale what was gathered before.
+The loss is the mean softmax cross-entropy of the batch. An epoch has floor(examples / batch size)
+steps: the examples left over are not trained in that epoch (the order differs in the next), so every
+step of a cell has one shape and compiles once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
+SCALINGS = ("none", "linear", "sqrt")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer by name with its constants; those that it does not use are ignored by it."""
+
+    name: str = "momentum"
+    momentum: float = 0.9
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A constant rate, or one multiplied by ``factor`` at the start of each epoch in ``drop_epochs``.
+
+    ``scaling`` adapts it to the batch size B relative to ``base_batch_size``: ``none``; ``linear``,
+    times B / base (Goyal et al., arXiv 1706.02677); ``sqrt``, times sqrt(B / base) (Krizhevsky,
+    arXiv 1404.5997). ``drop_epochs`` count from 0: (1,) drops it after the first epoch.
+    """
+
+    base: float = 0.01
+    drop_epochs: tuple[int, ...] = ()
+    factor: float = 0.1
+    scaling: str = "none"
+    base_batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One training run: what is fixed when only the target differs."""
+
+    batch_size: int
+    epochs: int = 1
+    optimizer: OptimizerSpec = OptimizerSpec()
+    learning_rate: LearningRate = LearningRate()
+    seed: int = 0
+    precision: str = "float32"
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Whole batches in ``examples``; zero if there is not even one."""
+        return examples // self.batch_size
+
+    def learning_rates(self, steps_per_epoch: int) -> tuple[tuple[int, float], ...]:
+        """The schedule as (first step, rate) pieces in step order; the first piece starts at step 0."""
+        rule = self.learning_rate
+        ratio = self.batch_size / rule.base_batch_size
+        scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule.scaling]
+        pieces = {0: rule.base * scale}
+        for number, epoch in enumerate(sorted(rule.drop_epochs), start=1):
+            pieces[epoch * steps_per_epoch] = rule.base * scale * rule.factor**number
+        return tuple(sorted(pieces.items()))
