@@ -1,0 +1,132 @@
+"""Initial parameters and the order of examples: drawn once, shipped as arrays, the same for every lane.
+
+NumPy promises the same random stream only for the same build, so what a cell is given is the array,
+identified by its digest, never the seed alone. The files stand in the run folder under ``inputs/``,
+named by their digests: a run that moves to another machine takes them along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.cell import Cell, Inputs
+from harness.core.errors import StoreError
+from harness.core.model import ModelSpec, Shape
+
+_PARAMETER_STREAM, _ORDER_STREAM = 0, 1
+
+
+def draw_parameters(model: ModelSpec, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Full name -> float32 array: Glorot-uniform kernels, scales one, biases and offsets zero.
+
+    Kernels are uniform within +-sqrt(6 / (fan in + fan out)), where a convolution's fans count its
+    window (Glorot and Bengio, AISTATS 2010, equation 16). Each array has a stream of its own.
+    """
+    parameters: dict[str, NDArray[np.float32]] = {}
+    for index, (name, shape) in enumerate(model.parameter_shapes.items()):
+        key = name.rpartition("/")[2]
+        if key == "kernel":
+            generator = np.random.default_rng([seed, _PARAMETER_STREAM, index])
+            limit = _glorot_limit(shape)
+            parameters[name] = (generator.random(shape, dtype=np.float32) * 2 - 1) * np.float32(limit)
+        else:
+            parameters[name] = np.full(shape, 1.0 if key == "scale" else 0.0, dtype=np.float32)
+    return parameters
+
+
+def draw_order(examples: int, epochs: int, seed: int) -> NDArray[np.int32]:
+    """A permutation of the examples per epoch, int32 (epochs, examples); fewer epochs give its first rows."""
+    order = np.empty((epochs, examples), dtype=np.int32)
+    for epoch in range(epochs):
+        order[epoch] = np.random.default_rng([seed, _ORDER_STREAM, epoch]).permutation(examples)
+    return order
+
+
+def identify(model: ModelSpec, examples: int, epochs: int, seed: int) -> Inputs:
+    """The digests of what would be shipped."""
+    return Inputs(
+        parameters_sha256=_parameters_digest(model.input_shape, model.layers, seed),
+        order_sha256=_order_digest(examples, epochs, seed),
+    )
+
+
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape};".encode("ascii"))
+        total.update(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+    return total.hexdigest()
+
+
+def write(folder: Path, cell: Cell) -> tuple[Path, Path]:
+    """Write a cell's parameters (.npz) and order (.npy) into ``folder`` unless they are there; returns the paths.
+
+    Raises StoreError if what this NumPy draws is not what the cell was planned with.
+    """
+    parameters_path = folder / f"parameters-{cell.inputs.parameters_sha256[:16]}.npz"
+    order_path = folder / f"order-{cell.inputs.order_sha256[:16]}.npy"
+    if not parameters_path.exists():
+        parameters = draw_parameters(cell.model, cell.training.seed)
+        _require(arrays_digest(parameters), cell.inputs.parameters_sha256, "initial parameters")
+        save_arrays(parameters_path, parameters)
+    if not order_path.exists():
+        order = draw_order(cell.dataset.train_examples, cell.training.epochs, cell.training.seed)
+        _require(arrays_digest({"order": order}), cell.inputs.order_sha256, "order of examples")
+        save_array(order_path, order)
+    return parameters_path, order_path
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz, whole or not at all."""
+    _save(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an .npy, whole or not at all."""
+    _save(path, lambda stream: np.save(stream, array, allow_pickle=False))
+
+
+def _save(path: Path, write_to: Any) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write_to(stream)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _glorot_limit(shape: Shape) -> float:
+    window = math.prod(shape[:-2])
+    return math.sqrt(6.0 / (window * (shape[-2] + shape[-1])))
+
+
+@lru_cache(maxsize=4096)
+def _parameters_digest(input_shape: tuple[int, int, int], layers: tuple[Any, ...], seed: int) -> str:
+    return arrays_digest(draw_parameters(ModelSpec("", input_shape, layers), seed))
+
+
+@lru_cache(maxsize=4096)
+def _order_digest(examples: int, epochs: int, seed: int) -> str:
+    return arrays_digest({"order": draw_order(examples, epochs, seed)})
+
+
+def _require(found: str, planned: str, what: str) -> None:
+    if found != planned:
+        raise StoreError(
+            f"the {what} drawn by NumPy {np.__version__} differ from those this run was planned with; "
+            "resume with the NumPy that planned it, or copy the run's inputs folder along"
+        )

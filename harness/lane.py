@@ -1,0 +1,263 @@
+"""One cell on one worker, from opening to its record: a state machine that advances block by block.
+
+A lane decides how long its blocks are and what each counts as; it never decides when it runs. Whoever
+holds it calls ``open``, then ``advance`` until that returns False, then takes ``record``. Between two calls its
+worker waits on its pipe, so several lanes can take turns. Every failure ends the lane with a status;
+nothing but an interruption by the person is raised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.core.cell import Cell
+from harness.core.errors import CellError, Unsupported
+from harness.core.messages import Block, Closed, Evaluate, Evaluated, HostReady, Open, Opened, Reply, Request, Train
+from harness.core.record import Blocks, Epoch, Phases, Record
+
+BLOCK_SECONDS = 0.075
+"""What a block should take: long beside a clock's and a pipe's cost, short beside a machine's drift."""
+
+WARMUP_STEPS = 2
+"""Steps after the compiling one that do not count yet: first-use allocations and caches."""
+
+
+class CellWorker(Protocol):
+    """What a lane needs of a worker process."""
+
+    @property
+    def ready(self) -> HostReady:
+        """What the host said of itself once its framework was imported."""
+
+    def open(self, request: Open, timeout: float) -> Opened:
+        """Prepare the cell."""
+
+    def ask(self, request: Request, timeout: float) -> Reply:
+        """One question, one answer. Raises CellError."""
+
+    def finish(self, timeout: float) -> Closed:
+        """End the cell well."""
+
+    def abandon(self) -> None:
+        """End the cell at once."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a cell's arrays are, and the only folder its worker may write to."""
+
+    dataset: Path
+    parameters: Path
+    order: Path
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a lane stands: steps done of all, the last loss, the last test accuracy."""
+
+    cell: Cell
+    steps: int
+    loss: float
+    accuracy: float | None
+
+
+class Lane:
+    """See the module. ``timeout`` is the longest wait for one answer, in seconds."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        worker: CellWorker,
+        files: Files,
+        timeout: float,
+        watch: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.cell = cell
+        self._worker = worker
+        self._files = files
+        self._timeout = timeout
+        self._watch = watch
+        self._started = now()
+        self._status = "ok"
+        self._reason = ""
+        self._steps = 0
+        self._steps_per_block = 1
+        self._blocks = Blocks()
+        self._epochs: list[Epoch] = []
+        self._phases = Phases()
+        self._device: dict[str, Any] = {}
+        self._peak_memory: int | None = None
+        self._is_open = False
+
+    def open(self) -> bool:
+        """Build the cell in the worker; False if that failed."""
+        request = Open(
+            cell=self.cell,
+            dataset=str(self._files.dataset),
+            parameters=str(self._files.parameters),
+            order=str(self._files.order),
+            scratch=str(self._files.scratch),
+        )
+
+        def prepare() -> None:
+            if self.cell.steps_per_epoch < 1:
+                raise Unsupported(
+                    f"batch size {self.cell.training.batch_size} is more than the "
+                    f"{self.cell.dataset.train_examples} training examples"
+                )
+            self._is_open = True
+            opened = self._worker.open(request, self._timeout)
+            self._device = opened.device
+            self._phases = replace(
+                self._phases,
+                framework_import=self._worker.ready.import_seconds,
+                initialise_device=opened.initialise_seconds,
+                load_data=opened.load_seconds,
+                build=opened.build_seconds,
+            )
+
+        return self._guarded(prepare)
+
+    def advance(self) -> bool:
+        """Run one block, and the evaluation if it ends an epoch; False when the lane has ended."""
+        return self._guarded(self._advance) and self._steps < self.cell.total_steps
+
+    def close(self) -> None:
+        """End the cell in the worker: well if it did well, at once if not."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._status != "ok":
+            self._worker.abandon()
+            return
+
+        def finish() -> None:
+            closed = self._worker.finish(self._timeout)
+            self._peak_memory = closed.peak_memory_bytes
+            self._device |= closed.device
+
+        self._guarded(finish)
+
+    def interrupt(self) -> None:
+        """The person stopped the run: what is measured so far is kept as such."""
+        if self._status == "ok":
+            self._status, self._reason = "interrupted", f"stopped after {self._steps} of {self.cell.total_steps} steps"
+        self.close()
+
+    def record(self, machine: dict[str, Any], proof: str, attempt: int, log: str) -> Record:
+        """The record of what happened; ``log`` is relative to the run folder."""
+        by_kind = {
+            kind: sum(s for s, k in zip(self._blocks.seconds, self._blocks.kind, strict=True) if k == kind)
+            for kind in ("warmup", "train")
+        }
+        finished = self._steps > 0
+        return Record(
+            cell=self.cell,
+            cell_id=self.cell.cell_id,
+            work_id=self.cell.work_id,
+            status=self._status,
+            reason=self._reason,
+            attempt=attempt,
+            started=self._started,
+            finished=now(),
+            phases=replace(
+                self._phases,
+                warmup=by_kind["warmup"] if finished else None,
+                train=by_kind["train"] if finished else None,
+                evaluate=sum(e.evaluate_seconds for e in self._epochs) if self._epochs else None,
+            ),
+            blocks=self._blocks,
+            epochs=tuple(self._epochs),
+            peak_memory_bytes=self._peak_memory,
+            proof=proof,
+            worker=worker_facts(self._worker, self._device),
+            machine=machine,
+            log=log,
+        )
+
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except CellError as error:
+            self._status, self._reason = error.status, str(error)
+            self.close()
+            return False
+        return True
+
+    def _advance(self) -> None:
+        per_epoch = self.cell.steps_per_epoch
+        epoch, within = divmod(self._steps, per_epoch)
+        kind, steps = self._next_block(per_epoch - within)
+        block = self._ask(Train(steps), Block)
+        self._steps += block.steps
+        mean_loss = sum(block.losses) / len(block.losses) if block.losses else math.nan
+        self._keep(epoch, kind, block, mean_loss)
+        if kind == "compile":
+            self._add_compile(block.seconds)
+        else:
+            self._calibrate(block.seconds / block.steps)
+        if self._steps % per_epoch == 0:
+            self._evaluate(epoch)
+        accuracy = self._epochs[-1].test_accuracy if self._epochs else None
+        self._watch(Progress(self.cell, self._steps, mean_loss, accuracy))
+
+    def _next_block(self, left_in_epoch: int) -> tuple[str, int]:
+        """What the next block counts as and its steps: one compiles, a few warm up, the rest is measured."""
+        warmup = min(WARMUP_STEPS, (self.cell.total_steps - 1) // 4)
+        if self._steps == 0:
+            return "compile", 1
+        if self._steps <= warmup:
+            return "warmup", min(1 + warmup - self._steps, left_in_epoch)
+        return "train", min(self._steps_per_block, left_in_epoch)
+
+    def _calibrate(self, seconds_per_step: float) -> None:
+        """Blocks of BLOCK_SECONDS, following the step time slowly so that one pause does not shrink them."""
+        wanted = max(1, round(BLOCK_SECONDS / max(seconds_per_step, 1e-9)))
+        self._steps_per_block = min(wanted, 2 * self._steps_per_block)
+
+    def _evaluate(self, epoch: int) -> None:
+        evaluated = self._ask(Evaluate(), Evaluated)
+        self._add_compile(evaluated.compile_seconds)
+        losses = [
+            (loss, steps)
+            for loss, steps, of in zip(self._blocks.mean_loss, self._blocks.steps, self._blocks.epoch, strict=True)
+            if of == epoch
+        ]
+        train_loss = sum(loss * steps for loss, steps in losses) / sum(steps for _, steps in losses)
+        self._epochs.append(Epoch(epoch, train_loss, evaluated.loss, evaluated.accuracy, evaluated.seconds))
+
+    def _ask(self, request: Request, expected: type[Any]) -> Any:
+        reply = self._worker.ask(request, self._timeout)
+        if not isinstance(reply, expected):
+            raise CellError(f"the worker answered {type(reply).__name__} where {expected.__name__} was due")
+        return reply
+
+    def _keep(self, epoch: int, kind: str, block: Block, mean_loss: float) -> None:
+        self._blocks.epoch.append(epoch)
+        self._blocks.kind.append(kind)
+        self._blocks.steps.append(block.steps)
+        self._blocks.seconds.append(block.seconds)
+        self._blocks.cpu_seconds.append(block.cpu_seconds)
+        self._blocks.mean_loss.append(mean_loss)
+
+    def _add_compile(self, seconds: float) -> None:
+        self._phases = replace(self._phases, compile=(self._phases.compile or 0.0) + seconds)
+
+
+def worker_facts(worker: CellWorker, device: dict[str, Any]) -> dict[str, Any]:
+    """What the worker says of itself, its device under ``device``; empty if it never came up."""
+    try:
+        return {**worker.ready.worker, "forked": worker.ready.forks, "device": device}
+    except CellError:
+        return {}
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

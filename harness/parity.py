@@ -1,0 +1,294 @@
+"""What is compared to prove that a target does the reference's work, and how far apart the two may be.
+
+Pure: it makes probe cells and arrays, and turns two sides' arrays into a ``Proof``. Running the probes
+is ``harness.verify``'s affair.
+
+Probe of a model and optimizer: dropout rates at zero, continuous random images (so that no two
+values of a pooling window tie and no unit sits on ReLU's kink), two epochs of three steps of eight
+images, with the learning rate dropping between the epochs (which tells how momentum treats it). Compared are
+logits, loss and every gradient at the initial parameters, then each step's loss, and every parameter, moving
+statistic and evaluation logit after all steps.
+
+An error is the largest absolute difference in an array relative to the largest absolute value of the
+reference's array; for parameters relative to the largest change that training made, which is much
+stricter. Arrays much smaller than the largest of their kind (a bias before batch normalisation has
+a gradient of zero, plus rounding) are measured against ``SMALLEST_SCALE`` of that.
+
+Probe of a dropout rate: ones through dropout and an identity matrix, so that the logits are the mask itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.cell import Cell, Dataset, Inputs, Target
+from harness.core.codec import digest
+from harness.core.model import Dense, Dropout, Flatten, ModelSpec, without_dropout
+from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
+
+PARITY_VERSION = 1
+"""Counts changes of the probes or tolerances: a proof of another version does not count."""
+
+SMALLEST_SCALE = 1e-3
+
+TOLERANCES: dict[str, dict[str, float]] = {
+    "float32": {
+        "logits": 1e-5,
+        "loss": 1e-5,
+        "gradients": 1e-4,
+        "losses": 1e-4,
+        "parameters": 1e-3,
+        "statistics": 1e-4,
+        "evaluation_logits": 1e-3,
+    },
+}
+"""Per precision, the largest error allowed of each quantity.
+
+float32 has a unit roundoff of 6e-8. Sums of up to a thousand products in another order than the
+reference's stay within about 1e-6 of the largest value; the bounds leave a factor of ten for the
+forward pass and of a hundred behind the backward pass and six steps, whose errors accumulate. The mistakes they
+are for (another epsilon, a rate not folded into the velocity, a biased variance, padding on the other
+side) show at 1e-2 and more.
+"""
+
+EXAMPLES, BATCH_SIZE, EPOCHS = 24, 8, 2
+STEPS = EXAMPLES // BATCH_SIZE * EPOCHS
+DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
+DROPOUT_SIGMAS = 5.0
+"""A true mask leaves five standard deviations once in two million proofs."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One compared quantity. ``error`` and ``tolerance`` are relative; ``detail`` names the worst array."""
+
+    name: str
+    error: float
+    tolerance: float
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """False for NaN as well."""
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That one target, in one environment, on one machine, did the reference's work, or did not.
+
+    ``key`` says what it holds for; ``id`` is its hash. ``problem`` is why there are no quantities, the
+    probe itself having failed, and ``problem_status`` what a record would call that.
+    """
+
+    id: str
+    target: str
+    model: str
+    optimizer: str
+    precision: str
+    key: dict[str, Any]
+    quantities: tuple[Quantity, ...] = ()
+    problem: str = ""
+    problem_status: str = ""
+    created: str = ""
+    reference: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and bool(self.quantities) and all(quantity.passed for quantity in self.quantities)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line; empty if it passed."""
+        if self.problem:
+            return self.problem
+        failed = [quantity for quantity in self.quantities if not quantity.passed]
+        return "; ".join(f"{q.name} {q.detail} off by {q.error:.1e} (allowed {q.tolerance:.0e})" for q in failed)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A cell to open and the arrays to give it (train_images, train_labels; parameters; order)."""
+
+    cell: Cell
+    images: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    parameters: dict[str, NDArray[np.float32]]
+    order: NDArray[np.int32]
+
+
+def key_of(
+    target: Target, model: ModelSpec, optimizer: OptimizerSpec, precision: str, **circumstances: Any
+) -> dict[str, Any]:
+    """What a proof depends on: the target but not its processors, the mathematics, and the circumstances given."""
+    return {
+        "parity_version": PARITY_VERSION,
+        "backend": target.backend,
+        "accelerator": target.accelerator,
+        "mode": target.mode,
+        "input": target.input,
+        "device": target.device,
+        "matmul_precision": target.matmul_precision,
+        "environment": target.environment,
+        "model": digest(model),
+        "optimizer": digest(optimizer),
+        "precision": precision,
+        **circumstances,
+    }
+
+
+def training_probe(
+    model: ModelSpec,
+    optimizer: OptimizerSpec,
+    precision: str,
+    target: Target,
+    parameters: dict[str, NDArray[np.float32]],
+) -> Probe:
+    """The probe of a model and optimizer; ``parameters`` are its initial ones."""
+    generator = np.random.default_rng([PARITY_VERSION, EXAMPLES])
+    images = generator.random((EXAMPLES, *model.input_shape), dtype=np.float32)
+    labels = generator.integers(0, model.classes, EXAMPLES).astype(np.int32)
+    order = np.stack([generator.permutation(EXAMPLES) for _ in range(EPOCHS)]).astype(np.int32)
+    training = TrainingSpec(
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
+        optimizer=optimizer,
+        learning_rate=LearningRate(base=0.01, drop_epochs=(1,), factor=0.3),
+        precision=precision,
+    )
+    cell = _cell(without_dropout(model), training, target, EXAMPLES)
+    return Probe(cell, images, labels, parameters, order)
+
+
+def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
+    """The distinct rates above zero of a model."""
+    return tuple(sorted({layer.rate for layer in model.layers if isinstance(layer, Dropout) and layer.rate > 0}))
+
+
+def dropout_probe(rate: float, precision: str, target: Target) -> Probe:
+    """Ones through dropout and an identity: the logits are the mask. Learning rate zero: only the mask changes the loss."""
+    side = math.isqrt(DROPOUT_UNITS)
+    model = ModelSpec("dropout", (side, side, 1), (Flatten(), Dropout(rate), Dense(DROPOUT_UNITS, bias=False)))
+    generator = np.random.default_rng([PARITY_VERSION, DROPOUT_UNITS])
+    training = TrainingSpec(
+        batch_size=DROPOUT_EXAMPLES,
+        epochs=DROPOUT_STEPS,
+        optimizer=OptimizerSpec("sgd"),
+        learning_rate=LearningRate(base=0.0),
+        precision=precision,
+    )
+    return Probe(
+        cell=_cell(model, training, target, DROPOUT_EXAMPLES),
+        images=np.ones((DROPOUT_EXAMPLES, side, side, 1), np.float32),
+        labels=generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32),
+        parameters={"03_dense/kernel": np.eye(DROPOUT_UNITS, dtype=np.float32)},
+        order=np.tile(np.arange(DROPOUT_EXAMPLES, dtype=np.int32), (DROPOUT_STEPS, 1)),
+    )
+
+
+def compare_training(
+    reference: Mapping[str, NDArray[Any]],
+    found: Mapping[str, NDArray[Any]],
+    initial: Mapping[str, NDArray[np.float32]],
+    precision: str,
+) -> tuple[Quantity, ...]:
+    """The quantities of a training probe; the arrays are named as ``messages.Probe`` says."""
+    tolerance = TOLERANCES[precision]
+    changes = {f"parameter/{name}": _largest(reference[f"parameter/{name}"] - array) for name, array in initial.items()}
+    single = {name: _largest(reference[name]) for name in ("logits", "loss", "losses", "evaluation_logits")}
+    groups = {
+        "logits": {"logits": single["logits"]},
+        "loss": {"loss": single["loss"]},
+        "gradients": _scales(reference, "gradient/"),
+        "losses": {"losses": single["losses"]},
+        "parameters": changes,
+        "statistics": _scales(reference, "statistic/"),
+        "evaluation_logits": {"evaluation_logits": single["evaluation_logits"]},
+    }
+    return tuple(_worst(name, scales, reference, found, tolerance[name]) for name, scales in groups.items() if scales)
+
+
+def compare_dropout(
+    rate: float, masks: NDArray[Any], evaluation: NDArray[Any], losses: NDArray[Any]
+) -> tuple[Quantity, ...]:
+    """The quantities of a dropout probe.
+
+    ``masks`` (repeats, examples, units): training logits of ones; ``evaluation`` (examples, units):
+    evaluation logits; ``losses`` (steps,): of the same batch with the rate at zero. Each quantity is an error with
+    its bound: values other than 0 and 1 / (1 - rate); the kept share's distance from 1 - rate in all, by unit and by example
+    (binomial standard deviations, allowing for how many are looked at); pairs of passes, examples or steps with one mask.
+    """
+    keep = 1.0 - rate
+    kept = masks != 0
+    value_error = float(np.max(np.abs(masks[kept] * keep - 1.0))) if kept.any() else math.inf
+    flat = kept.reshape(-1, kept.shape[-1])
+    by_example = kept.mean(axis=2).reshape(-1)
+    label = f"rate {rate:g}"
+    return (
+        Quantity("dropout scale", value_error, 1e-5, label),
+        Quantity("dropout share", abs(float(kept.mean()) - keep), _binomial_bound(keep, kept.size, 1), label),
+        Quantity(
+            "dropout by unit",
+            float(np.max(np.abs(flat.mean(axis=0) - keep))),
+            _binomial_bound(keep, flat.shape[0], flat.shape[1]),
+            label,
+        ),
+        Quantity(
+            "dropout by example",
+            float(np.max(np.abs(by_example - keep))),
+            _binomial_bound(keep, kept.shape[2], by_example.size),
+            label,
+        ),
+        Quantity("dropout repeats", float(len(flat) - len(np.unique(flat, axis=0))), 0.0, label),
+        Quantity("dropout in evaluation", float(np.max(np.abs(evaluation - 1.0))), 1e-5, label),
+        Quantity("dropout same step", float(len(losses) - len(np.unique(losses))), 0.0, label),
+    )
+
+
+def _cell(model: ModelSpec, training: TrainingSpec, target: Target, examples: int) -> Cell:
+    dataset = Dataset("probe", "", examples, examples, model.input_shape, model.classes)
+    return Cell(model, training, dataset, Inputs("", ""), target)
+
+
+def _largest(array: NDArray[Any]) -> float:
+    return float(np.max(np.abs(array))) if array.size else 0.0
+
+
+def _scales(reference: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, float]:
+    return {name: _largest(array) for name, array in reference.items() if name.startswith(prefix)}
+
+
+def _worst(
+    name: str,
+    scales: Mapping[str, float],
+    reference: Mapping[str, NDArray[Any]],
+    found: Mapping[str, NDArray[Any]],
+    tolerance: float,
+) -> Quantity:
+    floor = SMALLEST_SCALE * max(scales.values())
+    worst = Quantity(name, -1.0, tolerance)
+    for key, scale in scales.items():
+        detail = key.partition("/")[2]
+        if key not in found or found[key].shape != reference[key].shape:
+            return Quantity(name, math.inf, tolerance, f"{detail or key} missing or of another shape")
+        difference = _largest(found[key].astype(np.float64) - reference[key])
+        error = difference / (max(scale, floor) or 1.0)
+        if math.isnan(error):
+            return Quantity(name, math.nan, tolerance, detail)
+        if error > worst.error:
+            worst = Quantity(name, error, tolerance, detail)
+    return worst
+
+
+def _binomial_bound(share: float, trials: int, looks: int) -> float:
+    """Distance that the farthest of ``looks`` shares of ``trials`` leaves as seldom as one leaves DROPOUT_SIGMAS.
+
+    Normal approximation; a union bound adds sqrt(2 ln looks) standard deviations at most.
+    """
+    return (DROPOUT_SIGMAS + math.sqrt(2 * math.log(looks))) * math.sqrt(share * (1 - share) / trials)

@@ -1,0 +1,192 @@
+"""Running the parity probes: a target's worker and the reference's do the same, ``parity`` compares.
+
+Proofs are kept in the user's cache by what they depend on (target, packages, code, model, optimizer,
+machine), so a sweep probes only what has no proof yet.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import inputs, parity
+from harness.core import codec
+from harness.core.cell import Target
+from harness.core.errors import CellError, ContractError
+from harness.core.messages import Forward, Open, Probe
+from harness.core.model import ModelSpec
+from harness.core.training import OptimizerSpec
+from harness.lane import CellWorker, now
+from harness.parity import Proof
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Verifier:
+    """Proves targets against one reference worker, remembering what is proven.
+
+    ``proofs``: folder of proofs, shared by runs. ``scratch``: folder for probe files, emptied after use.
+    ``reference``: gives the reference's target and worker, started at the first need.
+    ``circumstances``: what else a proof depends on (code hash, machine).
+    """
+
+    def __init__(
+        self,
+        proofs: Path,
+        scratch: Path,
+        reference: Callable[[], tuple[Target, CellWorker]],
+        circumstances: dict[str, Any],
+        timeout: float,
+    ) -> None:
+        self._proofs = proofs
+        self._scratch = scratch
+        self._reference = reference
+        self._circumstances = circumstances
+        self._timeout = timeout
+        self._reference_arrays: dict[str, Arrays] = {}
+        self._known: dict[str, Proof] = {}
+
+    def proof(
+        self,
+        target: Target,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        precision: str,
+        worker: CellWorker,
+        fresh: bool = False,
+    ) -> Proof:
+        """The proof for one combination: a stored one, or a new one (always, if ``fresh``), stored.
+
+        Raises CellError if the target's worker does not even start; a probe that fails later is a
+        proof with its ``problem``, which is not stored.
+        """
+        facts = worker.ready.worker
+        key = parity.key_of(
+            target,
+            model,
+            optimizer,
+            precision,
+            packages=facts.get("packages", {}),
+            python=facts.get("python", ""),
+            **self._circumstances,
+        )
+        identity = codec.digest(key)[:16]
+        if identity in self._known:
+            return self._known[identity]
+        proof = None if fresh else self._stored(identity)
+        if proof is None:
+            empty = Proof(identity, target.label, model.name, optimizer.name, precision, key)
+            proof = self._prove(empty, target, model, optimizer, precision, worker)
+            if not proof.problem:
+                codec.write_json(self._proofs / f"{identity}.json", proof)
+        self._known[identity] = proof
+        return proof
+
+    def _stored(self, identity: str) -> Proof | None:
+        path = self._proofs / f"{identity}.json"
+        if not path.exists():
+            return None
+        try:
+            return codec.read_json(path, Proof)
+        except ContractError:
+            return None
+
+    def _prove(
+        self,
+        empty: Proof,
+        target: Target,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        precision: str,
+        worker: CellWorker,
+    ) -> Proof:
+        try:
+            initial = inputs.draw_parameters(model, seed=0)
+            probe = parity.training_probe(model, optimizer, precision, target, initial)
+            found = self._probe(probe, worker, empty.id)
+            quantities = parity.compare_training(
+                self._reference_for(probe, model, optimizer, precision), found, initial, precision
+            )
+            for rate in parity.dropout_rates(model):
+                quantities += self._dropout(rate, precision, target, worker, empty.id)
+        except CellError as error:
+            worker.abandon()
+            return replace(empty, problem=str(error), problem_status=error.status, created=now())
+        reference_target, reference_worker = self._reference()
+        facts = {"backend": reference_target.backend, "packages": reference_worker.ready.worker.get("packages", {})}
+        return replace(empty, quantities=quantities, created=now(), reference=facts)
+
+    def _reference_for(self, probe: parity.Probe, model: ModelSpec, optimizer: OptimizerSpec, precision: str) -> Arrays:
+        identity = codec.digest([codec.digest(model), codec.digest(optimizer)])[:16]
+        if identity not in self._reference_arrays:
+            target, worker = self._reference()
+            cell = replace(probe.cell, target=target, training=replace(probe.cell.training, precision="float32"))
+            self._reference_arrays[identity] = self._probe(replace(probe, cell=cell), worker, f"reference-{identity}")
+        return self._reference_arrays[identity]
+
+    def _probe(self, probe: parity.Probe, worker: CellWorker, name: str) -> Arrays:
+        with _ProbeFolder(self._scratch / f"probe-{name}", probe) as folder:
+            worker.open(folder.request, self._timeout)
+            output = folder.path / "probed.npz"
+            worker.ask(Probe(parity.STEPS, str(output)), self._timeout)
+            worker.finish(self._timeout)
+            return _load(output)
+
+    def _dropout(
+        self, rate: float, precision: str, target: Target, worker: CellWorker, name: str
+    ) -> tuple[parity.Quantity, ...]:
+        probe = parity.dropout_probe(rate, precision, target)
+        examples = parity.DROPOUT_EXAMPLES
+        with _ProbeFolder(self._scratch / f"dropout-{name}", probe) as folder:
+            worker.open(folder.request, self._timeout)
+            training, evaluation, stepped = (
+                folder.path / f"{part}.npz" for part in ("training", "evaluation", "steps")
+            )
+            worker.ask(Forward(examples, parity.DROPOUT_REPEATS, True, str(training)), self._timeout)
+            worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
+            worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
+            worker.finish(self._timeout)
+            return parity.compare_dropout(
+                rate, _load(training)["logits"], _load(evaluation)["logits"][0], _load(stepped)["losses"]
+            )
+
+
+class _ProbeFolder:
+    """The files of one probe, removed at the end."""
+
+    def __init__(self, path: Path, probe: parity.Probe) -> None:
+        self.path = path
+        self._probe = probe
+        self.request = Open(
+            cell=probe.cell,
+            dataset=str(path),
+            parameters=str(path / "parameters.npz"),
+            order=str(path / "order.npy"),
+            scratch=str(path),
+        )
+
+    def __enter__(self) -> _ProbeFolder:
+        self.path.mkdir(parents=True, exist_ok=True)
+        for part in ("train", "test"):
+            inputs.save_array(self.path / f"{part}_images.npy", self._probe.images)
+            inputs.save_array(self.path / f"{part}_labels.npy", self._probe.labels)
+        inputs.save_arrays(self.path / "parameters.npz", self._probe.parameters)
+        inputs.save_array(self.path / "order.npy", self._probe.order)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _load(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise CellError(f"the worker's probe file {path.name} cannot be read ({error})") from error
