@@ -56,7 +56,7 @@ def validate(
     """Check ``data`` against the pydantic model ``cls`` and build it.
 
     ``file`` opens the error's line; ``within`` is the dotted key of the table that ``data`` is, empty for
-    the whole file. ``flags`` maps keys that came from the command line to their flags, which then
+    the whole file. ``flags`` maps dotted keys that came from the command line to their flags, which then
     stand in the error instead of file and key. Raises UsageError for the first mistake, unknown
     keys before others: a misspelt key is often why another is missing.
     """
@@ -106,8 +106,12 @@ def _sentence(
     within: str,
     flags: Mapping[str, str],
 ) -> str:
-    absent = problem["type"] in ("missing", "extra_forbidden")
-    location = problem["loc"][:-1] if absent else problem["loc"]
+    kind, location = problem["type"], problem["loc"]
+    missing = kind == "missing"
+    if missing or kind == "extra_forbidden":
+        location = location[:-1]
+    # A list that is too short has a number here: then the list is what was wrong.
+    absent = location != problem["loc"] and isinstance(problem["loc"][-1], str)
     path, found, place = _walk(location, data, schema)
     definitions = schema.get("$defs", {})
     table = _dotted((*((within,) if within else ()), *path))
@@ -115,16 +119,16 @@ def _sentence(
         key = str(problem["loc"][-1])
         inside = f" in [{table}]" if table else ""
         properties = place.get("properties", {})
-        if problem["type"] == "missing":
+        if missing:
             return f"{file}: missing key {key!r}{inside}, allowed: {_allowed(properties.get(key, {}), definitions)}"
         close = _closest(key, properties)
         hint = f"did you mean {close!r}? " if close else ""
         return f"{file}: unknown key {key!r}{inside}; {hint}allowed: {', '.join(properties)}"
     subject = f"{file}: key {table}" if table else file
-    if path and not within:
-        subject = flags.get(str(path[0]), subject)
-    by_validator = problem["type"] == "value_error"
-    allowed = str(problem["ctx"]["error"]) if by_validator else _allowed(place, definitions)
+    subject = flags.get(_dotted(tuple(part for part in path if isinstance(part, str))), subject)
+    allowed = str(problem["ctx"]["error"]) if kind == "value_error" else _allowed(place, definitions)
+    if kind == "finite_number" and "description" not in place:
+        allowed = f"{allowed} (finite)"
     return f"{subject}: found {shown(found)}, allowed: {allowed}"
 
 
