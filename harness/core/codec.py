@@ -202,10 +202,13 @@ def _decode_exact(cls: type, data: Any, where: str) -> Any:
 def _sequence_decoder(origin: Any, arguments: tuple[Any, ...]) -> Callable[[Any, str], Any]:
     if origin is list or arguments[-1] is Ellipsis:
         item = _decoder(arguments[0])
+        exact = {arguments[0]} & {int, float, str, bool}
 
         def decode_many(data: Any, where: str) -> Any:
             if not isinstance(data, list):
                 raise _mismatch(where, "a list", data)
+            if set(map(type, data)) <= exact:  # ten times as quick for the thousands of block times of a record
+                return origin(data)
             return origin(item(element, f"{where}[{index}]") for index, element in enumerate(data))
 
         return decode_many
