@@ -1,0 +1,43 @@
+"""The optimizers of ``harness.core.training`` in NumPy float64, as its docstring writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.core.training import OptimizerSpec
+
+if TYPE_CHECKING:
+    from backends.protocol import Floats
+
+
+class Optimizer:
+    """An optimizer with its state: a velocity or first moment, and a second moment, per parameter, from zero."""
+
+    def __init__(self, spec: OptimizerSpec, parameters: Mapping[str, Floats]) -> None:
+        """``parameters``: full name -> float64 array, whose shapes the state takes."""
+        self._spec = spec
+        self._steps = 0
+        self._first = {name: np.zeros_like(value) for name, value in parameters.items()}
+        self._second = {name: np.zeros_like(value) for name, value in parameters.items()}
+
+    def update(self, parameters: Mapping[str, Floats], gradients: Mapping[str, Floats], rate: float) -> None:
+        """Take one step: change every parameter in place by its gradient at learning rate ``rate``."""
+        self._steps += 1
+        for name, parameter in parameters.items():
+            parameter += self._change(name, gradients[name], rate)
+
+    def _change(self, name: str, gradient: Floats, rate: float) -> Floats:
+        spec = self._spec
+        if spec.name == "sgd":
+            return -rate * gradient
+        if spec.name == "adam":
+            first = self._first[name] = spec.beta_1 * self._first[name] + (1.0 - spec.beta_1) * gradient
+            second = self._second[name] = spec.beta_2 * self._second[name] + (1.0 - spec.beta_2) * gradient**2
+            correction = math.sqrt(1.0 - spec.beta_2**self._steps) / (1.0 - spec.beta_1**self._steps)
+            return -rate * correction * first / (np.sqrt(second) + spec.epsilon)
+        velocity = self._first[name] = spec.momentum * self._first[name] - rate * gradient
+        return velocity if spec.name == "momentum" else spec.momentum * velocity - rate * gradient
