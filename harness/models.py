@@ -26,7 +26,7 @@ from harness import tomlfile
 from harness.core.errors import ModelError, UsageError
 from harness.core.model import LAYERS, ModelSpec
 
-FOLDER = Path(__file__).with_suffix("")
+FOLDER = Path(__file__).with_name("models")
 SUFFIX = ".toml"
 
 

@@ -1,0 +1,301 @@
+"""Sweeps: what a person wrote (a preset, a TOML file, flags) to a checked ``Sweep``, and that to cells.
+
+    name = "mine"
+    model = "mnist-cnn"                       # or a file that ends in .toml, relative to this one
+    target = ["tensorflow-cpu", "jax-cpu"]    # name[:mode][@key=value]
+    dataset = "digits"                        # mnist, digits, or a file that ends in .npz
+    batch_size = [32, 128, 512]
+    [training]
+    learning_rate = [0.01, 0.1]
+
+Axes take one value or a list: model, target, batch_size, epochs, seed, optimizer, learning_rate. A
+sweep has one cell for each combination of them. Presets are the files in ``harness/sweeps/``. Every mistake is a
+``UsageError`` of one line that names file and key, or the flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from harness import tomlfile
+from harness.core.cell import Cell, Dataset, Inputs, Target
+from harness.core.errors import UsageError
+from harness.core.model import ModelSpec
+from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
+
+FOLDER = Path(__file__).with_name("sweeps")
+SUFFIX = ".toml"
+DATASETS = ("mnist", "digits")
+DATASET_SUFFIX = ".npz"
+LARGEST_SEED = 2**31 - 1
+"""Frameworks take seeds as signed 32-bit integers."""
+
+PATH_KEYS = ("model", "dataset")
+TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision")
+"""Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
+
+V = TypeVar("V")
+
+
+def _one_of(allowed: tuple[str, ...], others: str = "") -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in allowed and not (others and value.endswith(others)):
+            extra = f", or a file that ends in {others}" if others else ""
+            raise ValueError(f"{', '.join(allowed)}{extra}{tomlfile.nearest(value, allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+_LISTED = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+_AXIS = Field(min_length=1)
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TrainingForm(BaseModel):
+    """The table ``[training]``; defaults are those of the contract."""
+
+    model_config = STRICT
+    optimizer: Annotated[list[Annotated[str, _one_of(OPTIMIZERS)]], _LISTED, _AXIS] = [OptimizerSpec().name]
+    learning_rate: Annotated[list[Positive], _LISTED, _AXIS] = [LearningRate().base]
+    momentum: Fraction = OptimizerSpec().momentum
+    beta_1: Fraction = OptimizerSpec().beta_1
+    beta_2: Fraction = OptimizerSpec().beta_2
+    epsilon: Positive = OptimizerSpec().epsilon
+    drop_epochs: Annotated[list[Count], _LISTED] = list(LearningRate().drop_epochs)
+    drop_factor: Positive = LearningRate().factor
+    scaling: Annotated[str, _one_of(SCALINGS)] = LearningRate().scaling
+    base_batch_size: Count = LearningRate().base_batch_size
+    precision: Annotated[str, _one_of(PRECISIONS)] = "float32"
+
+
+class SweepForm(BaseModel):
+    """A sweep file."""
+
+    model_config = STRICT
+    name: Name
+    description: str = ""
+    model: Annotated[list[Text], _LISTED, _AXIS]
+    target: Annotated[list[Text], _LISTED, _AXIS]
+    dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
+    batch_size: Annotated[list[Count], _LISTED, _AXIS]
+    epochs: Annotated[list[Count], _LISTED, _AXIS] = [1]
+    seed: Annotated[list[Seed], _LISTED, _AXIS] = [0]
+    train_examples: Count | None = None
+    test_examples: Count | None = None
+    training: TrainingForm = TrainingForm()
+    targets: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep. Models and the dataset are names, or absolute paths of files.
+
+    ``own_targets`` are the tables ``[targets.NAME]`` as written. ``source`` is the preset or file as
+    the person named it; ``base`` the folder that its relative paths refer to. ``flags`` maps dotted keys that came
+    from the command line to their flags.
+    """
+
+    name: str
+    description: str
+    models: tuple[str, ...]
+    targets: tuple[str, ...]
+    dataset: str
+    batch_sizes: tuple[int, ...]
+    epochs: tuple[int, ...]
+    seeds: tuple[int, ...]
+    train_examples: int | None
+    test_examples: int | None
+    optimizers: tuple[OptimizerSpec, ...]
+    learning_rates: tuple[LearningRate, ...]
+    precision: str
+    own_targets: dict[str, Any]
+    source: str
+    base: Path
+    flags: dict[str, str] = field(default_factory=dict)
+
+    def where(self, key: str) -> str:
+        """How an error should name a key: its flag, or the file and the key."""
+        return self.flags.get(key, f"{self.source}: key {key}")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of a sweep; ``skip`` says why it will not run, empty if it will."""
+
+    cell: Cell
+    skip: str
+
+
+def presets() -> dict[str, str]:
+    """Names of the built-in sweeps, in alphabetical order, and their descriptions."""
+    return {path.stem: str(tomlfile.read(path)["description"]) for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
+
+
+def load(source: str, overrides: Mapping[str, Any]) -> Sweep:
+    """Read a preset or a file that ends in ``.toml``, with the flags' values in place of its own.
+
+    ``overrides`` maps keys (those of ``[training]`` too) to what a flag gave: a value, numbers
+    separated by commas, or several of these; None and empty sequences are flags not given. Raises UsageError.
+    """
+    path = _path(source)
+    data = tomlfile.read(path)
+    training = data.setdefault("training", {})
+    flags: dict[str, str] = {}
+    for key, value in overrides.items():
+        if value is None or (isinstance(value, (list, tuple)) and not value):
+            continue
+        nested = key in TrainingForm.model_fields
+        if not nested or isinstance(training, dict):
+            (training if nested else data)[key] = _from_flag(key, value)
+            flags[f"training.{key}" if nested else key] = f"--{key.replace('_', '-')}"
+    form = tomlfile.validate(SweepForm, data, source, flags=flags)
+    return _sweep(form, source, path.parent.absolute(), flags)
+
+
+def expand(
+    sweep: Sweep,
+    models: Sequence[ModelSpec],
+    targets: Sequence[Target],
+    dataset: Dataset,
+    inputs: Callable[[ModelSpec, int, int], Inputs],
+) -> list[Planned]:
+    """Return the sweep's cells, each once.
+
+    ``models`` and ``targets`` are what the sweep's names stand for; ``inputs`` gives the digests for
+    (model, seed, epochs) and is called once for each. Cells that differ only in target are neighbours, in the order of
+    ``targets``; among the rest the batch size rises. Raises UsageError if a model does not fit the dataset.
+    """
+    planned: list[Planned] = []
+    sizes = sorted(set(sweep.batch_sizes))
+    for model in _once(models):
+        _require_fit(sweep, model, dataset)
+        for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
+            drawn = inputs(model, seed, epochs)
+            for optimizer, rate, size in product(_once(sweep.optimizers), _once(sweep.learning_rates), sizes):
+                training = TrainingSpec(size, epochs, optimizer, rate, seed, sweep.precision)
+                skip = _reason_to_skip(training, dataset)
+                for target in _once(targets):
+                    planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
+    return planned
+
+
+def _path(source: str) -> Path:
+    if source.endswith(SUFFIX):
+        return Path(source)
+    if source in presets():
+        return FOLDER / f"{source}{SUFFIX}"
+    hint = tomlfile.nearest(source, presets())
+    raise UsageError(
+        f"no preset is called {source!r}{hint}; allowed: {', '.join(presets())}, or a file that ends in {SUFFIX}"
+    )
+
+
+def _from_flag(key: str, value: Any) -> Any:
+    """A flag's value or values as TOML would have it; a path refers to the current folder."""
+    parts: list[Any] = []
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if not isinstance(item, str):
+            parts.append(item)
+        elif key in PATH_KEYS:
+            parts.append(_absolute(item, Path.cwd()))
+        elif key in TEXT_KEYS:
+            parts.append(item)
+        else:
+            parts.extend(_number(part) for part in item.split(","))
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _number(text: str) -> int | float | str:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _absolute(name_or_file: str, base: Path) -> str:
+    is_file = name_or_file.endswith((SUFFIX, DATASET_SUFFIX))
+    return str(base / name_or_file) if is_file else name_or_file
+
+
+def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> Sweep:
+    training = form.training
+    return Sweep(
+        name=form.name,
+        description=form.description,
+        models=_once(_absolute(model, base) for model in form.model),
+        targets=_once(form.target),
+        dataset=_absolute(form.dataset, base),
+        batch_sizes=_once(form.batch_size),
+        epochs=_once(form.epochs),
+        seeds=_once(form.seed),
+        train_examples=form.train_examples,
+        test_examples=form.test_examples,
+        optimizers=_once(_optimizer(name, training) for name in training.optimizer),
+        learning_rates=_once(_learning_rate(rate, training) for rate in training.learning_rate),
+        precision=training.precision,
+        own_targets=form.targets,
+        source=source,
+        base=base,
+        flags=flags,
+    )
+
+
+def _optimizer(name: str, training: TrainingForm) -> OptimizerSpec:
+    """Constants that the optimizer ignores keep their defaults, so that equal work has equal ids."""
+    if name in ("momentum", "nesterov"):
+        return OptimizerSpec(name, momentum=training.momentum)
+    if name == "adam":
+        return OptimizerSpec(name, beta_1=training.beta_1, beta_2=training.beta_2, epsilon=training.epsilon)
+    return OptimizerSpec(name)
+
+
+def _learning_rate(base: float, training: TrainingForm) -> LearningRate:
+    """As for the optimizer: what has no effect keeps its default."""
+    unused = LearningRate()
+    drops = tuple(sorted(set(training.drop_epochs)))
+    return LearningRate(
+        base=base,
+        drop_epochs=drops,
+        factor=training.drop_factor if drops else unused.factor,
+        scaling=training.scaling,
+        base_batch_size=unused.base_batch_size if training.scaling == "none" else training.base_batch_size,
+    )
+
+
+def _once(values: Iterable[V]) -> tuple[V, ...]:
+    """The values in order, without repetitions."""
+    return tuple(dict.fromkeys(values))
+
+
+def _require_fit(sweep: Sweep, model: ModelSpec, dataset: Dataset) -> None:
+    if model.input_shape != dataset.image_shape:
+        taken, given = ("x".join(map(str, shape)) for shape in (model.input_shape, dataset.image_shape))
+        raise UsageError(
+            f"{sweep.where('model')}: {model.name!r} takes images of {taken}, but those of {dataset.name!r} are {given}"
+        )
+    if model.classes != dataset.classes:
+        raise UsageError(
+            f"{sweep.where('model')}: {model.name!r} ends in {model.classes} values, "
+            f"but {dataset.name!r} has {dataset.classes} classes"
+        )
+
+
+def _reason_to_skip(training: TrainingSpec, dataset: Dataset) -> str:
+    if training.steps_per_epoch(dataset.train_examples) == 0:
+        return f"batch size {training.batch_size} is larger than the {dataset.train_examples} training examples"
+    return ""
