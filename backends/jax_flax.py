@@ -1,0 +1,285 @@
+"""JAX with Flax and optax: one jitted training step that carries its state, called from Python.
+
+The state is donated at each call, so the loop says only ``state, loss = step(state, *data)``. Input
+``resident``: images, labels and order live on the device and the step picks its own row of the order;
+``host``: NumPy gathers each batch, which is then copied to the device. What is compiled is in
+``backends.jax_programs``; here are the device, the data, and the canonical names of Flax's arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends import jax_programs
+from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
+from harness.core.cell import Cell, Target
+from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
+from harness.core.model import LAYERS, ModelSpec
+from harness.core.training import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from backends.protocol import Floats, Integers
+
+ACCELERATORS = ("cpu", "cuda")
+MATMUL_PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32"}
+FLAX_LEAVES = {
+    "offset": ("params", "bias"),
+    "moving_mean": ("batch_stats", "mean"),
+    "moving_variance": ("batch_stats", "var"),
+}
+"""Canonical key -> Flax's collection and leaf, where they are not ``params`` and the same word."""
+
+
+class JaxBackend:
+    """JAX on CPU or CUDA. XLA compiles every step; there is no other mode."""
+
+    name = "jax_flax"
+
+    def capabilities(self) -> Capabilities:
+        """The same for every version of JAX."""
+        return Capabilities(
+            accelerators=ACCELERATORS,
+            modes=("jit",),
+            inputs={"jit": ("resident", "host")},
+            precisions=tuple(jax_programs.COMPUTE_TYPES),
+            layers=tuple(LAYERS),
+            optimizers=OPTIMIZERS,
+            can_fork=True,
+            refusals={"mixed_float16": "float16 needs loss scaling, which optax does not do; use mixed_bfloat16"},
+        )
+
+    def load(self) -> None:
+        """Import JAX, Flax and optax; JAX starts no backend, and so no thread, before its first use."""
+        for package in ("jax", "flax.linen", "optax"):
+            import_module(package)
+
+    def versions(self) -> dict[str, str]:
+        """JAX, its compiled half, and the libraries that make the step."""
+        return {package: version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")}
+
+    def initialise(self, target: Target) -> dict[str, Any]:
+        """Start the one backend asked for.
+
+        JAX uses the first visible GPU. Where nobody has set ``CUDA_VISIBLE_DEVICES``, it is set to ``target.device``.
+        """
+        import jax
+
+        _require("accelerator", target.accelerator, ACCELERATORS)
+        _require("matmul_precision", target.matmul_precision, tuple(MATMUL_PRECISIONS))
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if target.accelerator == "cuda":
+            os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(target.device))
+        jax.config.update("jax_platforms", target.accelerator)
+        jax.config.update("jax_default_matmul_precision", MATMUL_PRECISIONS[target.matmul_precision])
+        try:
+            devices = jax.devices()
+        except RuntimeError as error:
+            raise WrongDevice(f"JAX found no {target.accelerator} device: {_first_line(error)}") from error
+        found = sorted({_accelerator(device) for device in devices})
+        if found != [target.accelerator]:
+            raise WrongDevice(f"asked for {target.accelerator}, but the devices of JAX are: {', '.join(found)}")
+        return {
+            "accelerator": target.accelerator,
+            "devices": [str(device) for device in devices],
+            "device_kind": devices[0].device_kind,
+            "platform_version": " ".join(devices[0].client.platform_version.split()),
+            "cpu_threads": _cpu_threads(),
+            "xla": True,
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            "matmul_precision": jax.config.jax_default_matmul_precision,
+            "preallocation": os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] not in ("false", "False", "0"),
+        }
+
+    def session(self, cell: Cell, arrays: Arrays) -> JaxSession:
+        """Build the cell; the first call of each program traces and compiles it."""
+        able = self.capabilities()
+        _require("mode", cell.target.mode, able.modes)
+        _require("input", cell.target.input, able.inputs[cell.target.mode])
+        _require("precision", cell.training.precision, able.precisions, able.refusals)
+        return JaxSession(cell, arrays)
+
+    def translate(self, error: BaseException) -> CellError | None:
+        """XLA says RESOURCE_EXHAUSTED when an allocation fails on any device."""
+        import jax
+
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            return OutOfMemory(_first_line(error))
+        return None
+
+
+class JaxSession:
+    """One cell in JAX; see ``backends.protocol.Session``."""
+
+    def __init__(self, cell: Cell, arrays: Arrays) -> None:
+        """Copy parameters, and for input ``resident`` all data, to the device."""
+        import jax
+
+        self._jax = jax
+        self._places = _places(cell.model)
+        self._programs = jax_programs.build(cell.model, cell.training, arrays.order.shape[1])
+        self._state = self._programs.start(*_initial(cell.model, self._places, arrays.parameters))
+        self._rows = arrays.order.reshape(-1, arrays.order.shape[-1])
+        self._host_data = (arrays.train_images, arrays.train_labels)
+        self._test = _evaluation_batches(arrays.test_images, arrays.test_labels)
+        self._resident: Any = None
+        if cell.target.input == "resident":
+            self._resident, self._test = jax.device_put(((*self._host_data, self._rows), self._test))
+        self._position = 0
+        self._forwards = 0
+        self._losses: list[Any] = []
+        self._last_loss: Any = None
+        jax.block_until_ready((self._state, self._resident, self._test))
+
+    def train(self, steps: int) -> None:
+        """Enqueue steps; raises ContractError past the end of the order, where JAX would clamp the index."""
+        start, end = self._position, self._position + steps
+        if end > len(self._rows):
+            raise ContractError(f"asked to train to step {end}, but the order has {len(self._rows)} steps")
+        state, losses, self._position = self._state, self._losses, end
+        if self._resident is not None:
+            step, data = self._programs.pick_and_advance, self._resident
+            for _ in range(steps):
+                state, loss = step(state, *data)
+                losses.append(loss)
+        else:
+            step, copy, (images, labels) = self._programs.advance, self._jax.device_put, self._host_data
+            for row in self._rows[start:end]:
+                state, loss = step(state, *copy((images[row], labels[row])))
+                losses.append(loss)
+        self._state = state
+
+    def synchronise(self) -> None:
+        """Wait for every array of the state, and for the losses."""
+        self._jax.block_until_ready((self._state, self._losses))
+
+    def losses(self) -> list[float]:
+        """One copy from the device per step."""
+        if self._losses:
+            self._last_loss = self._losses[-1]
+        values = [float(loss) for loss in self._jax.device_get(self._losses)]
+        self._losses.clear()
+        return values
+
+    def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
+        """Sum over batches of one shape, read back at the end."""
+        parameters, statistics = self._state.parameters, self._state.statistics
+        batches = self._test[:1] if first_batch_only else self._test
+        sums = self._jax.device_get([self._programs.evaluate(parameters, statistics, *batch) for batch in batches])
+        loss, hits, weight = (math.fsum(map(float, column)) for column in zip(*sums, strict=True))
+        return loss / weight, hits / weight
+
+    def gradients(self, images: Floats, labels: Integers) -> Gradients:
+        """The moved statistics are dropped."""
+        state = self._state
+        results = self._programs.differentiate(state.parameters, state.statistics, images, labels)
+        loss, logits, gradients = self._jax.device_get(results)
+        return Gradients(logits, float(loss), self._named("params", gradients))
+
+    def forward(self, images: Floats, training: bool) -> Floats:
+        """The number of the call is folded into the dropout key."""
+        state = self._state
+        logits = self._programs.infer(state.parameters, state.statistics, images, self._forwards, training=training)
+        self._forwards += 1
+        array: Floats = self._jax.device_get(logits)
+        return array
+
+    def parameters(self) -> dict[str, Floats]:
+        """Copies in host memory."""
+        return self._named("params", self._jax.device_get(self._state.parameters))
+
+    def statistics(self) -> dict[str, Floats]:
+        """Copies in host memory."""
+        return self._named("batch_stats", self._jax.device_get(self._state.statistics))
+
+    def device(self) -> dict[str, Any]:
+        """Every device that holds a parameter or the last loss; ``peak_bytes_in_use`` of JAX's allocator."""
+        leaves = self._jax.tree.leaves(self._state.parameters)
+        last = self._losses[-1:] or [self._last_loss] * (self._last_loss is not None)
+        devices = sorted({place for leaf in (*leaves, *last) for place in leaf.devices()}, key=str)
+        return {
+            "accelerators": sorted({_accelerator(place) for place in devices}),
+            "parameters": sorted({str(place) for leaf in leaves for place in leaf.devices()}),
+            "loss": sorted({str(place) for loss in last for place in loss.devices()}),
+            "peak_memory_bytes": (devices[0].memory_stats() or {}).get("peak_bytes_in_use"),
+        }
+
+    def close(self) -> None:
+        """Drop every reference to device memory."""
+        self._losses.clear()
+        self._state = self._resident = self._last_loss = None
+        self._test = []
+
+    def _named(self, wanted: str, tree: Any) -> dict[str, Floats]:
+        places = self._places.items()
+        return {name: tree[module][leaf] for name, (collection, module, leaf) in places if collection == wanted}
+
+
+def _places(model: ModelSpec) -> dict[str, tuple[str, str, str]]:
+    """Canonical full name -> Flax's collection, module and leaf."""
+    places = {}
+    for name in (*model.parameter_shapes, *model.statistic_shapes):
+        module, key = name.split("/")
+        collection, leaf = FLAX_LEAVES.get(key, ("params", key))
+        places[name] = (collection, module, leaf)
+    return places
+
+
+def _initial(
+    model: ModelSpec, places: Mapping[str, tuple[str, str, str]], parameters: Mapping[str, Floats]
+) -> tuple[Any, Any]:
+    """Flax's two collections on the device: the given parameters, means of zero, variances of one."""
+    import jax.numpy as jnp
+
+    collections: dict[str, dict[str, dict[str, Any]]] = {"params": {}, "batch_stats": {}}
+    for name, (collection, module, leaf) in places.items():
+        if collection == "params":
+            # Copied even on a CPU, where JAX may borrow NumPy's memory: the state's memory is donated.
+            value = jnp.array(parameters[name], copy=True)
+        else:
+            value = jnp.full(model.statistic_shapes[name], 1.0 if leaf == "var" else 0.0)
+        collections[collection].setdefault(module, {})[leaf] = value
+    return collections["params"], collections["batch_stats"]
+
+
+def _evaluation_batches(images: Floats, labels: Integers) -> list[tuple[Floats, Integers, Floats]]:
+    """Images, labels and weights in batches of EVALUATION_BATCH; the padding has weight zero."""
+    import numpy as np
+
+    batches = []
+    for start in range(0, len(images), EVALUATION_BATCH):
+        part, truth = images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH]
+        around = (0, EVALUATION_BATCH - len(part))
+        weights = np.ones(len(part), np.float32)
+        batches.append((np.pad(part, (around, (0, 0), (0, 0), (0, 0))), np.pad(truth, around), np.pad(weights, around)))
+    return batches
+
+
+def _require(what: str, value: str, allowed: tuple[str, ...], refusals: Mapping[str, str] | None = None) -> None:
+    if value not in allowed:
+        reason = (refusals or {}).get(value, f"allowed: {', '.join(allowed)}")
+        raise Unsupported(f"jax_flax has no {what} {value!r}: {reason}")
+
+
+def _accelerator(device: Any) -> str:
+    """JAX calls every GPU ``gpu``; the client's version says whether it is CUDA."""
+    is_cuda = device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
+    return "cuda" if is_cuda else str(device.platform)
+
+
+def _cpu_threads() -> int | None:
+    """Threads of XLA's CPU pool, counted in this process; None where the system does not show their names."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        return None
+    return sum((task / "comm").read_text().strip() == "tf_XLAEigen" for task in tasks.iterdir())
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of a foreign message, at most 300 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

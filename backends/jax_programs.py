@@ -1,0 +1,210 @@
+"""What JAX compiles for a cell: the model as a linen module, the optimizer as an optax chain, the step.
+
+Pure functions of a ``State``; ``backends.jax_flax`` feeds them and keeps the state. Names are Flax's:
+the collection ``params`` has a module per layer with leaves kernel, bias, scale; ``batch_stats``, mean and var.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from harness.core.model import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    LayerTrace,
+    MaxPool,
+    ModelSpec,
+    pair_strides,
+)
+from harness.core.training import TrainingSpec
+
+COMPUTE_TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}
+"""Precision -> the type in which layers compute; parameters, statistics, logits and loss are float32."""
+
+
+class State(NamedTuple):
+    """What a step takes and gives back, a pytree on the device. ``step`` () int32 counts finished steps."""
+
+    step: Any
+    parameters: Any
+    statistics: Any
+    optimizer: Any
+
+
+class Programs(NamedTuple):
+    """The functions of a cell, jitted. Images (B, H, W, C) float32, labels (B,) int32, rows (steps, B) int32.
+
+    ``start(parameters, statistics)``: the State before step 0.
+    ``advance(state, images, labels)``: new state and mean loss of one batch; the old state is donated.
+    ``pick_and_advance(state, images, labels, rows)``: the same on the examples that row ``state.step`` lists.
+    ``evaluate(parameters, statistics, images, labels, weights)``: sums of loss, of hits and of weights.
+    ``differentiate(parameters, statistics, images, labels)``: loss, logits, gradients in training form.
+    ``infer(parameters, statistics, images, number, training=...)``: logits; ``number`` varies the dropout.
+    """
+
+    start: Any
+    advance: Any
+    pick_and_advance: Any
+    evaluate: Any
+    differentiate: Any
+    infer: Any
+
+
+def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Programs:
+    """The programs of one cell; nothing is traced or compiled before the first call of each."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    module = _module(model, COMPUTE_TYPES[training.precision])
+    rule = _rule(training, steps_per_epoch)
+    steps_key, passes_key = jax.random.split(jax.random.key(training.seed))
+
+    def start(parameters: Any, statistics: Any) -> State:
+        return State(jnp.zeros((), jnp.int32), parameters, statistics, rule.init(parameters))
+
+    def loss_of(parameters: Any, statistics: Any, images: Any, labels: Any, key: Any) -> Any:
+        variables = {"params": parameters, "batch_stats": statistics}
+        logits, moved = module.apply(variables, images, True, mutable=["batch_stats"], rngs={"dropout": key})
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, (logits, moved.get("batch_stats", {}))
+
+    value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+
+    def advance(state: State, images: Any, labels: Any) -> tuple[State, Any]:
+        key = jax.random.fold_in(steps_key, state.step)
+        (loss, (_, statistics)), gradients = value_and_grad(state.parameters, state.statistics, images, labels, key)
+        updates, optimizer = rule.update(gradients, state.optimizer)
+        return State(state.step + 1, optax.apply_updates(state.parameters, updates), statistics, optimizer), loss
+
+    def pick_and_advance(state: State, images: Any, labels: Any, rows: Any) -> tuple[State, Any]:
+        row = rows[state.step]
+        return advance(state, images[row], labels[row])
+
+    def evaluate(parameters: Any, statistics: Any, images: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+        logits = module.apply({"params": parameters, "batch_stats": statistics}, images, False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        hits = jnp.argmax(logits, axis=-1) == labels
+        return jnp.sum(weights * losses), jnp.sum(weights * hits), jnp.sum(weights)
+
+    def differentiate(parameters: Any, statistics: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
+        (loss, (logits, _)), gradients = value_and_grad(parameters, statistics, images, labels, passes_key)
+        return loss, logits, gradients
+
+    def infer(parameters: Any, statistics: Any, images: Any, number: Any, training: bool) -> Any:
+        variables = {"params": parameters, "batch_stats": statistics}
+        key = jax.random.fold_in(passes_key, number)
+        return module.apply(variables, images, training, mutable=["batch_stats"], rngs={"dropout": key})[0]
+
+    return Programs(
+        start=start,
+        advance=jax.jit(advance, donate_argnums=0),
+        pick_and_advance=jax.jit(pick_and_advance, donate_argnums=0),
+        evaluate=jax.jit(evaluate),
+        differentiate=jax.jit(differentiate),
+        infer=jax.jit(infer, static_argnames="training"),
+    )
+
+
+def _module(model: ModelSpec, dtype: str) -> Any:
+    """The model as a linen module: (B, H, W, C), training -> float32 logits (B, classes)."""
+    import flax.linen as nn
+
+    def network(_: Any, values: Any, training: bool) -> Any:
+        for trace in model.traced:
+            values = _layer(trace, values, training, dtype)
+        return values.astype("float32")
+
+    return type("Network", (nn.Module,), {"__call__": nn.compact(network)})()
+
+
+def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
+    import flax.linen as nn
+
+    layer, name = trace.layer, trace.name
+    if isinstance(layer, Conv2D):
+        convolution = nn.Conv(
+            features=layer.filters,
+            kernel_size=layer.kernel,
+            strides=layer.strides,
+            padding=layer.padding.upper(),
+            use_bias=layer.bias,
+            dtype=dtype,
+            name=name,
+        )
+        return _activate(layer.activation, convolution(values))
+    if isinstance(layer, Dense):
+        return _activate(layer.activation, nn.Dense(layer.units, use_bias=layer.bias, dtype=dtype, name=name)(values))
+    if isinstance(layer, MaxPool):
+        return nn.max_pool(values, layer.pool, pair_strides(layer), layer.padding.upper())
+    if isinstance(layer, AveragePool):
+        padding = layer.padding.upper()
+        return nn.avg_pool(values, layer.pool, pair_strides(layer), padding, count_include_pad=False)
+    if isinstance(layer, GlobalAveragePool):
+        return values.mean(axis=(1, 2))
+    if isinstance(layer, BatchNorm):
+        return nn.BatchNorm(
+            use_running_average=not training,
+            momentum=layer.momentum,
+            epsilon=layer.epsilon,
+            use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where a channel's mean is large
+            dtype=dtype,
+            name=name,
+        )(values)
+    if isinstance(layer, Activation):
+        return _activate(layer.function, values)
+    if isinstance(layer, Flatten):
+        return values.reshape(values.shape[0], -1)
+    assert isinstance(layer, Dropout)
+    return nn.Dropout(layer.rate, deterministic=not training, name=name)(values)
+
+
+def _activate(function: str, values: Any) -> Any:
+    import flax.linen as nn
+
+    return values if function == "linear" else getattr(nn, function)(values)
+
+
+def _rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
+    """The optimizer of ``harness.core.training`` as an optax transformation.
+
+    The rate comes before the trace, so that the velocity carries it; ``optax.sgd`` multiplies after.
+    """
+    import optax
+
+    spec = training.optimizer
+    pieces = training.learning_rates(steps_per_epoch)
+    schedules = [optax.constant_schedule(rate) for _, rate in pieces]
+    rate = optax.scale_by_learning_rate(optax.join_schedules(schedules, [first for first, _ in pieces[1:]]))
+    if spec.name == "sgd":
+        return rate
+    if spec.name == "adam":
+        return optax.chain(_scale_by_adam(spec.beta_1, spec.beta_2, spec.epsilon), rate)
+    return optax.chain(rate, optax.trace(spec.momentum, nesterov=spec.name == "nesterov"))
+
+
+def _scale_by_adam(beta_1: float, beta_2: float, epsilon: float) -> Any:
+    """Adam with the epsilon-hat of Kingma and Ba, end of section 2; optax has only the epsilon of algorithm 1."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    def init(parameters: Any) -> Any:
+        first, second = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
+        return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=first, nu=second)
+
+    def update(gradients: Any, state: Any, _: Any = None) -> Any:
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: beta_1 * m + (1 - beta_1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: beta_2 * v + (1 - beta_2) * g * g, state.nu, gradients)
+        correction = jnp.sqrt(1 - beta_2**count) / (1 - beta_1**count)
+        updates = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu)
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
