@@ -1,0 +1,315 @@
+"""Targets: backend + accelerator + environment, under a name. Built-in ones are TOML files in ``targets/``.
+
+A person adds targets as ``[targets.NAME]`` tables of a sweep file or of ``harness.toml``, with the same keys.
+There ``python`` may also be an interpreter (a path, or a command on the PATH), which then stands instead
+of a lock file, and ``like = "tensorflow-cpu"`` takes every key that the table does not give from another target.
+
+``resolve`` turns what a person writes, ``name:mode@key=value``, into the ``Target`` of a cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from harness import tomlfile
+from harness.core.cell import INPUTS, MODES, Target
+from harness.core.errors import UsageError
+
+FOLDER = Path(__file__).parent / "targets"
+PLATFORMS = ("linux", "windows", "macos")
+MATMUL_PRECISIONS = ("highest", "tf32")
+
+_MACHINES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DIGITS = re.compile(r"[0-9.]+")
+
+
+def platform_name() -> str:
+    """``linux``, ``windows`` or ``macos`` (or what ``sys.platform`` says elsewhere)."""
+    return {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
+
+
+def machine_name() -> str:
+    """Processor architecture: ``x86_64``, ``arm64``, or what the system calls another."""
+    machine = platform.machine().lower()
+    return _MACHINES.get(machine, machine)
+
+
+@dataclass(frozen=True)
+class TargetDefinition:
+    """One target as defined, before a mode is chosen.
+
+    Either ``lock`` (a requirements file with hashes, for this platform) with ``python_version``, or
+    ``interpreter`` (absolute, links not followed: a virtual environment is found by the link's place).
+    ``modes`` has the default first. ``env`` are the worker's environment variables, where ``{device}`` stands
+    for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
+    ``macos-x86_64``, to the sentence that a person gets there.
+    """
+
+    name: str
+    description: str
+    backend: str
+    accelerator: str
+    python_version: str
+    lock: Path | None
+    interpreter: str | None
+    modes: tuple[str, ...]
+    platforms: tuple[str, ...]
+    env: dict[str, str]
+    unavailable: dict[str, str]
+    source: str
+
+    @cached_property
+    def environment(self) -> str:
+        """Identity of interpreter and packages, as it stands in every cell. Raises UsageError: unreadable lock file."""
+        if self.interpreter is not None:
+            return f"python:{self.interpreter}"
+        if self.lock is None:
+            return f"lock:none-python{self.python_version}"
+        try:
+            content = self.lock.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{self.source}: lock file {self.lock} cannot be read ({error.strerror})") from None
+        # A checkout on Windows may have changed the line ends; the packages are the same.
+        digest = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
+        return f"lock:{digest[:16]}-python{self.python_version}"
+
+    @property
+    def unavailable_here(self) -> str:
+        """Why this target cannot exist on this platform; empty if it can."""
+        here = platform_name()
+        exact = f"{here}-{machine_name()}"
+        if exact in self.unavailable or here in self.unavailable:
+            return self.unavailable.get(exact) or self.unavailable[here]
+        if here not in self.platforms:
+            return f"{self.name} exists on {', '.join(self.platforms)} only"
+        if self.interpreter is None and self.lock is None:
+            return f"{self.name} has no lock file for {here}"
+        return ""
+
+    def variables(self, device: int = 0) -> dict[str, str]:
+        """The worker's environment variables for device number ``device``."""
+        return {key: value.replace("{device}", str(device)) for key, value in self.env.items()}
+
+
+def _member(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{', '.join(allowed)}{tomlfile.nearest(text, allowed)}")
+        return text
+
+    return check
+
+
+def _platform_key(text: str) -> str:
+    if text.partition("-")[0] not in PLATFORMS:
+        raise ValueError(f"as key one of {', '.join(PLATFORMS)}, or one with an architecture, such as macos-x86_64")
+    return text
+
+
+def _python(text: str) -> str:
+    if _DIGITS.fullmatch(text) and not _is_version(text):
+        raise ValueError("a Python version from '3.10' on, without a patch number, or the path of an interpreter")
+    return text
+
+
+def _is_version(text: str) -> bool:
+    major, dot, minor = text.partition(".")
+    return major == "3" and dot == "." and minor.isdecimal() and int(minor) >= 10
+
+
+Text = Annotated[str, Field(min_length=1)]
+Platform = Annotated[str, AfterValidator(_member(PLATFORMS))]
+Mode = Annotated[str, AfterValidator(_member(MODES))]
+PlatformKey = Annotated[str, AfterValidator(_platform_key)]
+
+
+class _Table(BaseModel):
+    """The keys of a target in TOML."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    backend: Text
+    python: Annotated[Text, AfterValidator(_python)] = Field(
+        description="a Python version such as '3.11', or the path of an interpreter"
+    )
+    modes: list[Mode] = Field(min_length=1)
+    accelerator: Text = "cpu"
+    description: str = ""
+    lock: Text | dict[Platform, Text] | None = Field(
+        default=None, description="the path of a lock file, or a table of platform and path"
+    )
+    platforms: list[Platform] = Field(default=list(PLATFORMS), min_length=1)
+    env: dict[str, str] = {}
+    unavailable: dict[PlatformKey, Text] = {}
+    like: str | None = None
+
+
+def built_in() -> dict[str, TargetDefinition]:
+    """The targets that come with the harness, by name."""
+    return {name: _definition(name, table, name, "") for name, table in _built_in_tables().items()}
+
+
+def definitions(own: Mapping[str, Any] | None = None, source: str = "") -> dict[str, TargetDefinition]:
+    """Built-in targets plus a person's own.
+
+    ``own`` holds the tables under ``targets`` of the file ``source``, whose folder relative paths start from.
+    A table may be ``like`` a built-in target or one above it. Raises UsageError naming file and key.
+    """
+    file = source or "targets"
+    folder = Path(source).absolute().parent if source else Path.cwd()
+    tables = _built_in_tables()
+    found = built_in()
+    for name, table in (own or {}).items():
+        within = f"targets.{name}"
+        if not isinstance(table, Mapping):
+            raise UsageError(f"{file}: key {within}: found {tomlfile.shown(table)}, allowed: a table")
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{file}: target name {name!r}: allowed are letters, digits, '.', '_' and '-'")
+        if name in found:
+            raise UsageError(f"{file}: key {within}: {name!r} is built in; choose another name, with like = {name!r}")
+        tables[name] = _inherit(_anchored(table, folder), tables, file, within)
+        found[name] = _definition(name, tables[name], file, within)
+    return found
+
+
+def resolve(text: str, definitions: Mapping[str, TargetDefinition], *, default_input: str | None = None) -> Target:
+    """Turn ``name``, ``name:mode`` or ``name:mode@key=value@...`` into a cell's target.
+
+    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``. The mode defaults to the definition's first, the
+    input to ``default_input`` or else ``resident``; Keras's ``fit`` always takes its batches from the host.
+    Raises UsageError with what is allowed and the nearest valid name.
+    """
+    where = f"target {text!r}"
+    head, *options = text.strip().split("@")
+    name, colon, mode = head.partition(":")
+    if name not in definitions:
+        hint = tomlfile.nearest(name, definitions)
+        raise UsageError(f"{where}: no target is called {name!r}{hint}; known: {', '.join(definitions)}")
+    definition = definitions[name]
+    mode = _one_of(mode, definition.modes, where, "mode") if colon else definition.modes[0]
+    readers: dict[str, Callable[[str], Any]] = {
+        "cpus": lambda value: _count(value, where, "cpus"),
+        "device": lambda value: _count(value, where, "device"),
+        "input": lambda value: _one_of(value, INPUTS, where, "input"),
+        "matmul_precision": lambda value: _one_of(value, MATMUL_PRECISIONS, where, "matmul_precision"),
+    }
+    chosen: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"{where}: found {option!r} after '@', allowed: key=value with key {', '.join(readers)}")
+        if key not in readers:
+            raise UsageError(
+                f"{where}: unknown key {key!r}{tomlfile.nearest(key, readers)}; allowed: {', '.join(readers)}"
+            )
+        if key in chosen:
+            raise UsageError(f"{where}: key {key!r} is given twice")
+        chosen[key] = readers[key](value)
+    if mode == "fit" and chosen.get("input") == "resident":
+        raise UsageError(f"{where}: mode 'fit' takes its batches from the host, so only input=host is allowed")
+    if definition.accelerator == "cpu" and chosen.get("device"):
+        raise UsageError(
+            f"{where}: a CPU target has the one device 0 (the key cpus says how many processors it may use)"
+        )
+    if definition.accelerator == "cpu" and chosen.get("matmul_precision") == "tf32":
+        raise UsageError(f"{where}: tf32 exists on GPUs only; on a CPU target matmul_precision is 'highest'")
+    chosen.setdefault("input", "host" if mode == "fit" else default_input or INPUTS[0])
+    return Target(
+        name=name,
+        backend=definition.backend,
+        accelerator=definition.accelerator,
+        mode=mode,
+        environment=definition.environment,
+        **chosen,
+    )
+
+
+def _one_of(value: str, allowed: tuple[str, ...], where: str, key: str) -> str:
+    if value not in allowed:
+        hint = tomlfile.nearest(value, allowed)
+        raise UsageError(f"{where}: {key} {value!r} does not exist here{hint}; allowed: {', '.join(allowed)}")
+    return value
+
+
+def _count(value: str, where: str, key: str) -> int:
+    if not (value.isascii() and value.isdecimal()):
+        raise UsageError(f"{where}: {key}: found {value!r}, allowed: a whole number of 0 or more")
+    return int(value)
+
+
+def _built_in_tables() -> dict[str, dict[str, Any]]:
+    files = sorted(FOLDER.glob("*.toml"))
+    return {path.stem: _anchored(tomlfile.read(path), FOLDER / "locks") for path in files}
+
+
+def _anchored(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The table with its paths made absolute, so that another file's table can be like it."""
+    result = dict(table)
+    lock, python = table.get("lock"), table.get("python")
+    if isinstance(lock, str):
+        result["lock"] = str(folder / lock)
+    elif isinstance(lock, Mapping):
+        result["lock"] = {key: str(folder / path) if isinstance(path, str) else path for key, path in lock.items()}
+    if isinstance(python, str) and python and not _DIGITS.fullmatch(python):
+        expanded = os.path.expanduser(python)
+        on_path = shutil.which(expanded) if os.path.basename(expanded) == expanded else None
+        result["python"] = os.path.abspath(on_path or folder / expanded)
+    return result
+
+
+def _inherit(own: dict[str, Any], tables: Mapping[str, dict[str, Any]], file: str, within: str) -> dict[str, Any]:
+    """The table, with the keys that it does not give taken from the one that ``like`` names."""
+    like = own.get("like")
+    if not isinstance(like, str):
+        return own
+    if like not in tables:
+        raise UsageError(
+            f"{file}: key {within}.like: found {like!r}{tomlfile.nearest(like, tables)}, allowed: {', '.join(tables)}"
+        )
+    merged = {**tables[like], **own}
+    if isinstance(own.get("env"), Mapping):
+        merged["env"] = {**tables[like].get("env", {}), **own["env"]}
+    if "lock" in own and "python" not in own and not _DIGITS.fullmatch(merged["python"]):
+        raise UsageError(f"{file}: missing key 'python' in [{within}]: a lock file needs a version, such as '3.11'")
+    if "python" in own and not _DIGITS.fullmatch(str(own["python"])):
+        # Where a person has an interpreter, our packages and the platforms they exist for say nothing.
+        for key in {"lock", "platforms", "unavailable"} - own.keys():
+            merged.pop(key, None)
+    return merged
+
+
+def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> TargetDefinition:
+    table = tomlfile.validate(_Table, raw, file, within)
+    own_interpreter = not _is_version(table.python)
+    if own_interpreter and table.lock is not None:
+        raise UsageError(f"{file}: key {within}.lock: only allowed where python is a version, found {table.python!r}")
+    if not own_interpreter and table.lock is None:
+        raise UsageError(f"{file}: missing key 'lock' in [{within}]: python = {table.python!r} needs a lock file")
+    lock = table.lock.get(platform_name()) if isinstance(table.lock, dict) else table.lock
+    return TargetDefinition(
+        name=name,
+        description=table.description,
+        backend=table.backend,
+        accelerator=table.accelerator,
+        python_version="" if own_interpreter else table.python,
+        lock=None if lock is None else Path(lock),
+        interpreter=table.python if own_interpreter else None,
+        modes=tuple(table.modes),
+        platforms=tuple(table.platforms),
+        env=table.env,
+        unavailable=table.unavailable,
+        source=file,
+    )
