@@ -1,0 +1,166 @@
+"""Records to tables: pure functions from records to data frames; nothing here runs or writes anything.
+
+``summary`` reads records one at a time and keeps one row of each, so ten thousand records with a
+thousand blocks each pass through a small memory. Everything else is computed from its rows.
+
+A time of a cell whose parity failed, or that the wrong device worked on, is the time of other work: those
+columns are empty there. A ``final_`` column is empty unless all planned epochs were reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from harness.core.record import Record
+
+if TYPE_CHECKING:
+    import polars as pl
+
+NOT_THE_WORK = ("parity_failed", "wrong_device")
+"""Statuses whose times say nothing about the target: no headline shows them."""
+
+GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
+"""Columns that, with the batch size, say which work a row did."""
+
+_ORDER = (*GROUP, "batch_size", "target", "repeat", "cell_id")
+
+
+def summary(records: Iterable[Record]) -> pl.DataFrame:
+    """One row per record, sorted by model, dataset, epochs, optimizer, seed, batch size, target.
+
+    Times in seconds, memory in bytes. ``images_per_second``: median over ``train`` blocks of steps
+    times batch size over seconds. ``seconds_per_epoch``: steps of an epoch at the mean pace of all steps but
+    the compiling ones, so an epoch that compiled or was cut short does not count as a quick one.
+    ``train_seconds``: all blocks but compile. Empty (null) where a record has no such measurement.
+    """
+    import polars as pl
+
+    rows = [_row(record) for record in records]
+    return pl.DataFrame(rows, schema=_schema(), orient="row").sort(_ORDER)
+
+
+def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
+    """How far lanes that did the same work differ in what they reached.
+
+    From ``summary``: one row per work_id that two or more targets finished, the largest difference first:
+    the GROUP columns, batch_size, ``targets`` and ``accuracies`` (parallel lists, one entry a cell) and
+    ``difference_points`` (largest minus smallest final accuracy, in percentage points).
+    """
+    import polars as pl
+
+    finished = summarised.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null())
+    accuracy = pl.col("final_accuracy")
+    return (
+        finished.group_by("work_id", maintain_order=True)
+        .agg(
+            *(pl.col(name).first() for name in (*GROUP, "batch_size")),
+            pl.col("target").alias("targets"),
+            accuracy.alias("accuracies"),
+            ((accuracy.max() - accuracy.min()) * 100).alias("difference_points"),
+        )
+        .filter(pl.col("targets").list.n_unique() > 1)
+        .sort("difference_points", descending=True, maintain_order=True)
+    )
+
+
+def _schema() -> dict[str, Any]:
+    """The columns of ``summary``, in the order of the values of ``_row``."""
+    import polars as pl
+
+    text, count, real = pl.String, pl.Int64, pl.Float64
+    return {
+        "cell_id": text,
+        "work_id": text,
+        "model": text,
+        "dataset": text,
+        "train_examples": count,
+        "target": text,
+        "backend": text,
+        "accelerator": text,
+        "mode": text,
+        "input": text,
+        "batch_size": count,
+        "epochs": count,
+        "seed": count,
+        "optimizer": text,
+        "learning_rate": real,
+        "scaling": text,
+        "precision": text,
+        "repeat": count,
+        "status": text,
+        "reason": text,
+        "images_per_second": real,
+        "seconds_per_epoch": real,
+        "train_seconds": real,
+        "compile_seconds": real,
+        "import_seconds": real,
+        "build_seconds": real,
+        "evaluate_seconds": real,
+        "final_accuracy": real,
+        "final_test_loss": real,
+        "final_train_loss": real,
+        "steps": count,
+        "peak_memory_bytes": count,
+        "proof": text,
+        "started": text,
+        "attempt": count,
+    }
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    cell, target, training, phases = record.cell, record.cell.target, record.cell.training, record.phases
+    is_the_work = record.status not in NOT_THE_WORK
+    last = record.epochs[-1] if len(record.epochs) == training.epochs else None
+    images_per_second, trained_seconds, trained_steps = _block_figures(record)
+    pace = trained_seconds / trained_steps if trained_steps else None
+    return (
+        record.cell_id,
+        record.work_id,
+        cell.model.name,
+        cell.dataset.name,
+        cell.dataset.train_examples,
+        target.label,
+        target.backend,
+        target.accelerator,
+        target.mode,
+        target.input,
+        training.batch_size,
+        training.epochs,
+        training.seed,
+        training.optimizer.name,
+        training.learning_rate.base,
+        training.learning_rate.scaling,
+        training.precision,
+        cell.repeat,
+        record.status,
+        record.reason,
+        images_per_second if is_the_work else None,
+        pace * cell.steps_per_epoch if is_the_work and pace is not None else None,
+        trained_seconds if is_the_work and trained_steps else None,
+        phases.compile if is_the_work else None,
+        phases.framework_import,
+        phases.build,
+        phases.evaluate if is_the_work else None,
+        last.test_accuracy if last else None,
+        last.test_loss if last else None,
+        last.train_loss if last else None,
+        sum(record.blocks.steps),
+        record.peak_memory_bytes,
+        record.proof,
+        record.started,
+        record.attempt,
+    )
+
+
+def _block_figures(record: Record) -> tuple[float | None, float, int]:
+    """Median images per second of ``train`` blocks (None without one); seconds and steps of all but ``compile``."""
+    import numpy as np
+
+    blocks = record.blocks
+    seconds, steps = np.array(blocks.seconds, dtype=np.float64), np.array(blocks.steps, dtype=np.int64)
+    timed = np.array([kind == "train" for kind in blocks.kind], dtype=bool) & (seconds > 0)
+    rates = steps[timed] * record.cell.training.batch_size / seconds[timed]
+    trained = np.array([kind != "compile" for kind in blocks.kind], dtype=bool)
+    rate = float(np.median(rates)) if rates.size else None
+    return rate, float(seconds[trained].sum()), int(steps[trained].sum())
