@@ -1,0 +1,319 @@
+"""The command line: wiring only. Flags in, an exit status out; the work is in ``harness.commands``.
+
+Exit status: 0 success, 2 a wrong call, 1 everything else. Commands import what they need when they
+run, so ``harness --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.core.errors import HarnessError, UsageError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Values(click.ParamType):
+    """Values separated by commas; the flag may also be repeated."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split, dropping blanks around the commas."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    return tuple(part for value in values for part in value)
+
+
+def _axis(*names: str, metavar: str, help: str) -> Any:
+    return click.option(*names, type=Values(), multiple=True, callback=_joined, metavar=metavar, help=help)
+
+
+def _folder(*names: str, help: str) -> Any:
+    return click.option(*names, type=click.Path(path_type=Path), metavar="FOLDER", help=help)
+
+
+data_dir_option = _folder(
+    "--data-dir", help="Folder with the four MNIST files (also: environment variable HARNESS_DATA_DIR)."
+)
+json_option = click.option("--json", is_flag=True, help="Print JSON for a program.")
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=900.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for one answer of a worker: a compilation, a block of steps.",
+)
+fork_option = click.option(
+    "--fork/--no-fork", default=True, help="Fork one process per cell (where possible), or start each afresh."
+)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="backend-harness", prog_name="harness")
+def cli() -> None:
+    """Train one CNN identically in TensorFlow and in JAX, time it over batch sizes, and prove that both did the same.
+
+    \b
+    Example:
+      harness sweep                                  the preset "quick": TensorFlow and JAX, three batch sizes
+      harness sweep quick --batch-size 16,64 --plan  what would run, and for how long
+      harness report harness-runs/quick-...          the table again
+    """
+
+
+@cli.command()
+@click.argument("source", default="quick", metavar="[PRESET|FILE.toml]")
+@_axis("--target", "-t", metavar="NAME[:MODE][@KEY=VALUE],...", help="Targets: see 'harness targets'.")
+@_axis("--batch-size", "-b", metavar="N,...", help="Batch sizes.")
+@_axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
+@_axis("--model", "-m", metavar="NAME|FILE,...", help="Models: see 'harness models'.")
+@click.option("--dataset", "-d", metavar="NAME|FILE.npz", help="mnist, digits, or a file of your own.")
+@_axis("--seed", metavar="N,...", help="Seeds of initial parameters, order and dropout.")
+@_axis("--optimizer", metavar="NAME,...", help="sgd, momentum, nesterov, adam.")
+@_axis("--learning-rate", metavar="X,...", help="Learning rates.")
+@click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")
+@click.option("--train-examples", metavar="N", help="Use only the first N training images.")
+@click.option("--test-examples", metavar="N", help="Use only the first N test images.")
+@data_dir_option
+@_folder("--out", "-o", help="Run folder; a run that is there already is resumed.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print the cells and an estimate of the time; run nothing.")
+@click.option(
+    "--retry", type=click.Choice(["failed"]), help="Run failed cells of the run folder again; earlier records are kept."
+)
+@json_option
+@timeout_option
+@fork_option
+def sweep(
+    source: str,
+    out: Path | None,
+    data_dir: Path | None,
+    plan_only: bool,
+    retry: str | None,
+    json: bool,
+    timeout: float,
+    fork: bool,
+    **overrides: Any,
+) -> int:
+    """Train over batch sizes and targets, and print what each cost and reached.
+
+    Without an argument it runs the preset "quick". Ctrl-C leaves a run that the same command with --out resumes.
+
+    \b
+    Example:
+      harness sweep study --dataset mnist --batch-size 64 --epochs 3 --data-dir ~/mnist
+    """
+    from harness.commands import sweep as command
+
+    return command.run(
+        command.Request(
+            source=source,
+            overrides=overrides,
+            out=out,
+            data_dir=data_dir,
+            plan_only=plan_only,
+            json=json,
+            retry=retry is not None,
+            timeout=timeout,
+            fork=fork,
+        )
+    )
+
+
+@cli.command()
+@_axis("--target", "-t", metavar="NAME[:MODE],...", help="Targets; a name without a mode stands for all its modes.")
+@_axis("--model", "-m", metavar="NAME|FILE,...", help="Models; all built-in ones if not given.")
+@_axis("--optimizer", metavar="NAME,...", help="Optimizers; all if not given.")
+@json_option
+@timeout_option
+@fork_option
+def verify(
+    target: tuple[str, ...],
+    model: tuple[str, ...],
+    optimizer: tuple[str, ...],
+    json: bool,
+    timeout: float,
+    fork: bool,
+) -> int:
+    """Prove that targets compute what the float64 reference computes, on this machine.
+
+    Compares logits, loss, every gradient, and the parameters after several steps, and dropout by its
+    statistics; prints the largest error of each. Exit status 1 if one is beyond its tolerance.
+
+    \b
+    Example:
+      harness verify --target jax-cpu --model lenet5
+    """
+    from harness.commands import verify as command
+
+    return command.run(
+        command.Request(targets=target, models=model, optimizers=optimizer, json=json, timeout=timeout, fork=fork)
+    )
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    type=click.Choice(["csv", "json", "parquet", "markdown"]),
+    help="Rows for a program, on standard output.",
+)
+def report(run: Path, format: str | None) -> int:
+    """Show the table of a run folder again.
+
+    \b
+    Example:
+      harness report harness-runs/quick-20261123-101500 --format csv > quick.csv
+    """
+    from harness.commands import report as command
+
+    return command.run(run, format)
+
+
+@cli.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def models(context: click.Context, json: bool) -> int:
+    """List the built-in models, or show one layer by layer.
+
+    \b
+    Example:
+      harness models show mnist-cnn
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import listing
+
+    return listing.list_models(json)
+
+
+@models.command("show")
+@click.argument("model", metavar="NAME|FILE.toml")
+@json_option
+def models_show(model: str, json: bool) -> int:
+    """Print a model's layers, shapes, parameters and costs.
+
+    \b
+    Example:
+      harness models show my-network.toml
+    """
+    from harness.commands import listing
+
+    return listing.show_model(model, json)
+
+
+@cli.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def targets(context: click.Context, json: bool) -> int:
+    """List the targets and the state of their environments.
+
+    \b
+    Example:
+      harness targets sync tensorflow-cpu
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import listing
+
+    return listing.list_targets(json)
+
+
+@targets.command("sync")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def targets_sync(names: tuple[str, ...]) -> int:
+    """Build the environments of the named targets, or of all.
+
+    \b
+    Example:
+      harness targets sync jax-cpu
+    """
+    from harness.commands import listing
+
+    return listing.sync_targets(names)
+
+
+@cli.group(invoke_without_command=True)
+@data_dir_option
+@json_option
+@click.pass_context
+def data(context: click.Context, data_dir: Path | None, json: bool) -> int:
+    """List the datasets and whether they are at hand.
+
+    \b
+    Example:
+      harness data prepare mnist
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import listing
+
+    return listing.list_datasets(data_dir, json)
+
+
+@data.command("prepare")
+@click.argument("source", metavar="NAME|FILE.npz")
+@data_dir_option
+def data_prepare(source: str, data_dir: Path | None) -> int:
+    """Download, make or check one dataset, and print its hash.
+
+    \b
+    Example:
+      harness data prepare mnist --data-dir ~/mnist
+    """
+    from harness.commands import listing
+
+    return listing.prepare_data(source, data_dir)
+
+
+@cli.command()
+@json_option
+def sweeps(json: bool) -> int:
+    """List the presets of 'harness sweep'.
+
+    \b
+    Example:
+      harness sweeps
+    """
+    from harness.commands import listing
+
+    return listing.list_sweeps(json)
+
+
+def main() -> None:
+    """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        status = UsageError.exit_status
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "harness"
+        _fail(f"{error.format_message()} (see '{command} --help')")
+        status = UsageError.exit_status
+    except click.ClickException as error:
+        _fail(error.format_message())
+        status = HarnessError.exit_status
+    except HarnessError as error:
+        _fail(str(error))
+        status = error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped")
+        status = HarnessError.exit_status
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as in `harness report RUN | head`: nothing more to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"harness: {' '.join(message.split())}", err=True)

@@ -1,0 +1,148 @@
+"""What several commands share: consoles, targets and their workers, dataset folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness import datasets, environments, hosts, machine, targets, verify, workers
+from harness.core.cell import Target
+from harness.core.errors import EnvironmentBuildError, Unsupported
+from harness.datasets import Prepared
+from harness.lane import CellWorker
+from harness.paths import cache_folder
+from harness.targets import TargetDefinition
+
+DATA_VARIABLE = "HARNESS_DATA_DIR"
+REFERENCE = "reference"
+
+
+def standard_output() -> Console:
+    """For tables and data."""
+    return Console()
+
+
+def standard_error() -> Console:
+    """For progress and warnings."""
+    return Console(stderr=True)
+
+
+def say(console: Console, text: str) -> None:
+    """One plain line, never wrapped or coloured."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def data_folder(given: Path | None) -> Path | None:
+    """The folder of the person's own MNIST files: the flag's, else the environment variable's."""
+    if given is not None:
+        return given
+    named = os.environ.get(DATA_VARIABLE)
+    return Path(named) if named else None
+
+
+def prepare_dataset(source: str, data_dir: Path | None, console: Console) -> Prepared:
+    """The dataset's arrays in the cache, fetched or made with a progress bar if they are not there yet."""
+    with _bar(console) as show:
+        return datasets.prepare(source, data_dir, show)
+
+
+def _bar(console: Console) -> AbstractContextManager[Callable[[str, int, int], None]]:
+    if not console.is_terminal:
+        said: set[str] = set()
+
+        def line(what: str, done: int, total: int) -> None:
+            if what not in said:
+                said.add(what)
+                say(console, what)
+
+        return nullcontext(line)
+    return _TerminalBar(console)
+
+
+class _TerminalBar:
+    def __init__(self, console: Console) -> None:
+        from rich.progress import Progress
+
+        self._progress = Progress(console=console, transient=True)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._progress.start()
+        return self._show
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what.replace("[", "\\["), total=total or None)
+        self._progress.update(self._tasks[what], completed=done, total=total or None)
+
+
+def build_environments(
+    definitions: Mapping[str, TargetDefinition], wanted: Sequence[Target], console: Console
+) -> dict[str, str]:
+    """Make every wanted target's environment ready; returns those that cannot be, with the reason."""
+    problems: dict[str, str] = {}
+    for name in dict.fromkeys(target.name for target in wanted):
+        definition = definitions[name]
+        try:
+            environments.ensure(definition, lambda line: say(console, line))
+        except EnvironmentBuildError as error:
+            problems[name] = str(error)
+            say(console, f"warning: target {name} cannot be used: {error}")
+    return problems
+
+
+def open_hosts(
+    definitions: Mapping[str, TargetDefinition],
+    problems: Mapping[str, str],
+    scratch: Path,
+    logs: Path,
+    fork: bool = True,
+) -> tuple[hosts.Hosts, workers.Bundle]:
+    """Hosts for the targets, and the bundle of code that they run."""
+    bundle = workers.bundle(cache_folder("bundles"))
+
+    def launch(target: Target) -> workers.Launch:
+        if target.name in problems:
+            raise Unsupported(problems[target.name])
+        definition = definitions[target.name]
+        return workers.Launch(
+            python=environments.ensure(definition),
+            backend=target.backend,
+            bundle=bundle,
+            env=definition.env,
+            scratch=scratch / f"host-{target.name}",
+            log=logs / f"{target.name}.log",
+            fork=fork,
+        )
+
+    return hosts.Hosts(launch), bundle
+
+
+def open_verifier(
+    definitions: Mapping[str, TargetDefinition], pool: hosts.Hosts, code: str, scratch: Path, timeout: float
+) -> verify.Verifier:
+    """A verifier that starts the reference's worker when it first needs it."""
+    target = targets.resolve(REFERENCE, definitions)
+
+    def reference() -> tuple[Target, CellWorker]:
+        return target, pool.worker(target)
+
+    circumstances = {"code": code, "machine": machine.facts()["id"], "processor": machine.facts()["processor"]}
+    return verify.Verifier(cache_folder("proofs"), scratch, reference, circumstances, timeout)
+
+
+def write_json(value: Any) -> None:
+    """JSON for a program, on standard output."""
+    import json
+
+    json.dump(value, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,209 @@
+"""``harness models``, ``harness targets``, ``harness data``: what there is to choose from, and getting it ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from harness import datasets, environments, models, sweep, targets
+from harness.commands import common
+from harness.core.codec import to_json
+from harness.core.errors import UsageError
+from harness.core.model import ModelSpec
+from harness.sweep import DATASETS
+from harness.targets import TargetDefinition
+from harness.tomlfile import nearest
+
+
+def list_models(json: bool) -> int:
+    """Print the built-in models with their size."""
+    specs = [models.load(name) for name in models.names()]
+    if json:
+        common.write_json([_model_facts(spec) for spec in specs])
+        return 0
+    table = Table()
+    table.add_column("model", no_wrap=True)
+    table.add_column("input", no_wrap=True)
+    for heading in ("layers", "parameters", "training MFLOP/image", "activations KiB/image"):
+        table.add_column(heading, justify="right")
+    for spec in specs:
+        table.add_row(
+            spec.name,
+            _shape(spec.input_shape),
+            str(len(spec.layers)),
+            f"{spec.parameter_count:,}",
+            f"{spec.training_flops / 1e6:.1f}",
+            f"{spec.activation_bytes / 1024:.0f}",
+        )
+    common.standard_output().print(table)
+    return 0
+
+
+def show_model(name_or_file: str, json: bool) -> int:
+    """Print one model layer by layer."""
+    spec = models.load(name_or_file)
+    if json:
+        common.write_json({**_model_facts(spec), "specification": to_json(spec)})
+        return 0
+    table = Table(title=f"{spec.name}: input {_shape(spec.input_shape)}", title_justify="left")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("settings")
+    table.add_column("output", no_wrap=True)
+    for heading in ("parameters", "forward kFLOP/image", "training kFLOP/image", "activations KiB/image"):
+        table.add_column(heading, justify="right")
+    for trace in spec.traced:
+        settings = {key: value for key, value in to_json(trace.layer).items() if key != "kind" and value is not None}
+        table.add_row(
+            trace.name,
+            ", ".join(f"{key} {_setting(value)}" for key, value in settings.items()),
+            _shape(trace.output_shape),
+            f"{trace.parameter_count:,}",
+            f"{trace.forward_flops / 1e3:,.1f}",
+            f"{trace.training_flops / 1e3:,.1f}",
+            f"{trace.activation_bytes / 1024:,.1f}",
+        )
+    table.add_section()
+    table.add_row(
+        "total",
+        "",
+        "",
+        f"{spec.parameter_count:,}",
+        f"{spec.forward_flops / 1e3:,.1f}",
+        f"{spec.training_flops / 1e3:,.1f}",
+        f"{spec.activation_bytes / 1024:,.1f}",
+    )
+    common.standard_output().print(table)
+    return 0
+
+
+def list_sweeps(json: bool) -> int:
+    """Print the presets of ``harness sweep``."""
+    presets = sweep.presets()
+    if json:
+        common.write_json(presets)
+        return 0
+    table = Table("preset", "what it does")
+    for preset, description in presets.items():
+        table.add_row(preset, description)
+    common.standard_output().print(table)
+    return 0
+
+
+def list_targets(json: bool) -> int:
+    """Print every target and the state of its environment."""
+    found = [(definition, environments.inspect(definition)) for definition in targets.definitions().values()]
+    if json:
+        common.write_json(
+            [
+                {
+                    "name": definition.name,
+                    "description": definition.description,
+                    "backend": definition.backend,
+                    "accelerator": definition.accelerator,
+                    "python": definition.python_version,
+                    "modes": list(definition.modes),
+                    "state": environment.state,
+                    "detail": environment.detail,
+                    "environment": environment.identity,
+                }
+                for definition, environment in found
+            ]
+        )
+        return 0
+    table = Table()
+    for heading in ("target", "backend", "accelerator", "python", "modes", "state"):
+        table.add_column(heading, no_wrap=heading == "target")
+    for definition, environment in found:
+        detail = f": {environment.detail}" if environment.detail and environment.state != "ready" else ""
+        table.add_row(
+            definition.name,
+            definition.backend,
+            definition.accelerator,
+            definition.python_version,
+            ", ".join(definition.modes),
+            f"{environment.state}{detail}",
+        )
+    common.standard_output().print(table)
+    return 0
+
+
+def sync_targets(names: Sequence[str]) -> int:
+    """Build the environments of the named targets, or of all. Exit status 1 if one cannot be built."""
+    definitions = targets.definitions()
+    wanted = [_definition(name, definitions) for name in names] or list(definitions.values())
+    console = common.standard_error()
+    resolved = [targets.resolve(definition.name, definitions) for definition in wanted]
+    problems = common.build_environments(definitions, resolved, console)
+    for definition in wanted:
+        if definition.name not in problems:
+            common.say(common.standard_output(), f"{definition.name}: ready")
+    return 1 if problems else 0
+
+
+def list_datasets(data_dir: Path | None, json: bool) -> int:
+    """Print the datasets and whether they are at hand."""
+    found = [datasets.describe(name, common.data_folder(data_dir)) for name in DATASETS]
+    if json:
+        common.write_json([to_json(description) for description in found])
+        return 0
+    table = Table()
+    for heading in ("dataset", "images", "classes", "training", "test", "state"):
+        table.add_column(heading)
+    for description in found:
+        table.add_row(
+            description.name,
+            _shape(description.image_shape),
+            str(description.classes),
+            f"{description.train_examples:,}",
+            f"{description.test_examples:,}",
+            description.state,
+        )
+    common.standard_output().print(table)
+    return 0
+
+
+def prepare_data(source: str, data_dir: Path | None) -> int:
+    """Fetch or make one dataset, and say where it is and what its hash is."""
+    if source not in DATASETS and not source.endswith(".npz"):
+        raise UsageError(
+            f"no dataset is called {source!r}{nearest(source, DATASETS)}; allowed: {', '.join(DATASETS)}, or a file "
+            "that ends in .npz"
+        )
+    prepared = common.prepare_dataset(source, common.data_folder(data_dir), common.standard_error())
+    dataset = prepared.dataset
+    common.say(
+        common.standard_output(),
+        f"{dataset.name}: {dataset.train_examples:,} training and {dataset.test_examples:,} test images of "
+        f"{_shape(dataset.image_shape)}, {dataset.classes} classes, sha256 {dataset.sha256}",
+    )
+    return 0
+
+
+def _definition(name: str, definitions: dict[str, TargetDefinition]) -> TargetDefinition:
+    if name not in definitions:
+        raise UsageError(f"no target is called {name!r}{nearest(name, definitions)}; allowed: {', '.join(definitions)}")
+    return definitions[name]
+
+
+def _model_facts(spec: ModelSpec) -> dict[str, object]:
+    return {
+        "name": spec.name,
+        "input_shape": list(spec.input_shape),
+        "layers": len(spec.layers),
+        "parameters": spec.parameter_count,
+        "forward_flops_per_image": spec.forward_flops,
+        "training_flops_per_image": spec.training_flops,
+        "activation_bytes_per_image": spec.activation_bytes,
+    }
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return _shape(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

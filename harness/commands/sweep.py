@@ -1,0 +1,203 @@
+"""``harness sweep``: from what a person asked for to a run folder full of records, and its table."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import harness
+from harness import datasets, environments, heats, inputs, models, store, sweep, targets
+from harness.commands import common, report
+from harness.core.cell import Cell, Inputs, Target
+from harness.core.model import ModelSpec
+from harness.core.record import FAILED
+from harness.estimate import Estimates
+from harness.lane import now
+from harness.paths import cache_folder
+from harness.progress import RunProgress, duration, name, plural
+from harness.targets import TargetDefinition
+
+RUNS_FOLDER = "harness-runs"
+ESTIMATES_FILE = "speeds.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of ``harness sweep``; ``overrides`` are those that replace keys of the sweep."""
+
+    source: str
+    overrides: Mapping[str, Any]
+    out: Path | None
+    data_dir: Path | None
+    plan_only: bool
+    json: bool
+    retry: bool
+    timeout: float
+    fork: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep expanded to cells."""
+
+    sweep: sweep.Sweep
+    definitions: Mapping[str, TargetDefinition]
+    targets: tuple[Target, ...]
+    planned: Sequence[sweep.Planned]
+    dataset_source: str
+    data_dir: Path | None
+
+
+def run(request: Request) -> int:
+    """Plan, and unless only that was asked, run. Returns the exit status."""
+    prepared = prepare(request)
+    estimates = Estimates(cache_folder() / ESTIMATES_FILE)
+    if request.plan_only:
+        show_plan(prepared, estimates, request.json)
+        return 0
+    folder = request.out or default_folder(prepared.sweep.name)
+    plan = store.Plan(
+        name=prepared.sweep.name,
+        command=shlex.join(["harness", *sys.argv[1:]]),
+        created=now(),
+        harness_version=harness.__version__,
+        cells=tuple(planned.cell for planned in prepared.planned),
+        skips={planned.cell.cell_id: planned.skip for planned in prepared.planned if planned.skip},
+    )
+    kept = store.Run.create(folder, plan)
+    with kept.locked():
+        stopped = execute(kept, prepared, estimates, request)
+    resume = None if not stopped else f"harness sweep {request.source} ... --out {folder}"
+    return finish(kept, request.json, resume)
+
+
+def prepare(request: Request) -> Prepared:
+    """Read and check everything the person wrote; get the dataset; draw what identifies the inputs."""
+    asked = sweep.load(request.source, request.overrides)
+    definitions = targets.definitions(asked.own_targets, asked.source)
+    resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
+    specs = [models.load(text) for text in asked.models]
+    console = common.standard_error()
+    data_dir = common.data_folder(request.data_dir)
+    known = common.prepare_dataset(asked.dataset, data_dir, console).dataset
+    dataset = datasets.limited(known, asked.train_examples, asked.test_examples)
+
+    def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
+        return inputs.identify(model, dataset.train_examples, epochs, seed)
+
+    planned = sweep.expand(asked, specs, resolved, dataset, identify)
+    return Prepared(asked, definitions, resolved, planned, asked.dataset, data_dir)
+
+
+def default_folder(name: str) -> Path:
+    """A folder for a new run: its name and the time."""
+    return Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def show_plan(prepared: Prepared, estimates: Estimates, json: bool) -> None:
+    """Print the cells, the skipped ones and why, and the time it should take. Runs nothing."""
+    waiting = [planned.cell for planned in prepared.planned if not planned.skip]
+    seconds = {cell.cell_id: estimates.seconds(cell) for cell in waiting}
+    if json:
+        rows = [
+            {
+                "cell_id": planned.cell.cell_id,
+                "work_id": planned.cell.work_id,
+                "target": planned.cell.target.label,
+                "model": planned.cell.model.name,
+                "dataset": planned.cell.dataset.name,
+                "batch_size": planned.cell.training.batch_size,
+                "epochs": planned.cell.training.epochs,
+                "seed": planned.cell.training.seed,
+                "optimizer": planned.cell.training.optimizer.name,
+                "learning_rate": planned.cell.training.learning_rate.base,
+                "skip": planned.skip,
+                "seconds": round(seconds.get(planned.cell.cell_id, 0.0), 1),
+            }
+            for planned in prepared.planned
+        ]
+        common.write_json({"name": prepared.sweep.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
+        return
+    console = common.standard_output()
+    for planned in prepared.planned:
+        cell = planned.cell
+        what = f"skipped: {planned.skip}" if planned.skip else f"about {duration(seconds[cell.cell_id])}"
+        common.say(console, f"{cell.cell_id}  {name(cell)}, seed {cell.training.seed}: {what}")
+    unbuilt = [
+        target_name
+        for target_name in dict.fromkeys(target.name for target in prepared.targets)
+        if environments.inspect(prepared.definitions[target_name]).state != "ready"
+    ]
+    measured = sum(estimates.is_measured(cell) for cell in waiting)
+    basis = f"{measured} of them timed by earlier runs here, the rest assumed" if waiting else "nothing to run"
+    common.say(
+        console,
+        f"{plural(len(waiting), 'cell')} to run, {len(prepared.planned) - len(waiting)} skipped; "
+        f"about {duration(sum(seconds.values()))} ({basis}), parity checks not included",
+    )
+    if unbuilt:
+        common.say(console, f"environments to build first: {', '.join(unbuilt)} (harness targets sync)")
+
+
+def execute(kept: store.Run, prepared: Prepared, estimates: Estimates, request: Request) -> bool:
+    """Run what has no record yet. Returns whether the person stopped it."""
+    console = common.standard_error()
+    retry = frozenset({"interrupted", *(FAILED if request.retry else ())})
+    waiting = kept.pending(retry)
+    if not waiting:
+        return False
+    common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
+    dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
+    problems = common.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
+    reference = targets.resolve(common.REFERENCE, prepared.definitions)
+    common.build_environments(prepared.definitions, [reference], console)
+    pool, bundle = common.open_hosts(
+        prepared.definitions, problems, kept.scratch_folder, kept.logs_folder, request.fork
+    )
+    expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
+    with pool, RunProgress(console, expected, estimates.learn) as progress, _terminable():
+        verifier = common.open_verifier(prepared.definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout)
+        try:
+            heats.Runner(kept, pool, verifier, dataset.folder, request.timeout, progress).run(waiting)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            estimates.save()
+    shutil.rmtree(kept.scratch_folder, ignore_errors=True)
+    return False
+
+
+def finish(kept: store.Run, json: bool, resume: str | None) -> int:
+    """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
+    report.show(kept, "json" if json else None)
+    if resume is not None:
+        common.say(common.standard_error(), f"stopped; the same command with --out resumes: {resume}")
+        return 1
+    return 1 if any(status in FAILED for status in kept.statuses().values()) else 0
+
+
+def _expected(cell: Cell, kept: store.Run, estimates: Estimates) -> float:
+    return 0.0 if cell.cell_id in kept.plan.skips else estimates.seconds(cell)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the present cell is saved, the workers are ended."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

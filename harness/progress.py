@@ -1,0 +1,137 @@
+"""How a run is shown while it goes: a bar on a terminal, plain lines elsewhere, always on standard error."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from harness.core.cell import Cell
+from harness.core.record import Record
+from harness.lane import Progress as LaneProgress
+
+REFRESH_SECONDS = 0.5
+"""A bar drawn more often would take the processor that the next block is measured on."""
+
+
+class RunProgress:
+    """Watches a run of known cells.
+
+    ``estimates``: cell_id -> expected seconds, of the cells still to run. ``learn`` is given every finished record.
+    """
+
+    def __init__(
+        self, console: Console, estimates: Mapping[str, float], learn: Callable[[Record], None] = lambda record: None
+    ) -> None:
+        self._console = console
+        self._learn = learn
+        self._estimates = dict(estimates)
+        self._expected = sum(self._estimates.values()) or 1.0
+        self._done_seconds = 0.0
+        self._done_cells = 0
+        self._began = time.monotonic()
+        self._drawn = -math.inf
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.fields[cells]}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[left]}"),
+                TextColumn("{task.description}"),
+                console=console,
+                transient=True,
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task("", total=1.0, cells=self._cells(), left="")
+
+    def __enter__(self) -> RunProgress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def started(self, cell: Cell, doing: str) -> None:
+        """Name the present cell."""
+        self._show(0.0, f"{name(cell)}: {doing}")
+
+    def progressed(self, progress: LaneProgress) -> None:
+        """Show the present cell's share done, loss and accuracy."""
+        if self._bar is None or time.monotonic() - self._drawn < REFRESH_SECONDS:
+            return
+        share = progress.steps / progress.cell.total_steps
+        accuracy = "" if progress.accuracy is None else f", accuracy {progress.accuracy:.2%}"
+        expected = self._estimates.get(progress.cell.cell_id, 0.0)
+        self._show(share * expected, f"{name(progress.cell)}: loss {progress.loss:.3f}{accuracy}")
+
+    def finished(self, record: Record) -> None:
+        """Count a cell as done and say how it ended."""
+        self._learn(record)
+        self._done_cells += 1
+        self._done_seconds += self._estimates.get(record.cell_id, 0.0)
+        line = f"{self._cells()} {name(record.cell)}: {outcome(record)}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._show(0.0, "")
+
+    def _cells(self) -> str:
+        return f"[{self._done_cells}/{len(self._estimates)}]"
+
+    def _show(self, present_seconds: float, description: str) -> None:
+        if self._bar is None:
+            return
+        done = self._done_seconds + present_seconds
+        self._bar.update(
+            self._task,
+            completed=min(done / self._expected, 1.0),
+            description=description.replace("[", "\\["),
+            cells=self._cells().replace("[", "\\["),
+            left=self._time_left(done),
+        )
+        self._bar.refresh()
+        self._drawn = time.monotonic()
+
+    def _time_left(self, done: float) -> str:
+        """The estimate for the rest, corrected by how the estimates fared so far."""
+        elapsed = time.monotonic() - self._began
+        pace = elapsed / done if done > 0.05 * self._expected else 1.0
+        return f"{duration((self._expected - done) * pace)} left"
+
+
+def name(cell: Cell) -> str:
+    """A cell in a few words."""
+    training = cell.training
+    return f"{cell.target.label}, {cell.model.name}, batch {training.batch_size}, {plural(training.epochs, 'epoch')}"
+
+
+def outcome(record: Record) -> str:
+    """How a cell ended, in a few words."""
+    if record.status != "ok":
+        return f"{record.status.replace('_', ' ')} ({record.reason})"
+    seconds = sum(record.blocks.seconds)
+    accuracy = record.epochs[-1].test_accuracy if record.epochs else math.nan
+    return f"ok, trained in {duration(seconds)}, accuracy {accuracy:.2%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.3 s, 42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
