@@ -1,4 +1,4 @@
-"""What several commands share: consoles, targets and their workers, dataset folders."""
+"""What several commands share: consoles, datasets and environments made ready, JSON out."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import datasets, environments, hosts, machine, targets, verify, workers
+from harness import datasets, environments
 from harness.core.cell import Target
-from harness.core.errors import EnvironmentBuildError, Unsupported
+from harness.core.errors import EnvironmentBuildError
 from harness.datasets import Prepared
-from harness.lane import CellWorker
-from harness.paths import cache_folder
 from harness.targets import TargetDefinition
 
 DATA_VARIABLE = "HARNESS_DATA_DIR"
-REFERENCE = "reference"
 
 
 def standard_output() -> Console:
@@ -98,46 +95,6 @@ def build_environments(
             problems[name] = str(error)
             say(console, f"warning: target {name} cannot be used: {error}")
     return problems
-
-
-def open_hosts(
-    definitions: Mapping[str, TargetDefinition],
-    problems: Mapping[str, str],
-    scratch: Path,
-    logs: Path,
-    fork: bool = True,
-) -> tuple[hosts.Hosts, workers.Bundle]:
-    """Hosts for the targets, and the bundle of code that they run."""
-    bundle = workers.bundle(cache_folder("bundles"))
-
-    def launch(target: Target) -> workers.Launch:
-        if target.name in problems:
-            raise Unsupported(problems[target.name])
-        definition = definitions[target.name]
-        return workers.Launch(
-            python=environments.ensure(definition),
-            backend=target.backend,
-            bundle=bundle,
-            env=definition.env,
-            scratch=scratch / f"host-{target.name}",
-            log=logs / f"{target.name}.log",
-            fork=fork,
-        )
-
-    return hosts.Hosts(launch), bundle
-
-
-def open_verifier(
-    definitions: Mapping[str, TargetDefinition], pool: hosts.Hosts, code: str, scratch: Path, timeout: float
-) -> verify.Verifier:
-    """A verifier that starts the reference's worker when it first needs it."""
-    target = targets.resolve(REFERENCE, definitions)
-
-    def reference() -> tuple[Target, CellWorker]:
-        return target, pool.worker(target)
-
-    circumstances = {"code": code, "machine": machine.facts()["id"], "processor": machine.facts()["processor"]}
-    return verify.Verifier(cache_folder("proofs"), scratch, reference, circumstances, timeout)
 
 
 def write_json(value: Any) -> None:

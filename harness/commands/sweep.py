@@ -16,7 +16,7 @@ from typing import Any
 
 import harness
 from harness import datasets, environments, heats, inputs, models, store, sweep, targets
-from harness.commands import common, report
+from harness.commands import common, report, running
 from harness.core.cell import Cell, Inputs, Target
 from harness.core.model import ModelSpec
 from harness.core.record import FAILED
@@ -158,14 +158,16 @@ def execute(kept: store.Run, prepared: Prepared, estimates: Estimates, request: 
     common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
     dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
     problems = common.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
-    reference = targets.resolve(common.REFERENCE, prepared.definitions)
+    reference = targets.resolve(running.REFERENCE, prepared.definitions)
     common.build_environments(prepared.definitions, [reference], console)
-    pool, bundle = common.open_hosts(
+    pool, bundle = running.open_hosts(
         prepared.definitions, problems, kept.scratch_folder, kept.logs_folder, request.fork
     )
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
     with pool, RunProgress(console, expected, estimates.learn) as progress, _terminable():
-        verifier = common.open_verifier(prepared.definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout)
+        verifier = running.open_verifier(
+            prepared.definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout
+        )
         try:
             heats.Runner(kept, pool, verifier, dataset.folder, request.timeout, progress).run(waiting)
         except KeyboardInterrupt:

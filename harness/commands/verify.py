@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import models, targets
-from harness.commands import common
+from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError, UsageError
@@ -43,14 +43,14 @@ def run(request: Request) -> int:
     specs = [models.load(text) for text in (request.models or models.names())]
     optimizers = [_optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
     console = common.standard_error()
-    reference = targets.resolve(common.REFERENCE, definitions)
+    reference = targets.resolve(running.REFERENCE, definitions)
     problems = common.build_environments(definitions, [*wanted, reference], console)
     proofs: list[Proof] = []
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as folder:
         place = Path(folder)
-        pool, bundle = common.open_hosts(definitions, problems, place, place, request.fork)
+        pool, bundle = running.open_hosts(definitions, problems, place, place, request.fork)
         with pool:
-            verifier = common.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
+            verifier = running.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
             for target in wanted:
                 for model in specs:
                     for optimizer in optimizers:

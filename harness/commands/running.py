@@ -1,0 +1,55 @@
+"""What the commands that run cells share: hosts for the targets, and the verifier with its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness import environments, hosts, machine, targets, verify, workers
+from harness.core.cell import Target
+from harness.core.errors import Unsupported
+from harness.lane import CellWorker
+from harness.paths import cache_folder
+from harness.targets import TargetDefinition
+
+REFERENCE = "reference"
+
+
+def open_hosts(
+    definitions: Mapping[str, TargetDefinition],
+    problems: Mapping[str, str],
+    scratch: Path,
+    logs: Path,
+    fork: bool = True,
+) -> tuple[hosts.Hosts, workers.Bundle]:
+    """Hosts for the targets, and the bundle of code that they run."""
+    bundle = workers.bundle(cache_folder("bundles"))
+
+    def launch(target: Target) -> workers.Launch:
+        if target.name in problems:
+            raise Unsupported(problems[target.name])
+        definition = definitions[target.name]
+        return workers.Launch(
+            python=environments.ensure(definition),
+            backend=target.backend,
+            bundle=bundle,
+            env=definition.env,
+            scratch=scratch / f"host-{target.name}",
+            log=logs / f"{target.name}.log",
+            fork=fork,
+        )
+
+    return hosts.Hosts(launch), bundle
+
+
+def open_verifier(
+    definitions: Mapping[str, TargetDefinition], pool: hosts.Hosts, code: str, scratch: Path, timeout: float
+) -> verify.Verifier:
+    """A verifier that starts the reference's worker when it first needs it."""
+    target = targets.resolve(REFERENCE, definitions)
+
+    def reference() -> tuple[Target, CellWorker]:
+        return target, pool.worker(target)
+
+    circumstances = {"code": code, "machine": machine.facts()["id"], "processor": machine.facts()["processor"]}
+    return verify.Verifier(cache_folder("proofs"), scratch, reference, circumstances, timeout)
