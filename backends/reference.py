@@ -110,7 +110,8 @@ class ReferenceSession:
             batch = slice(start, min(start + EVALUATION_BATCH, count))
             labels = self._arrays.test_labels[batch]
             logits = self.forward(self._arrays.test_images[batch], training=False)
-            loss += float(layers.cross_entropy(logits, labels)[0].sum())
+            with _quiet():
+                loss += float(layers.cross_entropy(logits, labels)[0].sum())
             right += int((logits.argmax(axis=1) == labels).sum())
         return loss / count, right / count
 

@@ -51,7 +51,9 @@ def random_parameters(model: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
     parameters = {}
     for name, shape in model.parameter_shapes.items():
         key = name.rpartition("/")[2]
-        centre, spread = {"kernel": (0.0, 1 / math.sqrt(math.prod(shape[:-1]))), "scale": (1.0, 0.3)}.get(key, (0.0, 0.3))
+        centre, spread = {"kernel": (0.0, 1 / math.sqrt(math.prod(shape[:-1]))), "scale": (1.0, 0.3)}.get(
+            key, (0.0, 0.3)
+        )
         parameters[name] = (centre + spread * generator.standard_normal(shape)).astype(np.float32)
     return parameters
 
