@@ -1,0 +1,130 @@
+"""The cache of prepared datasets: one folder each, made whole or not at all, checked whenever it is opened.
+
+An entry holds the four arrays and ``dataset.json``. It is built in a temporary folder beside it and
+renamed, under a lock, so a reader never sees half of one, and two processes that want the same one build it
+once. Its hash is checked at every opening: a damaged entry is built again, never used.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from harness.core.cell import Dataset
+from harness.core.codec import read_json, write_json
+from harness.core.errors import ContractError, DatasetError
+from harness.datasets.arrays import Arrays
+from harness.paths import cache_folder
+
+DESCRIPTION = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into an entry."""
+
+    name: str
+    classes: int
+    arrays: Arrays
+
+
+def present(key: str) -> bool:
+    """Whether there is an entry, without checking its content."""
+    return (_folder() / key / DESCRIPTION).is_file()
+
+
+def entry(key: str, make: Callable[[Path], Content], progress: Callable[[str, int, int], None]) -> tuple[Dataset, Path]:
+    """The entry ``key``, made by ``make`` if it is not there whole.
+
+    ``make`` gets a folder for unfinished downloads, which outlives a failure and is removed once the
+    entry is there. Raises what ``make`` raises, and DatasetError where the cache cannot be written.
+    """
+    base = _folder()
+    target = base / key
+    found = _open(target)
+    if found is not None:
+        return found, target
+    try:
+        with _locked(base / f".{key}.lock", lambda: progress(f"waiting for another process to prepare {key}", 0, 0)):
+            found = _open(target)
+            if found is None:
+                found = _build(base, key, make)
+        return found, target
+    except OSError as error:
+        raise DatasetError(f"{base}: dataset {key} cannot be stored ({error.strerror or error})") from error
+
+
+def _folder() -> Path:
+    try:
+        return cache_folder("datasets")
+    except OSError as error:
+        raise DatasetError(f"{error.filename}: the cache folder cannot be made ({error.strerror})") from error
+
+
+@contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open(folder: Path) -> Dataset | None:
+    """The entry in ``folder``, or None where there is none or its bytes are not those that were stored."""
+    try:
+        dataset = read_json(folder / DESCRIPTION, Dataset)
+        arrays = Arrays(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Arrays.names()})
+    except (ContractError, OSError, ValueError, EOFError):
+        return None
+    return dataset if arrays.sha256() == dataset.sha256 else None
+
+
+def _build(base: Path, key: str, make: Callable[[Path], Content]) -> Dataset:
+    """Make the entry. The lock is held, so what other makers of this key left behind is nobody's."""
+    for abandoned in base.glob(f".{key}.*.tmp"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    parts = base / f".{key}.parts"
+    parts.mkdir(exist_ok=True)
+    content = make(parts)
+    temporary = Path(tempfile.mkdtemp(dir=base, prefix=f".{key}.", suffix=".tmp"))
+    try:
+        dataset = _write(temporary / "new", content)
+        if (base / key).exists():
+            os.replace(base / key, temporary / "damaged")
+        os.replace(temporary / "new", base / key)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(parts, ignore_errors=True)
+    return dataset
+
+
+def _write(folder: Path, content: Content) -> Dataset:
+    folder.mkdir()
+    arrays = content.arrays
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    height, width, channels = arrays.train_images.shape[1:]
+    dataset = Dataset(
+        name=content.name,
+        sha256=arrays.sha256(),
+        train_examples=len(arrays.train_labels),
+        test_examples=len(arrays.test_labels),
+        image_shape=(height, width, channels),
+        classes=content.classes,
+    )
+    write_json(folder / DESCRIPTION, dataset)
+    return dataset
