@@ -1,0 +1,1 @@
+"""Tables to something a person or a program reads: terminal, exports. Computes nothing."""

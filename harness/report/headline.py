@@ -1,0 +1,108 @@
+"""The headline table as text: which columns it has, their units, and how each value is written.
+
+Goes in: the frame of ``analysis.summary``. Comes out: a caption for what all rows share, and the rows in
+groups, each headed by what is special to it. Terminal and Markdown print the same table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ABSENT = "-"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header of one or two lines, unit included, and the text of its value in a row of the frame."""
+
+    header: str
+    text: Callable[[Row], str]
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that share model, dataset, epochs, optimizer, precision and seed; ``heading`` is empty for the only one."""
+
+    heading: str
+    rows: list[Row]
+
+
+def figure(value: float | None) -> str:
+    """About three significant digits, thousands set apart."""
+    if value is None:
+        return ABSENT
+    if not math.isfinite(value):
+        return str(value)
+    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{decimals}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of one in percent, two decimals, without the sign."""
+    return ABSENT if share is None else f"{100 * share:.2f}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 cell``, ``2,000 cells``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def target_text(row: Row) -> str:
+    """The target's label, with the repeat where there is one."""
+    return f"{row['target']} (repeat {row['repeat']})" if row["repeat"] else str(row["target"])
+
+
+COLUMNS = (
+    Column("target", target_text, numeric=False),
+    Column("batch\nsize", lambda row: f"{row['batch_size']}"),
+    Column("images\nper s", lambda row: figure(row["images_per_second"])),
+    Column("s per\nepoch", lambda row: figure(row["seconds_per_epoch"])),
+    Column("compile\ns", lambda row: figure(row["compile_seconds"])),
+    Column("final\nacc. %", lambda row: percent(row["final_accuracy"])),
+    Column("memory\nMB", lambda row: _megabytes(row["peak_memory_bytes"])),
+    Column("status", lambda row: str(row["status"]), numeric=False),
+)
+"""Memory: the worker process's largest resident set, in 10^6 bytes. Accuracy: on the test set, after the last epoch."""
+
+_TRAITS: dict[str, Callable[[Row], str]] = {
+    "model": lambda row: str(row["model"]),
+    "dataset": lambda row: f"{row['dataset']} ({row['train_examples']:,} examples)",
+    "epochs": lambda row: count(row["epochs"], "epoch"),
+    "optimizer": lambda row: f"{row['optimizer']} {row['learning_rate']:g}{_scaling(row['scaling'])}",
+    "precision": lambda row: str(row["precision"]),
+    "seed": lambda row: f"seed {row['seed']}",
+}
+
+
+def caption_and_groups(frame: pl.DataFrame) -> tuple[str, list[Group]]:
+    """What all rows share, in one line, and the rows grouped by the rest, in the frame's order."""
+    rows = frame.to_dicts()
+    shared = {name for name, text in _TRAITS.items() if len({text(row) for row in rows}) == 1}
+    caption = ", ".join(_traits(rows[0], shared)) if rows else ""
+    own = _TRAITS.keys() - shared
+    groups = groupby(rows, key=lambda row: ", ".join(_traits(row, own)))
+    return caption, [Group(heading, list(members)) for heading, members in groups]
+
+
+def _traits(row: Row, names: set[str]) -> Iterator[str]:
+    for name, text in _TRAITS.items():
+        if name in names and text(row) != "float32":
+            yield text(row)
+
+
+def _scaling(rule: str) -> str:
+    return "" if rule == "none" else f" scaled {rule}"
+
+
+def _megabytes(size: int | None) -> str:
+    return ABSENT if size is None else f"{size / 1e6:,.0f}"

@@ -1,0 +1,163 @@
+"""The summary of a run for a person at a terminal.
+
+Goes in: frames of ``harness.analysis``. Comes out: a table of target by batch size, what failed and why,
+how far the targets agree, and the command that shows it all again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, count, percent, target_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LONGEST_RICH_TABLE = 500
+"""Rows. A longer table is printed as plain lines: rich takes about a millisecond a row."""
+
+NARROWEST_RICH_TABLE = 70
+"""Columns. In a narrower terminal plain lines, which it breaks, are easier to read than folded cells."""
+
+PIPE_WIDTH = 200
+"""Columns when the output is no terminal: wide enough that no cell is folded."""
+
+_STYLES = {"ok": "green", "skipped": "yellow"}
+_NAMED_CELLS = 3
+_OTHER_COLUMNS = 60
+"""Columns that a row needs beside its target before the longest word of a status breaks."""
+
+
+def console_for(stream: IO[str]) -> Console:
+    """A console on a stream: coloured on a terminal (unless NO_COLOR is set), plain and unfolded in a pipe."""
+    unfolded = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(file=stream, highlight=False, width=PIPE_WIDTH if unfolded else None)
+
+
+def print_summary(
+    frame: pl.DataFrame,
+    console: Console,
+    *,
+    agreement: pl.DataFrame,
+    folder: Path,
+    planned: int,
+    unreadable: Sequence[Exception] = (),
+) -> None:
+    """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``, which has ``planned`` cells."""
+    caption, groups = caption_and_groups(frame)
+    if caption:
+        _line(console, caption, style="bold")
+    if frame.height:
+        _line(console, "")
+        if frame.height > LONGEST_RICH_TABLE or console.width < NARROWEST_RICH_TABLE:
+            _print_plain(groups, console)
+        else:
+            console.print(_table(groups, console.width))
+        _line(console, "")
+    _print_problems([row for group in groups for row in group.rows if row["status"] != "ok"], console)
+    _print_agreement(agreement, console)
+    _print_state(frame, console, planned, unreadable)
+    _line(console, f"Run folder: {folder}", whole=True)
+    _line(console, f"Show this again: harness report {shlex.quote(str(folder))}", whole=True)
+
+
+def _line(console: Console, text: str, style: str = "", whole: bool = False) -> None:
+    """One sentence, wrapped between words; ``whole`` for what a person may copy, such as a path."""
+    console.print(Text(text, style=style), soft_wrap=whole)
+
+
+def _table(groups: list[Group], width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    target, *numbers, status = COLUMNS
+    widest = max(len(target.text(row)) for group in groups for row in group.rows)
+    whole = widest + _OTHER_COLUMNS <= width
+    table.add_column(f"\n{target.header}", overflow="fold", no_wrap=whole)
+    for column in numbers:
+        table.add_column(column.header, justify="right", no_wrap=True)
+    table.add_column(f"\n{status.header}", overflow="fold")
+    for group in groups:
+        if group.heading:
+            table.add_section()
+            table.add_row(Text(group.heading, style="italic"))
+        for row in group.rows:
+            table.add_row(*(Text(column.text(row)) for column in COLUMNS[:-1]), _status(row))
+    return table
+
+
+def _status(row: Row) -> Text:
+    return Text(row["status"].replace("_", " "), style=_STYLES.get(row["status"], "red"))
+
+
+def _print_plain(groups: list[Group], console: Console) -> None:
+    headers = [column.header.replace("\n", " ") for column in COLUMNS]
+    written = [(group.heading, [[column.text(row) for column in COLUMNS] for row in group.rows]) for group in groups]
+    lines = [headers, *(cells for _, rows in written for cells in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+
+    def aligned(cells: list[str]) -> str:
+        parts = (
+            cell.rjust(width) if column.numeric else cell.ljust(width)
+            for cell, width, column in zip(cells, widths, COLUMNS, strict=True)
+        )
+        return "  ".join(parts).rstrip()
+
+    text = [aligned(headers)]
+    for heading, rows in written:
+        text += ["", heading] if heading else []
+        text += map(aligned, rows)
+    console.file.write("\n".join(text) + "\n")
+
+
+def _print_problems(rows: list[Row], console: Console) -> None:
+    """Cells that did not end well, those with the same status and reason together."""
+
+    def kind(row: Row) -> tuple[str, str]:
+        return row["status"], row["reason"]
+
+    for (status, reason), members in groupby(sorted(rows, key=kind), key=kind):
+        cells = list(members)
+        named = [f"{target_text(row)} at batch size {row['batch_size']}" for row in cells[:_NAMED_CELLS]]
+        more = [f"{len(cells) - _NAMED_CELLS:,} more"] if len(cells) > _NAMED_CELLS else []
+        line = Text.assemble(
+            (status, _STYLES.get(status, "red")), f": {', '.join(named + more)}: {reason or 'no reason'}"
+        )
+        console.print(line)
+
+
+def _print_agreement(agreement: pl.DataFrame, console: Console) -> None:
+    if agreement.is_empty():
+        return
+    widest = agreement.row(0, named=True)
+    lanes = zip(widest["targets"], widest["accuracies"], strict=True)
+    shown = ", ".join(f"{target} {percent(accuracy)} %" for target, accuracy in lanes)
+    _line(
+        console,
+        f"Final accuracies of the same work are within {widest['difference_points']:.2f} points of each other "
+        f"(furthest apart at batch size {widest['batch_size']}: {shown}).",
+    )
+
+
+def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: Sequence[Exception]) -> None:
+    """What a reader must know before trusting the table: unproven, missing and unreadable cells."""
+    unproven = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
+    if unproven:
+        _line(console, f"Not proven to do the reference's work: {count(unproven, 'cell')}.", style="yellow")
+    missing = planned - frame.height - len(unreadable)
+    if missing > 0:
+        _line(
+            console, f"Not run yet: {missing:,} of {count(planned, 'cell')}; the same command resumes.", style="yellow"
+        )
+    if unreadable:
+        _line(console, f"Not readable, and not in the table: {count(len(unreadable), 'record')}:", style="red")
+        for error in unreadable[:_NAMED_CELLS]:
+            _line(console, f"  {error}", whole=True)
