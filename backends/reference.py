@@ -107,7 +107,7 @@ class ReferenceSession:
             count = min(count, EVALUATION_BATCH)
         loss, right = 0.0, 0
         for start in range(0, count, EVALUATION_BATCH):
-            batch = slice(start, min(start + EVALUATION_BATCH, count))
+            batch = slice(start, start + EVALUATION_BATCH)
             labels = self._arrays.test_labels[batch]
             logits = self.forward(self._arrays.test_images[batch], training=False)
             with _quiet():

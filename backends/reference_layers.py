@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Gradients = tuple[Array, dict[str, Array]]
     Pullback = Callable[[Array], Gradients]
 
-COLUMN_BYTES = 16 * 1024 * 1024
+COLUMN_BYTES = 4 * 1024 * 1024
 """A convolution unrolls as many images at a time as fit into this, so that memory stays bounded."""
 
 
