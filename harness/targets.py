@@ -77,14 +77,14 @@ class TargetDefinition:
         if self.interpreter is not None:
             return f"python:{self.interpreter}"
         if self.lock is None:
-            return f"lock:none-python{self.python_version}"
+            return f"lock:none-py{self.python_version}"
         try:
             content = self.lock.read_bytes()
         except OSError as error:
             raise UsageError(f"{self.source}: lock file {self.lock} cannot be read ({error.strerror})") from None
         # A checkout on Windows may have changed the line ends; the packages are the same.
         digest = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
-        return f"lock:{digest[:16]}-python{self.python_version}"
+        return f"lock:{digest[:16]}-py{self.python_version}"
 
     @property
     def unavailable_here(self) -> str:

@@ -1,0 +1,271 @@
+"""Environments: the interpreter in which a target's worker runs, built on first use and kept.
+
+In: a target's definition. Out: the path of a Python that has NumPy and one framework. A definition with
+a lock file gets a virtual environment of its own in the user's cache, made by uv with every package's
+hash checked; a definition with an interpreter gets that interpreter, checked.
+
+An environment appears under its name by one rename, when it is complete and has imported NumPy. So a build
+that was killed, or failed, leaves at most a folder ``tmp-*`` that the next build removes. A file lock per
+environment lets several processes ask at once: one builds, the others wait.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TextIO
+
+from filelock import FileLock, Timeout
+
+from harness.core.codec import read_json, write_json
+from harness.core.errors import ContractError, EnvironmentBuildError
+from harness.interpreters import clean_variables, downloadable, find_python, how_to_get, problem_of, uv_binary
+from harness.paths import cache_folder
+
+State = Literal["ready", "buildable", "broken", "no python", "unavailable"]
+Progress = Callable[[str], None]
+
+MARKER = "harness-environment.json"
+LONGEST_REASON = 400
+"""Characters of uv's words in an error; the log has all."""
+
+
+class Definition(Protocol):
+    """What this module needs to know of a target."""
+
+    @property
+    def name(self) -> str:
+        """The target's name, for messages."""
+
+    @property
+    def python_version(self) -> str:
+        """Such as ``3.11``; used with ``lock``."""
+
+    @property
+    def lock(self) -> Path | None:
+        """Requirements file with hashes."""
+
+    @property
+    def interpreter(self) -> str | None:
+        """Absolute path of an interpreter that is used as it is."""
+
+    @property
+    def environment(self) -> str:
+        """Identity: ``lock:HASH-pyVERSION`` or ``python:PATH``."""
+
+    @property
+    def unavailable_here(self) -> str:
+        """Why the target cannot exist on this platform; empty if it can."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """State of a target's environment.
+
+    ``python`` is where its interpreter is or will be; ``folder`` is None for an interpreter of the
+    person's own. ``detail`` is one line: what is missing, or what will happen on first use.
+    """
+
+    identity: str
+    folder: Path | None
+    python: Path
+    state: State
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """Written last into a built environment."""
+
+    identity: str
+    base_python: str
+
+
+def inspect(definition: Definition) -> Environment:
+    """Say what state a target's environment is in. Builds nothing, downloads nothing.
+
+    Raises EnvironmentBuildError: the cache folder cannot be used; UsageError: the lock file cannot be read.
+    """
+    identity = definition.environment
+    if definition.interpreter is not None:
+        python = Path(definition.interpreter)
+        problem = problem_of(python)
+        return Environment(identity, None, python, "broken" if problem else "ready", problem)
+    folder = _root() / _key(identity)
+    python = _python_in(folder)
+
+    def found(state: State, detail: str = "") -> Environment:
+        return Environment(identity, folder, python, state, detail)
+
+    if definition.unavailable_here:
+        return found("unavailable", definition.unavailable_here)
+    if _is_ready(folder, identity):
+        return found("ready")
+    if folder.exists():
+        return found("broken", "incomplete, or its base Python has gone; it is rebuilt on first use")
+    version = definition.python_version
+    if find_python(version) is not None:
+        return found("buildable", "built on first use")
+    if downloadable(version):
+        return found("buildable", f"built on first use, when uv downloads Python {version}")
+    return found("no python", how_to_get(version))
+
+
+def ensure(definition: Definition, progress: Progress = lambda line: None) -> Path:
+    """Return the target's interpreter, building its environment if it is not there yet.
+
+    ``progress`` gets one line at a time, without line end. Raises EnvironmentBuildError with one line that
+    says what failed, and where the log is.
+    """
+    name = definition.name
+    if definition.interpreter is not None:
+        python = Path(definition.interpreter)
+        problem = problem_of(python)
+        if problem:
+            raise EnvironmentBuildError(f"target {name!r}: {problem}")
+        return python
+    if definition.unavailable_here or definition.lock is None:
+        raise EnvironmentBuildError(f"target {name!r}: {definition.unavailable_here or 'it has no lock file'}")
+    identity = definition.environment
+    folder = _root() / _key(identity)
+    if _is_ready(folder, identity):
+        return _python_in(folder)
+    try:
+        lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress(f"{name}: waiting for another process that builds this environment")
+            lock.acquire()
+        try:
+            if not _is_ready(folder, identity):
+                _build(definition, definition.lock, folder, progress)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise EnvironmentBuildError(
+            f"target {name!r}: environment could not be built in {folder.parent} ({error})"
+        ) from error
+    return _python_in(folder)
+
+
+def _build(definition: Definition, lock: Path, folder: Path, progress: Progress) -> None:
+    """Make the environment beside its place, prove it, and move it there. Called with the file lock held."""
+    name, version, root = definition.name, definition.python_version, folder.parent
+    started = time.monotonic()
+    # Short names: on Windows a package's deepest files come close to the longest path allowed.
+    prefix = f"tmp-{folder.name[:8]}-"
+    _remove(folder, *root.glob(f"{prefix}*"))
+    temporary = root / f"{prefix}{secrets.token_hex(3)}"
+    python = _python_in(temporary)
+    base = find_python(version)
+    log = folder.with_name(f"{folder.name}.log")
+    progress(f"{name}: building its environment (first use only) with Python {version}")
+    try:
+        with log.open("w", encoding="utf-8") as stream:
+            make = [
+                "venv",
+                "--relocatable",
+                "--no-project",
+                "--python",
+                str(base or f"cpython@{version}"),
+                str(temporary),
+            ]
+            status, output = _run_uv(make, root, stream, name, progress)
+            if status and base is None:
+                raise EnvironmentBuildError(f"target {name!r}: {how_to_get(version)} ({_essence(output)}; log: {log})")
+            if not status:
+                fill = [
+                    "pip",
+                    "install",
+                    "--python",
+                    str(python),
+                    "--require-hashes",
+                    "--no-build",
+                    "--compile-bytecode",
+                ]
+                status, output = _run_uv([*fill, "--requirement", str(lock)], root, stream, name, progress)
+            problem = _essence(output) if status else problem_of(python)
+            if problem:
+                raise EnvironmentBuildError(f"target {name!r}: environment could not be built: {problem}; log: {log}")
+        write_json(temporary / MARKER, _Marker(definition.environment, str(base or "")))
+        os.replace(temporary, folder)
+    finally:
+        # Once more, for what the orphan of a killed build may have added meanwhile.
+        _remove(*root.glob(f"{prefix}*"))
+    progress(f"{name}: environment ready after {time.monotonic() - started:.0f} s")
+
+
+def _run_uv(arguments: list[str], folder: Path, log: TextIO, name: str, progress: Progress) -> tuple[int, list[str]]:
+    """Run uv; its output goes to the log, its progress to ``progress``. Returns exit status and lines."""
+    log.write(f"$ uv {' '.join(arguments)}\n")
+    log.flush()
+    lines: list[str] = []
+    with subprocess.Popen(
+        [uv_binary(), "--color", "never", *arguments],
+        cwd=folder,
+        env=clean_variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                lines.append(line.rstrip())
+                if line.strip() and not line.startswith((" + ", "warning:", "error:", "hint:", "  ")):
+                    progress(f"{name}: {line.strip()}")
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, lines
+
+
+def _essence(output: list[str]) -> str:
+    """uv's own words for what went wrong, on one line."""
+    lines = [line.strip(" \t×│├╰─▶") for line in output]
+    starts = [index for index, line in enumerate(output) if line.lstrip().startswith(("error:", "×"))]
+    said = [line for line in lines[starts[0] if starts else -3 :] if line]
+    text = "; ".join(line.removeprefix("error: ") for line in said) or "uv ended without a word"
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+
+
+def _root() -> Path:
+    try:
+        return cache_folder("environments")
+    except OSError as error:
+        raise EnvironmentBuildError(f"the cache folder cannot be used: {error.filename} ({error.strerror})") from error
+
+
+def _key(identity: str) -> str:
+    """An environment's folder: packages and Python from the identity, and the platform they are for."""
+    return f"{identity.removeprefix('lock:')}-{sys.platform}-{platform.machine().lower()}"
+
+
+def _python_in(folder: Path) -> Path:
+    return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
+
+
+def _is_ready(folder: Path, identity: str) -> bool:
+    try:
+        marker = read_json(folder / MARKER, _Marker)
+    except ContractError:
+        return False
+    return marker.identity == identity and _python_in(folder).exists()
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

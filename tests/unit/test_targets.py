@@ -1,0 +1,228 @@
+"""Target definitions and the text that names a target."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import targets
+from harness.core.cell import INPUTS, MODES
+from harness.core.errors import UsageError
+
+LOCKS = sorted((targets.FOLDER / "locks").glob("*.txt"))
+
+
+def own(**table: Any) -> targets.TargetDefinition:
+    return targets.definitions({"mine": table}, "folder/harness.toml")["mine"]
+
+
+def test_built_in_targets_are_complete() -> None:
+    built_in = targets.built_in()
+    assert {"tensorflow-cpu", "tensorflow210-cpu", "jax-cpu", "reference"} <= set(built_in)
+    for definition in built_in.values():
+        assert definition.lock is not None
+        assert definition.lock.is_file()
+        assert definition.description
+        assert definition.modes
+        assert set(definition.modes) <= set(MODES)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_every_locked_package_has_an_exact_version_and_hashes_and_no_address(lock: Path) -> None:
+    text = lock.read_text("utf-8")
+    assert "://" not in text
+    assert "index" not in text
+    assert "@" not in text
+    entries = text.replace("\\\n", " ").splitlines()
+    assert entries
+    for entry in entries:
+        assert re.match(r"[a-z0-9][a-z0-9._-]*==[^\s;]+( ;[^\\]*?)?(\s+--hash=sha256:[0-9a-f]{64})+$", entry.strip()), (
+            entry
+        )
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_a_lock_file_holds_what_its_input_pins(lock: Path) -> None:
+    locked = lock.read_text("utf-8")
+    for line in lock.with_suffix(".in").read_text("utf-8").splitlines():
+        requirement = line.partition("#")[0].partition(";")[0].strip()
+        if "==" in requirement:
+            assert re.search(rf"^{re.escape(requirement)}(?=[ \\])", locked, re.MULTILINE), requirement
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "chosen_input"),
+    [
+        ("tensorflow-cpu", "tensorflow-cpu:graph", "resident"),
+        ("tensorflow-cpu:xla", "tensorflow-cpu:xla", "resident"),
+        ("tensorflow-cpu:fit", "tensorflow-cpu:fit", "host"),
+        ("tensorflow-cpu:fit@input=host", "tensorflow-cpu:fit", "host"),
+        ("jax-cpu@cpus=2@input=host@device=0", "jax-cpu:jit@input=host@cpus=2", "host"),
+        ("reference@matmul_precision=highest", "reference:numpy", "resident"),
+    ],
+)
+def test_a_target_is_named_by_text(text: str, label: str, chosen_input: str) -> None:
+    target = targets.resolve(text, targets.built_in())
+    assert target.label == label
+    assert target.input == chosen_input
+
+
+def test_a_label_names_the_same_target_again() -> None:
+    definitions = targets.built_in()
+    target = targets.resolve("tensorflow-cpu:xla@cpus=1@input=host", definitions)
+    assert targets.resolve(target.label, definitions) == target
+
+
+def test_the_default_input_holds_for_every_mode_that_has_a_choice() -> None:
+    definitions = targets.built_in()
+    for chosen in INPUTS:
+        assert targets.resolve("jax-cpu", definitions, default_input=chosen).input == chosen
+        assert targets.resolve("tensorflow-cpu:fit", definitions, default_input=chosen).input == "host"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tensorflow-cup", ["'tensorflow-cup'", "did you mean 'tensorflow-cpu'", "jax-cpu"]),
+        ("", ["no target is called ''"]),
+        ("tensorflow-cpu:grpah", ["'grpah'", "did you mean 'graph'", "graph, xla, fit"]),
+        ("jax-cpu:", ["mode ''", "allowed: jit"]),
+        ("jax-cpu@cpu=1", ["'cpu'", "did you mean 'cpus'", "cpus, device, input, matmul_precision"]),
+        ("jax-cpu@input=hots", ["'hots'", "did you mean 'host'", "resident, host"]),
+        ("jax-cpu@matmul_precision=hihgest", ["did you mean 'highest'"]),
+        ("jax-cpu@cpus=-1", ["cpus", "'-1'", "whole number"]),
+        ("jax-cpu@cpus=two", ["cpus", "'two'", "whole number"]),
+        ("jax-cpu@cpus", ["'cpus'", "key=value"]),
+        ("jax-cpu@cpus=1@cpus=2", ["given twice"]),
+        ("jax-cpu@device=1", ["device 0"]),
+        ("jax-cpu@matmul_precision=tf32", ["GPU"]),
+        ("tensorflow-cpu:fit@input=resident", ["'fit'", "input=host"]),
+    ],
+)
+def test_a_wrong_target_gets_one_line_with_what_is_allowed(text: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        targets.resolve(text, targets.built_in())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"target {text!r}")
+    for word in words:
+        assert word in message
+
+
+def test_an_own_target_inherits_what_it_does_not_give() -> None:
+    base = targets.built_in()["tensorflow-cpu"]
+    mine = own(like="tensorflow-cpu", env={"TF_NUM_INTEROP_THREADS": "1"}, modes=["xla"])
+    assert mine.modes == ("xla",)
+    assert mine.backend == base.backend
+    assert mine.environment == base.environment
+    assert mine.env == {**base.env, "TF_NUM_INTEROP_THREADS": "1"}
+    assert mine.source == "folder/harness.toml"
+
+
+def test_an_own_target_may_be_like_one_above_it() -> None:
+    found = targets.definitions(
+        {"one": {"like": "jax-cpu", "env": {"A": "1"}}, "two": {"like": "one", "env": {"B": "2"}}}
+    )
+    assert found["two"].env == {**targets.built_in()["jax-cpu"].env, "A": "1", "B": "2"}
+
+
+def test_an_interpreter_stands_instead_of_a_lock_and_its_link_is_not_followed(tmp_path: Path) -> None:
+    real = tmp_path / "real-python"
+    real.touch()
+    link = tmp_path / "venv" / "python"
+    link.parent.mkdir()
+    link.symlink_to(real)
+    table = {"like": "tensorflow210-cpu", "python": "venv/python"}
+    mine = targets.definitions({"mine": table}, str(tmp_path / "harness.toml"))["mine"]
+    assert mine.interpreter == str(link)
+    assert mine.lock is None
+    assert mine.environment == f"python:{link}"
+    assert not mine.unavailable_here
+
+
+def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    table = {"backend": "b", "modes": ["jit"], "python": "3.12", "lock": "my.txt"}
+    (tmp_path / "my.txt").write_text("numpy==2.4.6 --hash=sha256:" + "0" * 64)
+    mine = targets.definitions({"mine": table}, str(tmp_path / "harness.toml"))["mine"]
+    assert mine.lock == tmp_path / "my.txt"
+    assert re.fullmatch(r"lock:[0-9a-f]{16}-py3\.12", mine.environment)
+
+
+def test_line_ends_do_not_change_an_environments_identity(tmp_path: Path) -> None:
+    table = {"backend": "b", "modes": ["jit"], "python": "3.12", "lock": "my.txt"}
+    identities = set()
+    for content in (b"a\nb\n", b"a\r\nb\r\n"):
+        (tmp_path / "my.txt").write_bytes(content)
+        identities.add(targets.definitions({"mine": table}, str(tmp_path / "f.toml"))["mine"].environment)
+    assert len(identities) == 1
+
+
+def test_a_missing_lock_file_is_a_usage_error() -> None:
+    mine = own(backend="b", modes=["jit"], python="3.12", lock="nowhere.txt")
+    with pytest.raises(UsageError, match=r"harness\.toml.*nowhere\.txt"):
+        targets.resolve("mine", {"mine": mine})
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "words"),
+    [("linux", "x86_64", ""), ("macos", "arm64", "Linux and Windows"), ("linux", "arm64", "Linux on ARM")],
+)
+def test_a_target_says_why_it_cannot_exist_on_a_platform(
+    platform: str, machine: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "platform_name", lambda: platform)
+    monkeypatch.setattr(targets, "machine_name", lambda: machine)
+    reason = targets.built_in()["tensorflow210-cpu"].unavailable_here
+    assert words in reason
+    assert bool(reason) == bool(words)
+
+
+def test_a_lock_per_platform_is_chosen_and_its_absence_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"backend": "b", "modes": ["jit"], "python": "3.12", "lock": {"windows": "w.txt", "linux": "l.txt"}}
+    monkeypatch.setattr(targets, "platform_name", lambda: "windows")
+    assert own(**table).lock == Path("folder/w.txt").absolute()
+    monkeypatch.setattr(targets, "platform_name", lambda: "macos")
+    assert own(**table).unavailable_here == "mine has no lock file for macos"
+
+
+def test_the_devices_number_is_filled_into_variables() -> None:
+    mine = own(like="jax-cpu", env={"CUDA_VISIBLE_DEVICES": "{device}"})
+    assert mine.variables(3)["CUDA_VISIBLE_DEVICES"] == "3"
+    assert mine.variables(3)["JAX_PLATFORMS"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"like": "jax-cup"}, ["targets.mine.like", "'jax-cup'", "did you mean 'jax-cpu'"]),
+        ({"lik": "jax-cpu"}, ["'lik'", "did you mean 'like'"]),
+        ({"like": "jax-cpu", "modes": ["jti"]}, ["targets.mine.modes[0]", "'jti'", "did you mean 'jit'"]),
+        ({"like": "jax-cpu", "modes": []}, ["targets.mine.modes", "at least one"]),
+        ({"like": "jax-cpu", "python": 3.11}, ["targets.mine.python", "3.11", "a Python version such as '3.11'"]),
+        ({"like": "jax-cpu", "python": "3.9"}, ["targets.mine.python", "'3.9'", "from '3.10' on"]),
+        ({"like": "jax-cpu", "platforms": ["osx"]}, ["targets.mine.platforms[0]", "'osx'", "linux, windows, macos"]),
+        ({"like": "jax-cpu", "python": "/usr/bin/python3", "lock": "a.txt"}, ["targets.mine.lock", "version"]),
+        ({"backend": "jax_flax", "modes": ["jit"]}, ["missing key 'python'", "[targets.mine]"]),
+        ({"backend": "jax_flax", "modes": ["jit"], "python": "3.11"}, ["missing key 'lock'", "[targets.mine]"]),
+        ("jax-cpu", ["targets.mine", "'jax-cpu'", "a table"]),
+    ],
+)
+def test_a_wrong_own_target_gets_one_line_with_file_key_and_what_is_allowed(table: Any, words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        targets.definitions({"mine": table}, "harness.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("harness.toml: ")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("jax-cpu", "built in"), ("a:b", "letters"), ("a@b", "letters"), ("", "letters")]
+)
+def test_a_name_that_could_be_misread_is_refused(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        targets.definitions({name: {"like": "jax-cpu"}}, "harness.toml")
