@@ -252,7 +252,8 @@ _ROOTS = np.array([math.isqrt(16 * square) for square in range(2 * FAR * FAR + 1
 
 def _ink(nearest: NDArray[np.uint16], radius: Integers) -> Integers:
     """Ink from 0 to 64: full inside ``radius`` (1/64 pixel), falling to none over one pixel."""
-    return np.clip(radius + 32 - _ROOTS[nearest], 0, 64)
+    ink: Integers = np.clip(radius + 32 - _ROOTS[nearest], 0, 64)
+    return ink
 
 
 def _clutter(count: int, source: np.random.PCG64) -> Integers:
