@@ -1,18 +1,18 @@
 """The exception tree. Everything the harness or a worker raises on purpose is in it.
 
-    HarnessError                    one clear sentence; exit status 1
-    ├── UsageError                  what a person wrote or asked for is wrong; exit status 2
-    │   └── ModelError              a layer or key of a model is wrong (carries layer and key)
-    ├── ContractError               a message, record or file does not have the agreed form
-    ├── DatasetError                a dataset is missing, truncated or altered
-    ├── EnvironmentBuildError       a target's environment cannot be found or built
-    ├── StoreError                  a run folder cannot be read, written or locked
-    └── CellError                   a cell did not end well; carries the status of its record
-        ├── Unsupported             the target cannot do what the cell asks   -> unsupported
-        ├── OutOfMemory             host or device memory ran out             -> out_of_memory
-        ├── WrongDevice             the requested device did not do the work  -> wrong_device
-        ├── WorkerTimeout           no answer in the time allowed             -> timeout
-        └── WorkerCrashed           the process ended or answered nonsense    -> crashed
+HarnessError                    one clear sentence; exit status 1
+├── UsageError                  what a person wrote or asked for is wrong; exit status 2
+│   └── ModelError              a layer or key of a model is wrong (carries layer and key)
+├── ContractError               a message, record or file does not have the agreed form
+├── DatasetError                a dataset is missing, truncated or altered
+├── EnvironmentBuildError       a target's environment cannot be found or built
+├── StoreError                  a run folder cannot be read, written or locked
+└── CellError                   a cell did not end well; carries the status of its record
+    ├── Unsupported             the target cannot do what the cell asks   -> unsupported
+    ├── OutOfMemory             host or device memory ran out             -> out_of_memory
+    ├── WrongDevice             the requested device did not do the work  -> wrong_device
+    ├── WorkerTimeout           no answer in the time allowed             -> timeout
+    └── WorkerCrashed           the process ended or answered nonsense    -> crashed
 """
 
 from __future__ import annotations
@@ -56,9 +56,13 @@ class StoreError(HarnessError):
 
 
 class CellError(HarnessError):
-    """A cell that did not end well; ``status`` is that of the record it becomes."""
+    """A cell that did not end well; ``status`` is that of the record it becomes.
+
+    ``peak_memory_bytes``: largest resident set of the worker that failed, where it could still say.
+    """
 
     status = "crashed"
+    peak_memory_bytes: int | None = None
 
 
 class Unsupported(CellError):

@@ -1,0 +1,164 @@
+"""One cell in a worker: opens it, answers the questions about it, and turns what goes wrong into ``Failed``.
+
+Runs in a forked child or in a process of its own, alike.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends import arrays, loop
+from backends.pipe import Pipe
+from backends.protocol import Backend
+from harness.core import system
+from harness.core.errors import CellError, ContractError, HarnessError
+from harness.core.messages import (
+    Block,
+    Close,
+    Closed,
+    Evaluate,
+    Evaluated,
+    Failed,
+    Forward,
+    Forwarded,
+    Open,
+    Opened,
+    Probe,
+    Probed,
+    Reply,
+    Request,
+    Train,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LONGEST_REASON = 500
+
+
+def serve_cell(pipe: Pipe, backend: Backend, opening: Open) -> int:
+    """Serve one cell until ``Close``, a failure, or the end of the pipe. Returns the process's exit status."""
+    try:
+        cell = _OpenCell(backend, opening)
+        pipe.send(cell.opened)
+        while True:
+            request = pipe.receive()
+            if request is None:
+                return 0
+            if isinstance(request, Close):
+                pipe.send(Closed(peak_memory_bytes=system.peak_memory_bytes(), device=cell.session.device()))
+                break
+            pipe.send(cell.answer(request))
+    except BrokenPipeError:
+        return 0
+    except BaseException as error:
+        traceback.print_exc()
+        pipe.send(failure(backend, error))
+        return 1
+    # After the answer: a cell that ended well must not hang on how well a framework takes itself down.
+    cell.session.close()
+    return 0
+
+
+def failure(backend: Backend | None, error: BaseException) -> Failed:
+    """The typed reply that an exception stands for."""
+    known = error if isinstance(error, CellError) else None
+    if known is None and backend is not None:
+        known = backend.translate(error)
+    if known is not None:
+        status, reason = known.status, str(known)
+    elif isinstance(error, MemoryError):
+        status, reason = "out_of_memory", str(error) or "host memory ran out"
+    elif isinstance(error, HarnessError):
+        status, reason = "crashed", str(error)
+    else:
+        status, reason = "crashed", f"{type(error).__name__}: {error}"
+    line = " ".join(reason.split()) or type(error).__name__
+    return Failed(status=status, reason=line[:LONGEST_REASON], peak_memory_bytes=system.peak_memory_bytes())
+
+
+class _OpenCell:
+    """A built cell and the answers about it."""
+
+    def __init__(self, backend: Backend, opening: Open) -> None:
+        _work_in(opening.scratch)
+        cell = opening.cell
+        processors = system.use_processors(cell.target.cpus)
+        facts, initialise_seconds = loop.timed(lambda: backend.initialise(cell.target))
+        self._arrays, load_seconds = loop.timed(lambda: arrays.load(opening))
+        self.session, build_seconds = loop.timed(lambda: backend.session(cell, self._arrays))
+        self._evaluates = False
+        self.opened = Opened(
+            pid=os.getpid(),
+            initialise_seconds=initialise_seconds,
+            load_seconds=load_seconds,
+            build_seconds=build_seconds,
+            device={"processors": list(processors), **facts},
+        )
+
+    def answer(self, request: Request) -> Reply:
+        """Do what is asked and say so."""
+        if isinstance(request, Train):
+            return self._train(request)
+        if isinstance(request, Evaluate):
+            return self._evaluate()
+        if isinstance(request, Probe):
+            return self._probe(request)
+        if isinstance(request, Forward):
+            return self._forward(request)
+        raise ContractError(f"{request.kind} came while a cell was open")
+
+    def _train(self, request: Train) -> Block:
+        return loop.train_block(self.session, request.steps)
+
+    def _evaluate(self) -> Evaluated:
+        compile_seconds = 0.0
+        if not self._evaluates:
+            _, compile_seconds = loop.timed(lambda: self.session.evaluate(first_batch_only=True))
+            self._evaluates = True
+        (loss, accuracy), seconds = loop.timed(self.session.evaluate)
+        return Evaluated(loss=float(loss), accuracy=float(accuracy), seconds=seconds, compile_seconds=compile_seconds)
+
+    def _probe(self, request: Probe) -> Probed:
+        batch = self._arrays.order[0, 0]
+        images, labels = self._arrays.train_images[batch], self._arrays.train_labels[batch]
+        initial = self.session.gradients(images, labels)
+        losses = [loss for _ in range(request.steps) for loss in loop.train_block(self.session, 1).losses]
+        _save(
+            request.output,
+            {
+                "logits": initial.logits,
+                "loss": np.asarray(initial.loss),
+                "losses": np.asarray(losses),
+                "evaluation_logits": self.session.forward(images, training=False),
+                **{f"gradient/{name}": array for name, array in initial.gradients.items()},
+                **{f"parameter/{name}": array for name, array in self.session.parameters().items()},
+                **{f"statistic/{name}": array for name, array in self.session.statistics().items()},
+            },
+        )
+        return Probed()
+
+    def _forward(self, request: Forward) -> Forwarded:
+        images = self._arrays.train_images[: request.examples]
+        passes = [self.session.forward(images, training=request.training) for _ in range(request.repeats)]
+        _save(request.output, {"logits": np.stack(passes)})
+        return Forwarded()
+
+
+def _work_in(scratch: str) -> None:
+    """Whatever a framework writes without being told where goes to ``scratch``."""
+    os.makedirs(scratch, exist_ok=True)
+    os.chdir(scratch)
+    for variable in ("TMPDIR", "TMP", "TEMP"):
+        os.environ[variable] = scratch
+    tempfile.tempdir = None
+
+
+def _save(path: str, named: dict[str, NDArray[np.floating]]) -> None:
+    with open(path, "wb") as stream:
+        np.savez(stream, **named)  # type: ignore[arg-type]

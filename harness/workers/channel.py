@@ -1,0 +1,168 @@
+"""A host process and its pipes, as a queue of what it says and how it ends.
+
+One thread per host starts it, reads it and waits for its end; whoever asks sleeps in ``receive``. The thread
+that starts a process must live as long as the process, for Linux kills the host when that thread ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from harness.core import system
+from harness.core.messages import MAX_LINE_BYTES
+from harness.workers.launch import Launch
+
+WAITING = 64
+"""Lines kept at most until somebody asks: a host answers one question at a time, more than that is a flood."""
+
+KILL_SECONDS = 10.0
+"""How long the kernel may take to end a process that was killed."""
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class Line:
+    """One whole line, without its end."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Overlong:
+    """A line too long for a message; how it began."""
+
+    start: bytes
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The process is gone. ``code`` is its ``Popen.returncode``; None if it never started, with the reason."""
+
+    code: int | None
+    reason: str = ""
+
+
+Event = Line | Overlong | Ended
+
+
+class Channel:
+    """Starts the process on creation, without waiting for it."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"worker {launch.backend}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there, or about to be."""
+        return not self._ended.is_set()
+
+    def send(self, data: bytes) -> bool:
+        """Write to the process; False if it no longer listens."""
+        self._started.wait()
+        if self._process is None or self._process.stdin is None:
+            return False
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+        except (OSError, ValueError):  # broken pipe; closed by `end`
+            return False
+        return True
+
+    def receive(self, timeout: float) -> Event | None:
+        """The next event, asleep until it comes; None after ``timeout`` seconds."""
+        try:
+            return self._events.get(timeout=max(timeout, 0.0)) if timeout > 0 else self._events.get_nowait()
+        except queue.Empty:
+            return None
+
+    def cancel_child(self) -> None:
+        """Have the host kill the child that it waits for."""
+        if self._process is not None and self.alive:
+            system.cancel_child(self._process.pid)
+
+    def end(self, grace: float) -> None:
+        """Close the pipe, give the process ``grace`` seconds to end, then kill it and all it started."""
+        self._started.wait()
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        if not self._ended.wait(grace):
+            system.end_group(process)
+            self._ended.wait(KILL_SECONDS)
+
+    def _run(self) -> None:
+        ended = Ended(None, "it could not be started")
+        try:
+            ended = self._live()
+        except (OSError, ValueError) as error:
+            ended = Ended(None, str(error))
+        finally:
+            self._started.set()
+            self._ended.set()
+            self._events.put(ended)
+
+    def _live(self) -> Ended:
+        self._launch.scratch.mkdir(parents=True, exist_ok=True)
+        self._launch.log.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="host-", dir=self._launch.scratch))
+        try:
+            process = self._start(folder)
+            self._started.set()
+            assert process.stdout is not None
+            self._read(process.stdout)
+            return Ended(system.wait_for_group(process))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start(self, folder: Path) -> subprocess.Popen[bytes]:
+        with self._launch.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._launch.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env=self._launch.environment(folder),
+                bufsize=0,
+                **system.process_group(),
+            )
+        return self._process
+
+    def _read(self, stream: IO[bytes]) -> None:
+        unfinished, skipping = bytearray(), False
+        with stream:
+            while chunk := stream.read(_CHUNK):
+                unfinished += chunk
+                if b"\n" in chunk:
+                    *lines, rest = unfinished.split(b"\n")
+                    for line in lines[skipping:]:
+                        self._keep(Line(bytes(line)))
+                    unfinished, skipping = rest, False
+                if len(unfinished) > MAX_LINE_BYTES:
+                    if not skipping:
+                        self._keep(Overlong(bytes(unfinished[:200])))
+                    unfinished, skipping = bytearray(), True
+            if not skipping:
+                self._keep(Line(bytes(unfinished)))
+
+    def _keep(self, event: Line | Overlong) -> None:
+        """Unless it is an empty line, or more than anybody asked for."""
+        if event != Line(b"") and self._events.qsize() < WAITING:
+            self._events.put(event)

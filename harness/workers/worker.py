@@ -1,0 +1,243 @@
+"""One worker host as its user sees it: questions in, answers or a ``CellError`` out, whatever the host does.
+
+Several workers may be resident at once, each with a cell open, taking turns. One thread at a time uses a worker.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from harness.core import messages, system
+from harness.core.errors import (
+    CellError,
+    ContractError,
+    OutOfMemory,
+    Unsupported,
+    WorkerCrashed,
+    WorkerTimeout,
+    WrongDevice,
+)
+from harness.core.messages import ChildExited, Close, Closed, Failed, HostReady, Open, Opened, Reply, Request, Train
+from harness.workers.channel import Channel, Ended, Event, Line, Overlong
+from harness.workers.launch import Launch
+
+SETTLE_SECONDS = 5.0
+"""How long a child that has said its last may take to end, and a host to say that it has."""
+
+LAST_WORDS_SECONDS = 0.2
+"""How long after half a line the news may take that its writer was killed."""
+
+STOP_SECONDS = 2.0
+"""How long a host may take to end after its pipe is closed."""
+
+ERRORS: dict[str, type[CellError]] = {
+    error.status: error for error in (Unsupported, OutOfMemory, WrongDevice, WorkerTimeout, WorkerCrashed)
+}
+ANSWERS: dict[type, type] = {
+    Open: messages.Opened,
+    Train: messages.Block,
+    messages.Evaluate: messages.Evaluated,
+    messages.Probe: messages.Probed,
+    messages.Forward: messages.Forwarded,
+    Close: Closed,
+}
+
+_SIGKILL = 9
+_TAIL_BYTES = 65536
+_SHOWN_CHARACTERS = 300
+_T = TypeVar("_T")
+
+
+class Worker:
+    """One host process. Starts it on creation without waiting, so several can import at the same time."""
+
+    def __init__(self, launch: Launch, start_timeout: float = 300.0) -> None:
+        self.log = launch.log
+        self._python = launch.python
+        self._start_timeout = start_timeout
+        self._deadline = time.monotonic() + start_timeout
+        self._ready: HostReady | None = None
+        self._problem: CellError | None = None
+        self._is_open = False
+        self._mark()
+        self._channel = Channel(launch)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can open a cell, or may yet come to that."""
+        return self._problem is None and self._channel.alive
+
+    @property
+    def ready(self) -> HostReady:
+        """What the host says of itself once its framework is imported; waits for that. Raises CellError."""
+        if self._ready is None:
+            if self._problem is not None:
+                raise type(self._problem)(str(self._problem))
+            try:
+                remaining = self._deadline - time.monotonic()
+                self._ready = self._answer(HostReady, "start", remaining, self._start_timeout)
+            except CellError as error:
+                self._problem = error
+                self.stop()
+                raise
+        return self._ready
+
+    def open(self, request: Open, timeout: float) -> Opened:
+        """Prepare a cell, in a new child where the host forks. ``timeout`` in seconds. Raises CellError."""
+        self.ready  # noqa: B018  # waits for the import under its own time limit
+        if self._is_open or not self.alive:
+            raise WorkerCrashed("the worker has a cell open already" if self._is_open else "the worker has ended")
+        self._mark()
+        self._is_open = True
+        return self._question(request, Opened, timeout)
+
+    def ask(self, request: Request, timeout: float) -> Reply:
+        """One question about the open cell, one answer of its kind. Raises CellError, which ends the cell."""
+        if isinstance(request, Open):
+            return self.open(request, timeout)
+        reply: Reply = self._question(request, ANSWERS[type(request)], timeout)
+        if isinstance(request, Train) and isinstance(reply, messages.Block) and reply.steps != request.steps:
+            raise self._nonsense(Line(messages.encode(reply)), f"when asked for {request.steps} steps")
+        return reply
+
+    def finish(self, timeout: float) -> Closed:
+        """End the cell well. A worker that forks is then free for the next; another ends. Raises CellError."""
+        closed = self._question(Close(), Closed, timeout)
+        self._settle()
+        return closed
+
+    def abandon(self) -> None:
+        """Kill the open cell, if there is one, at once: its child where the host forks, else the host."""
+        if not self._is_open:
+            return
+        if self._forks:
+            self._channel.cancel_child()
+            self._settle()
+        else:
+            self._is_open = False
+            self._channel.end(grace=0.0)
+
+    def stop(self) -> None:
+        """End the host and all that it started. May be called again."""
+        self._is_open = False
+        self._channel.end(grace=STOP_SECONDS)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _forks(self) -> bool:
+        return self._ready is not None and self._ready.forks
+
+    def _mark(self) -> None:
+        """What happens to the log and to the kernel's counter from here on belongs to what is done next."""
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        self._kills_before = system.out_of_memory_kills()
+
+    def _question(self, request: Request, expected: type[_T], timeout: float) -> _T:
+        if not self._is_open:
+            raise WorkerCrashed("the cell has ended already")
+        unasked = self._channel.receive(0)
+        if unasked is not None:
+            raise self._failure(unasked, f"before {request.kind} was asked")
+        self._channel.send(messages.encode(request))  # if nobody reads it, the next event says why
+        return self._answer(expected, request.kind, timeout, timeout)
+
+    def _answer(self, expected: type[_T], doing: str, timeout: float, allowed: float) -> _T:
+        event = self._channel.receive(timeout)
+        if event is None:
+            self.abandon()
+            raise WorkerTimeout(f"{doing}: no answer within {allowed:g} s")
+        reply = _decoded(event)
+        if isinstance(reply, expected):
+            return reply
+        raise self._failure(event, f"during {doing}")
+
+    def _failure(self, event: Event, when: str) -> CellError:
+        """What an event means that is not the answer due; the cell is over."""
+        if isinstance(event, Ended):
+            self._is_open = False
+            if event.code is None:
+                return WorkerCrashed(f"{self._python}: cannot be started ({event.reason})")
+            return self._death(f"worker {system.exit_description(event.code)}", when, -event.code)
+        reply = _decoded(event)
+        if isinstance(reply, ChildExited):
+            self._is_open = False
+            code = -reply.signal if reply.signal else reply.exit_code
+            return self._death(f"worker {system.exit_description(code)}", when, reply.signal)
+        if isinstance(reply, Failed) and reply.status in ERRORS:
+            self._settle()
+            error = ERRORS[reply.status](reply.reason)
+            error.peak_memory_bytes = reply.peak_memory_bytes
+            return error
+        return self._nonsense(event, when)
+
+    def _nonsense(self, event: Event, when: str) -> CellError:
+        following = self._channel.receive(LAST_WORDS_SECONDS)
+        if following is not None and isinstance(_decoded(following), (Ended, ChildExited)):
+            return self._failure(following, when)
+        self.abandon()
+        shown = event.data[:80] if isinstance(event, Line) else event.start[:80] if isinstance(event, Overlong) else b""
+        size = f" (more than {messages.MAX_LINE_BYTES} bytes)" if isinstance(event, Overlong) else ""
+        return WorkerCrashed(f"the worker said {shown.decode('utf-8', 'backslashreplace')!r}{size} {when}")
+
+    def _death(self, what: str, when: str, killer: int) -> CellError:
+        kills = system.out_of_memory_kills()
+        if killer == _SIGKILL and kills is not None and self._kills_before is not None and kills > self._kills_before:
+            return OutOfMemory(f"the kernel killed the worker {when}: memory ran out")
+        last = last_line(self.log, self._log_start)
+        return WorkerCrashed(f"{what} {when}" + (f"; its last words: {last}" if last else ""))
+
+    def _settle(self) -> None:
+        """The open cell is over: wait for its process to end, by force if need be."""
+        self._is_open = False
+        if self._ends_within(SETTLE_SECONDS):
+            return
+        if self._forks:
+            self._channel.cancel_child()
+            if self._ends_within(SETTLE_SECONDS):
+                return
+        self._channel.end(grace=0.0)
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while True:
+            event = self._channel.receive(deadline - time.monotonic())
+            if event is None:
+                return False
+            if isinstance(event, Ended) or isinstance(_decoded(event), ChildExited):
+                return True
+
+
+def _decoded(event: Event) -> Reply | Ended | None:
+    """The reply in an event; the event itself if it is an end; None for what is no message."""
+    if isinstance(event, Ended):
+        return event
+    if isinstance(event, Overlong):
+        return None
+    try:
+        return messages.decode_reply(event.data)
+    except ContractError:
+        return None
+
+
+def last_line(log: Path, start: int) -> str:
+    """The last line of a log since byte ``start``, before the interpreter's dump of a fatal error if there is one."""
+    try:
+        with log.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(start, size - _TAIL_BYTES))
+            lines = stream.read().decode("utf-8", "backslashreplace").splitlines()
+    except OSError:
+        return ""
+    fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    said = [line.strip() for line in (lines[: fatal[-1]] if fatal else lines) if line.strip()]
+    return said[-1][:_SHOWN_CHARACTERS] if said else (lines[fatal[-1]] if fatal else "")
