@@ -48,7 +48,7 @@ def test_no_test_image_is_a_training_image(prepared: datasets.Prepared) -> None:
     assert not any(row.tobytes() in seen for row in test)
 
 
-def test_every_glyph_of_a_digit_is_drawn_and_in_the_frame(prepared: datasets.Prepared) -> None:
+def test_the_ink_is_in_the_middle_of_the_frame(prepared: datasets.Prepared) -> None:
     labels = np.load(prepared.folder / "test_labels.npy")
     images = np.load(prepared.folder / "test_images.npy")[..., 0].astype(np.float64)
     for digit in range(10):
