@@ -25,7 +25,14 @@ def show(kept: store.Run, format: str | None) -> int:
     for problem in unreadable:
         common.say(common.standard_error(), f"warning: {problem}; it is not in the table")
     if format is None:
-        terminal.print_summary(frame, common.standard_output(), kept.folder)
+        terminal.print_summary(
+            frame,
+            terminal.console_for(sys.stdout),
+            kept.folder,
+            agreement=analysis.agreement(frame),
+            planned=len(kept.plan.cells),
+            unreadable=len(unreadable),
+        )
     else:
         exports.export(frame, format, sys.stdout.buffer)
     return 1 if unreadable else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,8 +22,8 @@ from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, cou
 if TYPE_CHECKING:
     import polars as pl
 
-LONGEST_RICH_TABLE = 500
-"""Rows. A longer table is printed as plain lines: rich takes about a millisecond a row."""
+LONGEST_RICH_TABLE = 300
+"""Rows. A longer table is printed as plain lines: rich takes up to two milliseconds a row."""
 
 NARROWEST_RICH_TABLE = 70
 """Columns. In a narrower terminal plain lines, which it breaks, are easier to read than folded cells."""
@@ -47,13 +46,16 @@ def console_for(stream: IO[str]) -> Console:
 def print_summary(
     frame: pl.DataFrame,
     console: Console,
+    folder: Path,
     *,
     agreement: pl.DataFrame,
-    folder: Path,
     planned: int,
-    unreadable: Sequence[Exception] = (),
+    unreadable: int = 0,
 ) -> None:
-    """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``, which has ``planned`` cells."""
+    """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``.
+
+    ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame.
+    """
     caption, groups = caption_and_groups(frame)
     if caption:
         _line(console, caption, style="bold")
@@ -147,17 +149,15 @@ def _print_agreement(agreement: pl.DataFrame, console: Console) -> None:
     )
 
 
-def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: Sequence[Exception]) -> None:
+def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: int) -> None:
     """What a reader must know before trusting the table: unproven, missing and unreadable cells."""
     unproven = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
     if unproven:
         _line(console, f"Not proven to do the reference's work: {count(unproven, 'cell')}.", style="yellow")
-    missing = planned - frame.height - len(unreadable)
+    missing = planned - frame.height - unreadable
     if missing > 0:
         _line(
             console, f"Not run yet: {missing:,} of {count(planned, 'cell')}; the same command resumes.", style="yellow"
         )
     if unreadable:
-        _line(console, f"Not readable, and not in the table: {count(len(unreadable), 'record')}:", style="red")
-        for error in unreadable[:_NAMED_CELLS]:
-            _line(console, f"  {error}", whole=True)
+        _line(console, f"Not readable, so not in the table: {count(unreadable, 'record')}.", style="red")
