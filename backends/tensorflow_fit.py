@@ -1,0 +1,220 @@
+"""Training as most of Keras's users write it: ``Model.compile`` and one ``Model.fit`` over all epochs.
+
+``fit`` runs on a thread of its own. A callback parks it before a batch that was not asked for yet, so
+``train(n)`` and ``synchronise`` see blocks of steps while Keras sees one ordinary call. Exactly one of the
+two threads runs at a time once ``synchronise`` has returned.
+
+Keras reports running means of the loss. The loss of each step is kept by overriding
+``Model.compute_loss``, the documented place, to write it to a variable, which the callback reads without waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+from backends.protocol import Arrays
+from backends.tensorflow_model import Network, steps_of
+from harness.core.cell import Cell
+
+PREFETCHED_BATCHES = 2
+"""A constant rather than AUTOTUNE: a parked fit then does no more than fill these."""
+STOP_SECONDS = 10.0
+
+
+class FitTrainer:
+    """Trains a compiled Keras model. ``recorded`` is the variable that its ``compute_loss`` writes."""
+
+    def __init__(self, network: Network, cell: Cell, arrays: Arrays, recorded: Any) -> None:
+        network.model.compile(
+            optimizer=_optimizer(cell),
+            loss=_keras().losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
+        self._turns = _Turns(recorded)
+        self._arguments = {
+            "x": _dataset(arrays),
+            "epochs": cell.training.epochs,
+            "steps_per_epoch": cell.steps_per_epoch,
+            "callbacks": [_parking_callback(self._turns)],
+            "verbose": 0,
+            "shuffle": False,
+        }
+        self._model = network.model
+        self._thread: threading.Thread | None = None
+        self._stop: Any = None
+
+    def train(self, steps: int) -> None:
+        """Let ``fit`` run ``steps`` steps further; return at once."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=_fit, args=(self._model, self._arguments, self._turns), name="keras-fit", daemon=True
+            )
+            self._stop = weakref.finalize(self, _end, self._turns, self._thread)
+            self._turns.allow(steps)
+            self._thread.start()
+        else:
+            self._turns.allow(steps)
+
+    def synchronise(self) -> None:
+        """Wait until ``fit`` is parked or over, and for the device. Raises what ``fit`` raised."""
+        self._turns.wait()
+        if self._turns.losses:
+            self._turns.losses[-1].numpy()
+
+    def losses(self) -> list[float]:
+        """Loss of each step since the last call."""
+        values = [float(loss.numpy()) for loss in self._turns.losses]
+        self._turns.losses.clear()
+        return values
+
+    def last_loss(self) -> Any:
+        """The last step's loss where it lies."""
+        return self._turns.recorded
+
+    def close(self) -> None:
+        """End ``fit`` where it is parked."""
+        if self._stop is not None:
+            self._stop()
+
+
+def recording_model_class(recorded: Any) -> Any:
+    """``keras.Sequential`` that writes each training step's loss to the variable ``recorded``."""
+
+    import tensorflow as tf
+
+    class Recording(tf.keras.Sequential):  # type: ignore[misc]
+        @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(*args, **kwargs)
+            recorded.assign(loss)
+            return loss
+
+    return Recording
+
+
+class _Stopped(Exception):
+    """Ends ``fit`` from inside its callback, at once; ``stop_training`` would train one more batch."""
+
+
+class _Turns:
+    """Whose turn it is. ``allowed`` steps may begin, ``begun`` have; losses are complete while parked."""
+
+    def __init__(self, recorded: Any) -> None:
+        self.recorded = recorded
+        self.losses: list[Any] = []
+        self.allowed = 0
+        self.begun = 0
+        self.error: BaseException | None = None
+        self._resting = False
+        self._over = False
+        self._changed = threading.Condition()
+
+    def allow(self, steps: int) -> None:
+        with self._changed:
+            self.allowed += steps
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Until every allowed step is done. Raises the error that ended ``fit``."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._over or (self._resting and self.begun >= self.allowed) or not self.allowed
+            )
+            if self.error is not None:
+                raise self.error
+
+    def stop(self) -> None:
+        with self._changed:
+            self.allowed = -1
+            self._changed.notify_all()
+
+    def keep_loss(self) -> None:
+        """Keep the loss of the step that has just been enqueued."""
+        if self.begun:
+            self.losses.append(self.recorded.read_value())
+
+    def park(self) -> None:
+        """Rest until a step is allowed. Raises _Stopped."""
+        with self._changed:
+            self._resting = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.allowed < 0 or self.begun < self.allowed)
+            self._resting = False
+        if self.allowed < 0:
+            raise _Stopped
+
+    def end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self.error = error
+            self._over = True
+            self._changed.notify_all()
+
+
+def _fit(model: Any, arguments: dict[str, Any], turns: _Turns) -> None:
+    """The thread: the one call of ``fit``."""
+    try:
+        model.fit(**arguments)
+        turns.keep_loss()
+    except _Stopped:
+        turns.end(None)
+    except BaseException as error:
+        turns.end(error)
+    else:
+        turns.end(None)
+
+
+def _end(turns: _Turns, thread: threading.Thread) -> None:
+    turns.stop()
+    thread.join(STOP_SECONDS)
+
+
+def _parking_callback(turns: _Turns) -> Any:
+    class Parking(_keras().callbacks.Callback):  # type: ignore[misc]
+        # Keras 2 copies the logs to the host after each batch for callbacks that do not say this.
+        _supports_tf_logs = True
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            turns.keep_loss()
+            if turns.begun >= turns.allowed:
+                turns.park()
+            turns.begun += 1
+
+    return Parking()
+
+
+def _dataset(arrays: Arrays) -> Any:
+    """Batches (images, labels) in the order of the cell, over all epochs, gathered from host memory."""
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        images = tf.constant(arrays.train_images, tf.float32)
+        labels = tf.constant(arrays.train_labels, tf.int64)
+        rows = tf.data.Dataset.from_tensor_slices(steps_of(arrays))
+        batches = rows.map(
+            tf.autograph.experimental.do_not_convert(lambda row: (tf.gather(images, row), tf.gather(labels, row)))
+        )
+        return batches.prefetch(PREFETCHED_BATCHES)
+
+
+def _optimizer(cell: Cell) -> Any:
+    """Keras's own optimizer and schedule: its formulas are the canonical ones."""
+    optimizers = _keras().optimizers
+    pieces = cell.training.learning_rates(cell.steps_per_epoch)
+    rate: Any = pieces[0][1]
+    if len(pieces) > 1:
+        # Keras holds a value up to and including its boundary.
+        boundaries = [first - 1 for first, _ in pieces[1:]]
+        rate = optimizers.schedules.PiecewiseConstantDecay(boundaries, [value for _, value in pieces])
+    spec = cell.training.optimizer
+    if spec.name == "adam":
+        return optimizers.Adam(rate, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon)
+    momentum = 0.0 if spec.name == "sgd" else spec.momentum
+    return optimizers.SGD(rate, momentum=momentum, nesterov=spec.name == "nesterov")
+
+
+def _keras() -> Any:
+    import tensorflow as tf
+
+    return tf.keras

@@ -1,0 +1,308 @@
+"""TensorFlow with Keras: one source for TensorFlow 2.10 (Keras 2) and TensorFlow 2.21 (Keras 3).
+
+Modes: ``graph`` (a ``tf.function`` step called in a loop), ``xla`` (the same, compiled by XLA), ``fit``
+(``Model.compile`` and ``Model.fit``). XLA is on in ``xla`` and nowhere else. Accelerators: ``cpu``, ``cuda``,
+and ``directml`` through its plugin for TensorFlow 2.10. The step is in ``tensorflow_steps``, ``fit`` in
+``tensorflow_fit``, the model in ``tensorflow_model``; here is what concerns the process and the device.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
+from backends.tensorflow_fit import FitTrainer, recording_model_class
+from backends.tensorflow_model import Network
+from backends.tensorflow_steps import StepTrainer
+from harness.core.cell import Cell, Target
+from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WorkerCrashed, WrongDevice
+from harness.core.model import LAYERS
+from harness.core.training import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from backends.protocol import Floats, Integers
+
+INPUTS = {"graph": ("resident", "host"), "xla": ("resident", "host"), "fit": ("host",)}
+PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-intel",
+    "tensorflow-directml-plugin",
+    "keras",
+    "numpy",
+    "protobuf",
+)
+DEVICE_CHOICE = {"cuda": "CUDA_VISIBLE_DEVICES", "directml": "DML_VISIBLE_DEVICES"}
+"""Where these are set, the wanted device is the only one that TensorFlow sees."""
+TF32 = {"highest": False, "tf32": True}
+OUT_OF_MEMORY_SIGNS = ("out of memory", "OOM", "failed to allocate", "ALLOC_FAILED", "bad_alloc")
+REASON_LENGTH = 300
+
+
+class TensorFlowBackend:
+    """One process's TensorFlow."""
+
+    name = "tensorflow_keras"
+
+    def __init__(self) -> None:
+        self._device = "/CPU:0"
+        self._accelerator = "cpu"
+
+    def capabilities(self) -> Capabilities:
+        """What it can do, whatever the version; ``initialise`` refuses an accelerator that is not there."""
+        reason = "not offered yet: no parity tolerance is established for it here"
+        return Capabilities(
+            accelerators=("cpu", "cuda", "directml"),
+            modes=tuple(INPUTS),
+            inputs=dict(INPUTS),
+            precisions=("float32",),
+            layers=tuple(LAYERS),
+            optimizers=OPTIMIZERS,
+            can_fork=hasattr(os, "fork"),
+            refusals={
+                "mixed_bfloat16": reason,
+                "mixed_float16": reason,
+                "xla on directml": "TensorFlow has no XLA compiler for DirectML",
+                "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
+            },
+        )
+
+    def load(self) -> None:
+        """Import TensorFlow and Keras; no operation runs and no device is touched, so a fork is safe."""
+        import tensorflow as tf
+
+        # tf.keras is imported on first use: here, once for all forks, rather than in each of them.
+        for part in ("layers", "optimizers", "callbacks", "losses"):
+            getattr(tf.keras, part)
+        tf.get_logger().setLevel("ERROR")
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the installed packages that matter, and of the Keras in use."""
+        import tensorflow as tf
+
+        found = {"tensorflow": str(tf.__version__), "keras": str(tf.keras.__version__)}
+        for package in PACKAGES:
+            try:
+                found.setdefault(package, metadata.version(package))
+            except metadata.PackageNotFoundError:
+                continue
+        return found
+
+    def initialise(self, target: Target) -> dict[str, Any]:
+        """Choose the device, forbid or allow TF32, run one operation there, and say what is found.
+
+        Thread counts are left to TensorFlow, which takes the processors of the affinity mask that
+        holds when the first operation runs.
+        """
+        import tensorflow as tf
+
+        if target.matmul_precision not in TF32:
+            raise Unsupported(
+                f"matmul_precision {target.matmul_precision!r} is not known here; allowed: {', '.join(TF32)}"
+            )
+        tf.config.experimental.enable_tensor_float_32_execution(TF32[target.matmul_precision])
+        details = self._choose(target)
+        with tf.device(self._device):
+            where = tf.add(tf.constant(1.0), 1.0).device
+        if (":CPU:" in where) != (target.accelerator == "cpu"):
+            raise WrongDevice(f"asked for {target.accelerator}, but the first operation ran on {where}")
+        return {
+            "accelerator": target.accelerator,
+            "device_name": details.get("device_name", "CPU"),
+            "compute_capability": ".".join(map(str, details.get("compute_capability", ()))) or None,
+            "devices": [device.name for device in tf.config.list_logical_devices()],
+            "first_operation_on": where,
+            "intra_op_threads_asked": tf.config.threading.get_intra_op_parallelism_threads(),
+            "inter_op_threads_asked": tf.config.threading.get_inter_op_parallelism_threads(),
+            "processors": _processors(),
+            "threads": _threads(),
+            "xla": target.mode == "xla",
+            "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
+            "onednn": _onednn(),
+            "is_cuda_build": bool(tf.sysconfig.get_build_info()["is_cuda_build"]),
+            "dropout": "stateless",
+        }
+
+    def session(self, cell: Cell, arrays: Arrays) -> TensorFlowSession:
+        """Build the cell. Raises Unsupported for a mode, input or precision that is not offered."""
+        self._require(cell)
+        return TensorFlowSession(cell, arrays, self._device)
+
+    def translate(self, error: BaseException) -> CellError | None:
+        """Most specific first: memory, then what has no kernel or compiler, then a lost device."""
+        import tensorflow as tf
+
+        if isinstance(error, CellError):
+            return error
+        reason = " ".join(str(error).split())[:REASON_LENGTH]
+        if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+            return OutOfMemory(f"TensorFlow ran out of memory: {reason}")
+        if not isinstance(error, tf.errors.OpError):
+            return None
+        if any(sign in reason for sign in OUT_OF_MEMORY_SIGNS):
+            return OutOfMemory(f"TensorFlow ran out of memory: {reason}")
+        if (
+            isinstance(error, (tf.errors.UnimplementedError, tf.errors.NotFoundError))
+            or "Could not find compiler" in reason
+        ):
+            return Unsupported(f"TensorFlow has no kernel for this: {reason}")
+        return WorkerCrashed(f"TensorFlow {type(error).__name__}: {reason}")
+
+    def _choose(self, target: Target) -> dict[str, Any]:
+        """Make the target's device the only one besides the CPU. Returns TensorFlow's details of it."""
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        self._accelerator = target.accelerator
+        if target.accelerator == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+            self._device = "/CPU:0"
+            return {}
+        if target.accelerator not in DEVICE_CHOICE:
+            allowed = ", ".join(("cpu", *DEVICE_CHOICE))
+            raise Unsupported(f"accelerator {target.accelerator!r} is not known to TensorFlow here; allowed: {allowed}")
+        built_for_cuda = bool(tf.sysconfig.get_build_info()["is_cuda_build"])
+        if built_for_cuda != (target.accelerator == "cuda"):
+            raise WrongDevice(
+                f"asked for {target.accelerator}, but this TensorFlow {tf.__version__} is "
+                f"{'a CUDA build' if built_for_cuda else 'not a CUDA build'}"
+            )
+        if not gpus:
+            raise WrongDevice(f"asked for {target.accelerator}, but TensorFlow {tf.__version__} sees no such device")
+        index = 0 if os.environ.get(DEVICE_CHOICE[target.accelerator]) else target.device
+        if index >= len(gpus):
+            raise WrongDevice(f"asked for {target.accelerator} device {index}, but TensorFlow sees {len(gpus)}")
+        chosen = gpus[index]
+        details = dict(tf.config.experimental.get_device_details(chosen))
+        if target.accelerator == "cuda" and "compute_capability" not in details:
+            raise WrongDevice(f"asked for cuda, but {chosen.name} tells no compute capability: {details}")
+        if target.accelerator == "directml" and details.get("device_name") != "DML":
+            raise WrongDevice(f"asked for directml, but {chosen.name} is {details.get('device_name')!r}, not DML")
+        tf.config.set_visible_devices([chosen], "GPU")
+        tf.config.experimental.set_memory_growth(chosen, True)
+        self._device = "/GPU:0"
+        return details
+
+    def _require(self, cell: Cell) -> None:
+        offered = self.capabilities()
+        mode, form = cell.target.mode, cell.target.input
+        if mode not in offered.modes:
+            raise Unsupported(f"TensorFlow has no mode {mode!r}; allowed: {', '.join(offered.modes)}")
+        if form not in offered.inputs[mode]:
+            raise Unsupported(f"mode {mode} has no input {form!r}; allowed: {', '.join(offered.inputs[mode])}")
+        if cell.training.precision not in offered.precisions:
+            why = offered.refusals.get(cell.training.precision, "unknown")
+            raise Unsupported(f"precision {cell.training.precision}: {why}")
+        if cell.training.optimizer.name not in offered.optimizers:
+            raise Unsupported(
+                f"no optimizer {cell.training.optimizer.name!r}; allowed: {', '.join(offered.optimizers)}"
+            )
+        if mode == "xla" and self._accelerator == "directml":
+            raise Unsupported(offered.refusals["xla on directml"])
+
+
+class TensorFlowSession:
+    """One cell: a ``Network`` and the trainer of its mode."""
+
+    def __init__(self, cell: Cell, arrays: Arrays, device: str) -> None:
+        import tensorflow as tf
+
+        fit = cell.target.mode == "fit"
+        with tf.device(device):
+            recorded = tf.Variable(0.0, trainable=False, name="last_loss") if fit else None
+            self._network = Network(
+                cell.model,
+                cell.training.seed,
+                arrays.parameters,
+                compiled=cell.target.mode == "xla",
+                model_class=recording_model_class(recorded) if fit else tf.keras.Sequential,
+            )
+        self._trainer: FitTrainer | StepTrainer
+        if fit:
+            self._trainer = FitTrainer(self._network, cell, arrays, recorded)
+        else:
+            self._trainer = StepTrainer(self._network, cell, arrays, device)
+        self._test = (arrays.test_images, arrays.test_labels)
+        self._steps_left = cell.total_steps
+
+    def train(self, steps: int) -> None:
+        """Enqueue the next ``steps`` steps. Raises ContractError beyond the end of the order."""
+        if steps > self._steps_left:
+            raise ContractError(f"asked for {steps} more steps, but only {self._steps_left} are left of the order")
+        self._steps_left -= steps
+        self._trainer.train(steps)
+
+    def synchronise(self) -> None:
+        """Return when every enqueued step is finished on the device."""
+        self._trainer.synchronise()
+
+    def losses(self) -> list[float]:
+        """Mean batch loss of each step since the last call."""
+        return self._trainer.losses()
+
+    def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
+        """Mean loss and accuracy over the test set, or its first EVALUATION_BATCH images."""
+        images, labels = self._test
+        end = EVALUATION_BATCH if first_batch_only else len(images)
+        return self._network.evaluate(images[:end], labels[:end])
+
+    def gradients(self, images: Floats, labels: Integers) -> Gradients:
+        """Logits, loss and gradients in training form at the present parameters; changes nothing."""
+        return self._network.gradients(images, labels)
+
+    def forward(self, images: Floats, training: bool) -> Floats:
+        """Logits (N, classes); the moving statistics stay as they are."""
+        return self._network.forward(images, training)
+
+    def parameters(self) -> dict[str, Floats]:
+        """Full name -> array of everything trained."""
+        return self._network.parameters()
+
+    def statistics(self) -> dict[str, Floats]:
+        """Full name -> array of the moving statistics."""
+        return self._network.statistics()
+
+    def device(self) -> dict[str, Any]:
+        """Device strings of the parameters and the last loss; peak memory where the device counts it."""
+        import tensorflow as tf
+
+        loss = self._trainer.last_loss()
+        facts: dict[str, Any] = {
+            "parameters_on": sorted({str(variable.device) for variable in self._network.trained.values()}),
+            "loss_on": None if loss is None else str(loss.device),
+            "threads": _threads(),
+        }
+        if any(":GPU:" in place for place in facts["parameters_on"]):
+            try:
+                facts["peak_device_memory_bytes"] = int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+            except (ValueError, tf.errors.OpError):
+                facts["peak_device_memory_bytes"] = None
+        return facts
+
+    def close(self) -> None:
+        """End the thread of ``fit``; let go of dataset and step."""
+        self._trainer.close()
+
+
+def _processors() -> int:
+    """Processors this process may use: what TensorFlow's thread pools are sized by."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads() -> int | None:
+    """Threads of this process at present, where the system tells."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return None
+
+
+def _onednn() -> bool | None:
+    """Whether CPU operations go through oneDNN; TensorFlow tells only in a private module."""
+    try:
+        from tensorflow.python.util import _pywrap_util_port
+    except ImportError:
+        return None
+    return bool(_pywrap_util_port.IsMklEnabled())

@@ -1,0 +1,239 @@
+"""The Keras model of a ``ModelSpec`` and everything that reads it: evaluation, gradients, logits, arrays.
+
+One source for Keras 2.10 and Keras 3. The layers are Keras's own with every default written out, but
+for two: a fused batch normalisation would put the unbiased variance into the moving average, so it is
+not fused; and Keras 2's dropout has an operator that DirectML recompiles at each call, so there a
+counter-based one of the same distribution stands in. Canonical layouts are Keras's own: nothing is
+transposed. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends.protocol import EVALUATION_BATCH, Arrays, Gradients
+from harness.core.model import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    ModelSpec,
+    pair_strides,
+)
+
+if TYPE_CHECKING:
+    from backends.protocol import Floats, Integers
+
+KERAS_NAMES = {"kernel": "kernel", "bias": "bias", "scale": "gamma", "offset": "beta"}
+"""Canonical parameter -> attribute of the Keras layer; moving statistics have the same name in both."""
+
+
+class Network:
+    """A Keras model with the parameters of a cell, and the functions that look at it.
+
+    ``trained`` and ``moving`` map full names to ``tf.Variable``s, in layer order. ``compiled`` says
+    whether its functions are compiled by XLA. ``model_class`` is ``keras.Sequential`` or a subclass.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, seed: int, parameters: Mapping[str, Floats], compiled: bool, model_class: Any
+    ) -> None:
+        import tensorflow as tf
+
+        keras = tf.keras
+        layers = [_layer(trace.layer, trace.name, seed + index) for index, trace in enumerate(spec.traced)]
+        self.model = model_class([keras.Input(spec.input_shape, dtype="float32"), *layers], name="model")
+        self.trained: dict[str, Any] = {}
+        self.moving: dict[str, Any] = {}
+        for trace, layer in zip(spec.traced, layers, strict=True):
+            for key in trace.parameters:
+                self.trained[f"{trace.name}/{key}"] = _variable(getattr(layer, KERAS_NAMES[key]))
+            for key in trace.statistics:
+                self.moving[f"{trace.name}/{key}"] = _variable(getattr(layer, key))
+        for name, variable in self.trained.items():
+            variable.assign(parameters[name])
+        self._image_shape = spec.input_shape
+        self._compiled = compiled
+        self._evaluation: Any = None
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Mean softmax cross-entropy of a batch, as a graph operation."""
+        import tensorflow as tf
+
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+    def parameters(self) -> dict[str, Floats]:
+        """Full name -> array of everything trained."""
+        return {name: variable.numpy() for name, variable in self.trained.items()}
+
+    def statistics(self) -> dict[str, Floats]:
+        """Full name -> array of the moving statistics."""
+        return {name: variable.numpy() for name, variable in self.moving.items()}
+
+    def evaluate(self, images: Floats, labels: Integers) -> tuple[float, float]:
+        """Mean loss and accuracy, in batches of EVALUATION_BATCH; the last is padded, padding weighs nothing."""
+        import tensorflow as tf
+
+        if self._evaluation is None:
+            self._evaluation = self._evaluation_function()
+        sums = []
+        for start in range(0, len(images), EVALUATION_BATCH):
+            batch, truth = images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH]
+            weights = np.ones(len(batch), np.float32)
+            if len(batch) < EVALUATION_BATCH:
+                missing = EVALUATION_BATCH - len(batch)
+                batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+                truth, weights = np.pad(truth, (0, missing)), np.pad(weights, (0, missing))
+            sums.append(
+                self._evaluation(
+                    tf.constant(batch, tf.float32), tf.constant(truth, tf.int64), tf.constant(weights, tf.float32)
+                )
+            )
+        totals = np.sum([pair.numpy() for pair in sums], axis=0, dtype=np.float64)
+        return float(totals[0] / len(images)), float(totals[1] / len(images))
+
+    def gradients(self, images: Floats, labels: Integers) -> Gradients:
+        """Logits, loss and gradients in training form; the moving statistics are put back."""
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def differentiate(batch: Any, truth: Any) -> Any:
+            with tf.GradientTape() as tape:
+                logits = self.model(batch, training=True)
+                loss = self.loss(truth, logits)
+            return logits, loss, tape.gradient(loss, list(self.trained.values()))
+
+        logits, loss, gradients = self._leaving_statistics(
+            lambda: differentiate(tf.constant(images, tf.float32), tf.constant(labels, tf.int64))
+        )
+        named = {name: gradient.numpy() for name, gradient in zip(self.trained, gradients, strict=True)}
+        return Gradients(logits=logits.numpy(), loss=float(loss), gradients=named)
+
+    def forward(self, images: Floats, training: bool) -> Floats:
+        """Logits (N, classes) of all images as one batch; the moving statistics are put back."""
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def logits_of(batch: Any) -> Any:
+            return self.model(batch, training=training)
+
+        logits: Floats = self._leaving_statistics(lambda: logits_of(tf.constant(images, tf.float32))).numpy()
+        return logits
+
+    def _leaving_statistics(self, compute: Callable[[], Any]) -> Any:
+        before = self.statistics()
+        try:
+            return compute()
+        finally:
+            for name, variable in self.moving.items():
+                variable.assign(before[name])
+
+    def _evaluation_function(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def sums(batch: Any, truth: Any, weights: Any) -> Any:
+            logits = self.model(batch, training=False)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=truth, logits=logits)
+            correct = tf.cast(tf.equal(tf.argmax(logits, axis=1), truth), tf.float32)
+            return tf.stack([tf.reduce_sum(losses * weights), tf.reduce_sum(correct * weights)])
+
+        return sums.get_concrete_function(
+            tf.TensorSpec((EVALUATION_BATCH, *self._image_shape), tf.float32),
+            tf.TensorSpec((EVALUATION_BATCH,), tf.int64),
+            tf.TensorSpec((EVALUATION_BATCH,), tf.float32),
+        )
+
+
+def steps_of(arrays: Arrays) -> Integers:
+    """The order as one row of example indices per step, int64 (steps, batch size).
+
+    int64, because TensorFlow keeps int32 in host memory even when it is computed on a GPU.
+    """
+    rows: Integers = np.ascontiguousarray(arrays.order.reshape(-1, arrays.order.shape[-1]), np.int64)
+    return rows
+
+
+def is_keras_2() -> bool:
+    """Whether ``tf.keras`` is Keras 2: without ``__version__`` of its own kind, told by the version's first digit."""
+    import tensorflow as tf
+
+    return str(tf.keras.__version__).startswith("2.")
+
+
+def _variable(owned: Any) -> Any:
+    """The ``tf.Variable`` of a layer's weight: Keras 3 wraps it."""
+    import tensorflow as tf
+
+    return owned if isinstance(owned, tf.Variable) else owned.value
+
+
+def _layer(layer: Any, name: str, seed: int) -> Any:
+    """One Keras layer with every default that matters written out. Initial values are assigned afterwards."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    common: dict[str, Any] = {"name": name, "dtype": "float32"}
+    if isinstance(layer, Conv2D):
+        return layers.Conv2D(
+            layer.filters,
+            layer.kernel,
+            strides=layer.strides,
+            padding=layer.padding,
+            activation=layer.activation,
+            use_bias=layer.bias,
+            kernel_initializer="zeros",
+            data_format="channels_last",
+            **common,
+        )
+    if isinstance(layer, Dense):
+        return layers.Dense(
+            layer.units, activation=layer.activation, use_bias=layer.bias, kernel_initializer="zeros", **common
+        )
+    if isinstance(layer, (MaxPool, AveragePool)):
+        pool = layers.MaxPooling2D if isinstance(layer, MaxPool) else layers.AveragePooling2D
+        return pool(
+            layer.pool, strides=pair_strides(layer), padding=layer.padding, data_format="channels_last", **common
+        )
+    if isinstance(layer, GlobalAveragePool):
+        return layers.GlobalAveragePooling2D(data_format="channels_last", **common)
+    if isinstance(layer, BatchNorm):
+        unfused = {"fused": False} if is_keras_2() else {}
+        return layers.BatchNormalization(
+            axis=-1, momentum=layer.momentum, epsilon=layer.epsilon, center=True, scale=True, **unfused, **common
+        )
+    if isinstance(layer, Activation):
+        return layers.Activation(layer.function, **common)
+    if isinstance(layer, Flatten):
+        return layers.Flatten(data_format="channels_last", **common)
+    assert isinstance(layer, Dropout)
+    if is_keras_2():
+        return _counted_dropout(layer.rate, seed, common)
+    return layers.Dropout(layer.rate, seed=seed, **common)
+
+
+def _counted_dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
+    """Keras 3's dropout for Keras 2: masks from a counter-based generator (Salmon et al., SC 2011)."""
+    import tensorflow as tf
+
+    class CountedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
+        def build(self, input_shape: Any) -> None:
+            self.counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="counter")
+            super().build(input_shape)
+
+        @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            if not training or rate == 0.0:
+                return inputs
+            state = tf.stack([tf.constant(seed, tf.int64), self.counter.assign_add(1)])
+            return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=state)
+
+    return CountedDropout(**common)

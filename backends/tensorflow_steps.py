@@ -1,0 +1,183 @@
+"""Training as one ``tf.function`` step that a Python loop calls: modes ``graph`` and ``xla``.
+
+With input ``resident`` the dataset, the order of examples and the step counter live on the device and a
+step takes no argument; with ``host`` each batch is gathered by NumPy and handed over. The parameter
+update is one TensorFlow operation per parameter, the canonical formula of ``harness.core.training``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends.protocol import Arrays
+from backends.tensorflow_model import Network, steps_of
+from harness.core.cell import Cell
+from harness.core.training import OptimizerSpec
+
+if TYPE_CHECKING:
+    from backends.protocol import Floats, Integers
+
+
+class StepTrainer:
+    """Trains a ``Network`` step by step. The first call of ``train`` traces and compiles."""
+
+    def __init__(self, network: Network, cell: Cell, arrays: Arrays, device: str) -> None:
+        import tensorflow as tf
+
+        self._network = network
+        self._compiled = cell.target.mode == "xla"
+        self._resident = cell.target.input == "resident"
+        self._order = steps_of(arrays)
+        self._done = 0
+        self._losses: list[Any] = []
+        self._last: Any = None
+        self._step: Any = None
+        with tf.device(device):
+            self._counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+            self._update = _Update(cell, list(network.trained.values()), len(self._order))
+            if self._resident:
+                self._images = tf.constant(arrays.train_images, tf.float32)
+                self._labels = tf.constant(arrays.train_labels, tf.int64)
+                self._rows = tf.constant(self._order)
+            else:
+                self._images, self._labels = arrays.train_images, arrays.train_labels.astype(np.int64)
+
+    def train(self, steps: int) -> None:
+        """Enqueue ``steps`` steps: nothing in the loop but the call and keeping its loss."""
+        if self._step is None:
+            self._step = self._resident_step() if self._resident else self._host_step()
+        step, keep = self._step, self._losses.append
+        if self._resident:
+            for _ in range(steps):
+                keep(step())
+        else:
+            import tensorflow as tf
+
+            images, labels, constant = self._images, self._labels, tf.constant
+            for rows in self._order[self._done : self._done + steps]:
+                keep(step(constant(images[rows]), constant(labels[rows])))
+        self._done += steps
+        if self._losses:
+            self._last = self._losses[-1]
+
+    def synchronise(self) -> None:
+        """Copy the last loss to the host: the only thing that waits on every device TensorFlow knows."""
+        if self._last is not None:
+            self._last.numpy()
+
+    def losses(self) -> list[float]:
+        """Loss of each step since the last call."""
+        values = [float(loss.numpy()) for loss in self._losses]
+        self._losses.clear()
+        return values
+
+    def last_loss(self) -> Any:
+        """The last step's loss where it lies, or None before the first step."""
+        return self._last
+
+    def close(self) -> None:
+        """Let go of the dataset and the compiled step."""
+        self._step = self._images = self._labels = self._last = None
+        self._losses.clear()
+
+    def _resident_step(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def step() -> Any:
+            rows = tf.gather(self._rows, self._counter)
+            return self._train_on(tf.gather(self._images, rows), tf.gather(self._labels, rows))
+
+        return step.get_concrete_function()
+
+    def _host_step(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def step(images: Any, labels: Any) -> Any:
+            return self._train_on(images, labels)
+
+        batch = self._order.shape[1]
+        return step.get_concrete_function(
+            tf.TensorSpec((batch, *self._images.shape[1:]), tf.float32), tf.TensorSpec((batch,), tf.int64)
+        )
+
+    def _train_on(self, images: Any, labels: Any) -> Any:
+        import tensorflow as tf
+
+        variables = list(self._network.trained.values())
+        with tf.GradientTape() as tape:
+            loss = self._network.loss(labels, self._network.model(images, training=True))
+        self._update.apply(tape.gradient(loss, variables), self._counter)
+        self._counter.assign_add(1)
+        return loss
+
+
+class _Update:
+    """The optimizer: its slots, and one fused operation per parameter."""
+
+    def __init__(self, cell: Cell, variables: list[Any], steps: int) -> None:
+        import tensorflow as tf
+
+        self._spec = cell.training.optimizer
+        self._variables = variables
+        slots = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}[self._spec.name]
+        self._slots = [[tf.Variable(tf.zeros_like(v), trainable=False) for v in variables] for _ in range(slots)]
+        pieces = cell.training.learning_rates(cell.steps_per_epoch)
+        self._rates = pieces[0][1] if len(pieces) == 1 else tf.constant(_per_step(pieces, steps))
+        if self._spec.name == "adam":
+            self._powers = tf.constant(_beta_powers(self._spec, steps))
+
+    def apply(self, gradients: list[Any], step: Any) -> None:
+        """Update every variable by the rate of ``step`` (counted from 0)."""
+        import tensorflow as tf
+
+        rate = self._rates if isinstance(self._rates, float) else tf.gather(self._rates, step)
+        spec = self._spec
+        powers = tf.unstack(tf.gather(self._powers, step)) if spec.name == "adam" else []
+        for index, (variable, gradient) in enumerate(zip(self._variables, gradients, strict=True)):
+            slots = [slot[index].handle for slot in self._slots]
+            if spec.name == "sgd":
+                tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
+            elif spec.name == "adam":
+                tf.raw_ops.ResourceApplyAdam(
+                    var=variable.handle,
+                    m=slots[0],
+                    v=slots[1],
+                    beta1_power=powers[0],
+                    beta2_power=powers[1],
+                    lr=rate,
+                    beta1=spec.beta_1,
+                    beta2=spec.beta_2,
+                    epsilon=spec.epsilon,
+                    grad=gradient,
+                )
+            else:
+                tf.raw_ops.ResourceApplyKerasMomentum(
+                    var=variable.handle,
+                    accum=slots[0],
+                    lr=rate,
+                    grad=gradient,
+                    momentum=spec.momentum,
+                    use_nesterov=spec.name == "nesterov",
+                )
+
+
+def _per_step(pieces: tuple[tuple[int, float], ...], steps: int) -> Floats:
+    """The learning rate of each step, float32 (steps,)."""
+    starts: Integers = np.array([start for start, _ in pieces])
+    piece = np.searchsorted(starts, np.arange(steps), side="right") - 1
+    rates: Floats = np.array([rate for _, rate in pieces], np.float32)[piece]
+    return rates
+
+
+def _beta_powers(spec: OptimizerSpec, steps: int) -> Floats:
+    """beta_1^(t+1) and beta_2^(t+1), float32 (steps, 2).
+
+    Powers of the float32 values that the operation multiplies by: rounding then cancels in the first steps.
+    """
+    betas = np.array([spec.beta_1, spec.beta_2], np.float32).astype(np.float64)
+    powers: Floats = (betas ** np.arange(1, steps + 1)[:, None]).astype(np.float32)
+    return powers
