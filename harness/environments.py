@@ -34,8 +34,11 @@ State = Literal["ready", "buildable", "broken", "no python", "unavailable"]
 Progress = Callable[[str], None]
 
 MARKER = "harness-environment.json"
+TOLD = ("Downloading", "Downloaded", "Resolved", "Prepared", "Installed", "Bytecode")
+"""How uv's lines begin that a person waiting wants to see; the log has all."""
+
 LONGEST_REASON = 400
-"""Characters of uv's words in an error; the log has all."""
+"""Characters of uv's words in an error."""
 
 
 class Definition(Protocol):
@@ -225,7 +228,7 @@ def _run_uv(arguments: list[str], folder: Path, log: TextIO, name: str, progress
                 log.write(line)
                 log.flush()
                 lines.append(line.rstrip())
-                if line.strip() and not line.startswith((" + ", "warning:", "error:", "hint:", "  ")):
+                if line.strip().startswith(TOLD):
                     progress(f"{name}: {line.strip()}")
         except BaseException:
             process.kill()
@@ -239,6 +242,7 @@ def _essence(output: list[str]) -> str:
     starts = [index for index, line in enumerate(output) if line.lstrip().startswith(("error:", "×"))]
     said = [line for line in lines[starts[0] if starts else -3 :] if line]
     text = "; ".join(line.removeprefix("error: ") for line in said) or "uv ended without a word"
+    text = text.replace(":; ", ": ")
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
 
 
