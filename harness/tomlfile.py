@@ -106,30 +106,30 @@ def _sentence(
     within: str,
     flags: Mapping[str, str],
 ) -> str:
-    kind, location = problem["type"], problem["loc"]
-    missing = kind == "missing"
-    if missing or kind == "extra_forbidden":
-        location = location[:-1]
-    # A list that is too short has a number here: then the list is what was wrong.
-    absent = location != problem["loc"] and isinstance(problem["loc"][-1], str)
-    path, found, place = _walk(location, data, schema)
-    definitions = schema.get("$defs", {})
+    location, definitions = problem["loc"], schema.get("$defs", {})
+    missing, unknown = problem["type"] == "missing", problem["type"] == "extra_forbidden"
+    path, found, place = _walk(location[:-1] if missing or unknown else location, data, schema)
     table = _dotted((*((within,) if within else ()), *path))
-    if absent:
-        key = str(problem["loc"][-1])
-        inside = f" in [{table}]" if table else ""
-        properties = place.get("properties", {})
-        if missing:
-            return f"{file}: missing key {key!r}{inside}, allowed: {_allowed(properties.get(key, {}), definitions)}"
-        close = _closest(key, properties)
-        hint = f"did you mean {close!r}? " if close else ""
-        return f"{file}: unknown key {key!r}{inside}; {hint}allowed: {', '.join(properties)}"
-    subject = f"{file}: key {table}" if table else file
-    subject = flags.get(_dotted(tuple(part for part in path if isinstance(part, str))), subject)
-    allowed = str(problem["ctx"]["error"]) if kind == "value_error" else _allowed(place, definitions)
-    if kind == "finite_number" and "description" not in place:
+    # A list that is too short misses a number, not a key: then the list itself is what was found.
+    if (missing or unknown) and isinstance(location[-1], str):
+        return _key_sentence(location[-1], missing, place, definitions, file, f" in [{table}]" if table else "")
+    allowed = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _allowed(place, definitions)
+    if problem["type"] == "finite_number" and "description" not in place:
         allowed = f"{allowed} (finite)"
+    subject = flags.get(_dotted(tuple(part for part in path if isinstance(part, str))))
+    subject = subject or (f"{file}: key {table}" if table else file)
     return f"{subject}: found {shown(found)}, allowed: {allowed}"
+
+
+def _key_sentence(
+    key: str, missing: bool, place: dict[str, Any], definitions: dict[str, Any], file: str, inside: str
+) -> str:
+    properties = place.get("properties", {})
+    if missing:
+        return f"{file}: missing key {key!r}{inside}, allowed: {_allowed(properties.get(key, {}), definitions)}"
+    close = _closest(key, properties)
+    hint = f"did you mean {close!r}? " if close else ""
+    return f"{file}: unknown key {key!r}{inside}; {hint}allowed: {', '.join(properties)}"
 
 
 def _walk(location: Location, data: Any, schema: dict[str, Any]) -> tuple[Location, Any, dict[str, Any]]:
@@ -174,7 +174,11 @@ def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 def _dotted(path: Location) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if part.isprintable() else repr(part)
+            text += f".{name}" if text else name
     return text
 
 

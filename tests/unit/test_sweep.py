@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import no_deadline
 
-from harness import models, sweep
+from harness import datasets, models, sweep
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError
@@ -58,6 +58,10 @@ def test_presets_are_listed_with_their_descriptions_and_all_load() -> None:
         assert (loaded.name, loaded.description) == (name, description)
         assert loaded.targets == ("tensorflow-cpu", "jax-cpu")
         assert all(models.load(model) for model in loaded.models)
+
+
+def test_datasets_that_a_sweep_may_name_are_those_there_are() -> None:
+    assert sweep.DATASETS == datasets.BUILT_IN
 
 
 def test_quick_is_small_and_study_is_the_published_one() -> None:

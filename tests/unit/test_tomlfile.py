@@ -106,6 +106,7 @@ def inner(**keys: Any) -> dict[str, Any]:
             {"name": "x", "targets": {"mine": {"port": "a"}}},
             "f.toml: key targets.mine.port: found 'a', allowed: a whole number from 1 to 9",
         ),
+        ({"name": "x", "targets": {"a\nb": 1}}, r"f.toml: key targets.'a\nb': found 1, allowed: a table"),
         ({"name": "x", "targets": {"mine": 1}}, "f.toml: key targets.mine: found 1, allowed: a table"),
     ],
 )
