@@ -113,7 +113,9 @@ class Session(Protocol):
         """Full name -> array of the moving statistics."""
 
     def device(self) -> dict[str, Any]:
-        """Where parameters and the last loss live, and peak device memory if the framework tells."""
+        """Facts for the record: ``parameters_on`` and ``loss_on`` (the framework's own device names) and
+        ``peak_device_memory_bytes`` (None where the framework does not tell); others may follow.
+        """
 
     def close(self) -> None:
         """Release threads and memory."""

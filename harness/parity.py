@@ -10,9 +10,11 @@ logits, loss and every gradient at the initial parameters, then each step's loss
 statistic and evaluation logit after all steps.
 
 An error is the largest absolute difference in an array relative to the largest absolute value of the
-reference's array; for parameters relative to the largest change that training made, which is much
-stricter. Arrays much smaller than the largest of their kind (a bias before batch normalisation has
-a gradient of zero, plus rounding) are measured against ``SMALLEST_SCALE`` of that.
+reference's array. For parameters it is the norm of the difference relative to the norm of the change
+that training made: much stricter than relative to their values, and a norm because Adam divides each
+gradient by its own size, so the few gradients that are all rounding take steps that are all rounding. Arrays much
+smaller than the largest of their kind (a bias before batch normalisation has a gradient of zero,
+plus rounding) are measured against ``SMALLEST_SCALE`` of that.
 
 Probe of a dropout rate: ones through dropout and an identity matrix, so that the logits are the mask itself.
 """
@@ -20,7 +22,7 @@ Probe of a dropout rate: ones through dropout and an identity matrix, so that th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +80,13 @@ class Quantity:
         """False for NaN as well."""
         return self.error <= self.tolerance
 
+    @property
+    def share(self) -> float:
+        """Error as a share of its tolerance; a tolerance of zero counts every error as beyond all bounds."""
+        if self.tolerance:
+            return self.error / self.tolerance
+        return math.inf if self.error else 0.0
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -101,6 +110,7 @@ class Proof:
 
     @property
     def passed(self) -> bool:
+        """Whether there are quantities and each is within its tolerance."""
         return not self.problem and bool(self.quantities) and all(quantity.passed for quantity in self.quantities)
 
     @property
@@ -172,7 +182,7 @@ def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
 
 
 def dropout_probe(rate: float, precision: str, target: Target) -> Probe:
-    """Ones through dropout and an identity: the logits are the mask. Learning rate zero: only the mask changes the loss."""
+    """Ones through dropout and an identity: the logits are the mask. Nothing is learned: only masks move the loss."""
     side = math.isqrt(DROPOUT_UNITS)
     model = ModelSpec("dropout", (side, side, 1), (Flatten(), Dropout(rate), Dense(DROPOUT_UNITS, bias=False)))
     generator = np.random.default_rng([PARITY_VERSION, DROPOUT_UNITS])
@@ -200,18 +210,21 @@ def compare_training(
 ) -> tuple[Quantity, ...]:
     """The quantities of a training probe; the arrays are named as ``messages.Probe`` says."""
     tolerance = TOLERANCES[precision]
-    changes = {f"parameter/{name}": _largest(reference[f"parameter/{name}"] - array) for name, array in initial.items()}
-    single = {name: _largest(reference[name]) for name in ("logits", "loss", "losses", "evaluation_logits")}
-    groups = {
-        "logits": {"logits": single["logits"]},
-        "loss": {"loss": single["loss"]},
-        "gradients": _scales(reference, "gradient/"),
-        "losses": {"losses": single["losses"]},
-        "parameters": changes,
-        "statistics": _scales(reference, "statistic/"),
-        "evaluation_logits": {"evaluation_logits": single["evaluation_logits"]},
+    single = ("logits", "loss", "losses", "evaluation_logits")
+    groups = {name: {name: reference[name]} for name in single}
+    groups["gradients"] = _named(reference, "gradient/")
+    groups["statistics"] = _named(reference, "statistic/")
+    changes = {f"parameter/{name}": reference[f"parameter/{name}"] - array for name, array in initial.items()}
+    quantities = {
+        name: _worst(name, group, reference, found, tolerance[name], _largest)
+        for name, group in groups.items()
+        if group
     }
-    return tuple(_worst(name, scales, reference, found, tolerance[name]) for name, scales in groups.items() if scales)
+    if changes:
+        quantities["parameters"] = _worst(
+            "parameters", changes, reference, found, tolerance["parameters"], _root_mean_square
+        )
+    return tuple(quantities[name] for name in tolerance if name in quantities)
 
 
 def compare_dropout(
@@ -220,9 +233,10 @@ def compare_dropout(
     """The quantities of a dropout probe.
 
     ``masks`` (repeats, examples, units): training logits of ones; ``evaluation`` (examples, units):
-    evaluation logits; ``losses`` (steps,): of the same batch with the rate at zero. Each quantity is an error with
-    its bound: values other than 0 and 1 / (1 - rate); the kept share's distance from 1 - rate in all, by unit and by example
-    (binomial standard deviations, allowing for how many are looked at); pairs of passes, examples or steps with one mask.
+    evaluation logits; ``losses`` (steps,): of one batch, the learning rate being zero. Each quantity is an error
+    with its bound: values other than 0 and 1 / (1 - rate); the kept share's distance from 1 - rate in all, by
+    unit and by example (binomial standard deviations, allowing for how many are looked at); how many examples,
+    passes or steps share a mask.
     """
     keep = 1.0 - rate
     kept = masks != 0
@@ -260,25 +274,31 @@ def _largest(array: NDArray[Any]) -> float:
     return float(np.max(np.abs(array))) if array.size else 0.0
 
 
-def _scales(reference: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, float]:
-    return {name: _largest(array) for name, array in reference.items() if name.startswith(prefix)}
+def _root_mean_square(array: NDArray[Any]) -> float:
+    return math.sqrt(float(np.mean(np.square(array)))) if array.size else 0.0
+
+
+def _named(reference: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name: array for name, array in reference.items() if name.startswith(prefix)}
 
 
 def _worst(
     name: str,
-    scales: Mapping[str, float],
+    scales: Mapping[str, NDArray[Any]],
     reference: Mapping[str, NDArray[Any]],
     found: Mapping[str, NDArray[Any]],
     tolerance: float,
+    size: Callable[[NDArray[Any]], float],
 ) -> Quantity:
-    floor = SMALLEST_SCALE * max(scales.values())
+    """The array of a group with the largest error: ``size`` of its difference over ``size`` of its scale."""
+    sizes = {key: size(scale) for key, scale in scales.items()}
+    floor = SMALLEST_SCALE * max(sizes.values())
     worst = Quantity(name, -1.0, tolerance)
-    for key, scale in scales.items():
+    for key, scale in sizes.items():
         detail = key.partition("/")[2]
         if key not in found or found[key].shape != reference[key].shape:
             return Quantity(name, math.inf, tolerance, f"{detail or key} missing or of another shape")
-        difference = _largest(found[key].astype(np.float64) - reference[key])
-        error = difference / (max(scale, floor) or 1.0)
+        error = size(found[key].astype(np.float64) - reference[key]) / (max(scale, floor) or 1.0)
         if math.isnan(error):
             return Quantity(name, math.nan, tolerance, detail)
         if error > worst.error:

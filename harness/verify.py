@@ -109,7 +109,7 @@ class Verifier:
         try:
             initial = inputs.draw_parameters(model, seed=0)
             probe = parity.training_probe(model, optimizer, precision, target, initial)
-            found = self._probe(probe, worker, empty.id)
+            found = run_probe(probe, worker, self._scratch / f"probe-{empty.id}", self._timeout)
             quantities = parity.compare_training(
                 self._reference_for(probe, model, optimizer, precision), found, initial, precision
             )
@@ -127,16 +127,10 @@ class Verifier:
         if identity not in self._reference_arrays:
             target, worker = self._reference()
             cell = replace(probe.cell, target=target, training=replace(probe.cell.training, precision="float32"))
-            self._reference_arrays[identity] = self._probe(replace(probe, cell=cell), worker, f"reference-{identity}")
+            self._reference_arrays[identity] = run_probe(
+                replace(probe, cell=cell), worker, self._scratch / f"reference-{identity}", self._timeout
+            )
         return self._reference_arrays[identity]
-
-    def _probe(self, probe: parity.Probe, worker: CellWorker, name: str) -> Arrays:
-        with _ProbeFolder(self._scratch / f"probe-{name}", probe) as folder:
-            worker.open(folder.request, self._timeout)
-            output = folder.path / "probed.npz"
-            worker.ask(Probe(parity.STEPS, str(output)), self._timeout)
-            worker.finish(self._timeout)
-            return _load(output)
 
     def _dropout(
         self, rate: float, precision: str, target: Target, worker: CellWorker, name: str
@@ -155,6 +149,16 @@ class Verifier:
             return parity.compare_dropout(
                 rate, _load(training)["logits"], _load(evaluation)["logits"][0], _load(stepped)["losses"]
             )
+
+
+def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float) -> Arrays:
+    """Let a worker do a training probe; the arrays are named as ``messages.Probe`` says. Raises CellError."""
+    with _ProbeFolder(folder, probe) as files:
+        output = files.path / "probed.npz"
+        worker.open(files.request, timeout)
+        worker.ask(Probe(probe.cell.total_steps, str(output)), timeout)
+        worker.finish(timeout)
+        return _load(output)
 
 
 class _ProbeFolder:

@@ -16,12 +16,11 @@ from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError, UsageError
 from harness.core.training import OPTIMIZERS, OptimizerSpec
-from harness.parity import Proof
+from harness.parity import Proof, Quantity
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
-ORDER = ("logits", "loss", "gradients", "losses", "parameters", "statistics", "evaluation_logits")
 
 
 @dataclass(frozen=True)
@@ -103,34 +102,34 @@ def _verdict(proof: Proof) -> str:
 
 
 def _print(proofs: Sequence[Proof], console: Console) -> None:
-    """One row per proof, the largest error of each quantity; a second table of the tolerances and totals."""
-    named = {quantity.name for proof in proofs for quantity in proof.quantities}
-    table = Table(title="Largest error against the float64 reference, relative; FAILED ones in full below")
-    for heading in ("target", "model", "optimizer"):
-        table.add_column(heading, no_wrap=True)
-    shown = [quantity for quantity in ORDER if quantity in named]
-    for quantity in shown:
-        table.add_column(quantity.replace("_", " "), justify="right")
-    if any(name.startswith("dropout") for name in named):
-        table.add_column("dropout")
-    table.add_column("")
-    for proof in proofs:
-        cells = [proof.target, proof.model, proof.optimizer]
-        by_name = {quantity.name: quantity for quantity in proof.quantities}
-        for name in shown:
-            quantity = by_name.get(name)
-            cells.append("-" if quantity is None else f"{quantity.error:.0e}{'' if quantity.passed else ' !'}")
-        if any(name.startswith("dropout") for name in named):
-            dropout = [quantity for quantity in proof.quantities if quantity.name.startswith("dropout")]
-            cells.append("-" if not dropout else "ok" if all(q.passed for q in dropout) else "wrong")
-        table.add_row(*cells, "passed" if proof.passed else "FAILED")
+    """Per lane and quantity the largest error of all its proofs, against its tolerance; then what failed."""
+    table = Table(title="Largest error against the float64 reference", title_justify="left")
+    table.add_column("target")
+    table.add_column("quantity")
+    table.add_column("largest", justify="right", no_wrap=True)
+    table.add_column("allowed", justify="right", no_wrap=True)
+    table.add_column("where")
+    table.add_column("", no_wrap=True)
+    for lane in dict.fromkeys(proof.target for proof in proofs):
+        worst: dict[str, tuple[Quantity, Proof]] = {}
+        for proof in proofs:
+            for quantity in proof.quantities if proof.target == lane else ():
+                known = worst.get(quantity.name)
+                if known is None or not quantity.share <= known[0].share:
+                    worst[quantity.name] = (quantity, proof)
+        for index, (name, (quantity, proof)) in enumerate(worst.items()):
+            table.add_row(
+                lane if index == 0 else "",
+                name.replace("_", " "),
+                f"{quantity.error:.1e}",
+                f"{quantity.tolerance:.1e}",
+                ", ".join(part for part in (proof.model, proof.optimizer, quantity.detail) if part),
+                "ok" if quantity.passed else "FAILED",
+            )
+        table.add_section()
     console.print(table)
-    tolerances = {q.name: q.tolerance for proof in proofs for q in proof.quantities if q.name in ORDER}
-    allowed = ", ".join(f"{name.replace('_', ' ')} {tolerances[name]:.0e}" for name in shown)
-    if allowed:
-        common.say(console, f"Allowed: {allowed}.")
     for proof in proofs:
         if not proof.passed:
             common.say(console, f"FAILED {proof.target}, {proof.model}, {proof.optimizer}: {proof.reason}")
     passed = sum(proof.passed for proof in proofs)
-    common.say(console, f"{passed} of {len(proofs)} passed.")
+    common.say(console, f"{passed} of {len(proofs)} proofs passed.")

@@ -1,0 +1,65 @@
+"""One set of worker hosts for the whole suite: each framework is imported once, every cell is a fork of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import targets
+from harness.commands import running
+from harness.core.cell import Target
+from harness.hosts import Hosts
+from harness.verify import Verifier
+from harness.workers import Worker
+
+TIMEOUT = 600.0
+
+class Bench:
+    """The hosts and a verifier over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.definitions = targets.definitions()
+        self.hosts: Hosts
+        self.hosts, self.bundle = running.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs")
+        proofs = folder / "proofs"
+        proofs.mkdir()
+        self.verifier = Verifier(proofs, folder / "probes", self.reference, {"code": self.bundle.sha256}, TIMEOUT)
+
+    def target(self, label: str) -> Target:
+        """The resolved target of ``name:mode``."""
+        return targets.resolve(label, self.definitions)
+
+    def worker(self, label: str) -> Worker:
+        """The live worker of ``name:mode``; builds its environment at the first need."""
+        return self.hosts.worker(self.target(label))
+
+    def reference(self) -> tuple[Target, Worker]:
+        """The oracle and its worker."""
+        return self.target(running.REFERENCE), self.worker(running.REFERENCE)
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    created = Bench(tmp_path_factory.mktemp("conformance"))
+    try:
+        yield created
+    finally:
+        created.hosts.stop()
+
+def every_lane() -> list[str]:
+    """Every mode of every built-in target, the reference apart."""
+    return [
+        f"{definition.name}:{mode}"
+        for definition in targets.definitions().values()
+        if definition.name != running.REFERENCE
+        for mode in definition.modes
+    ]
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm."""
+    if "lane" in metafunc.fixturenames:
+        metafunc.parametrize("lane", every_lane(), scope="session")
+
+Probing = Callable[[], None]

@@ -1,0 +1,110 @@
+"""Every lane of every target does the float64 reference's work: models, optimizers, and layers in unusual forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness import inputs, models, parity
+from harness.core.model import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    ModelSpec,
+)
+from harness.core.training import OPTIMIZERS, OptimizerSpec
+from harness.verify import run_probe
+
+from .conftest import TIMEOUT, Bench
+
+SMALLEST_MODEL = "lenet5"
+
+UNUSUAL = ModelSpec(
+    "unusual",
+    (11, 9, 2),
+    (
+        Conv2D(5, (4, 4), strides=(2, 1), padding="same", activation="relu"),
+        MaxPool((3, 2), strides=(2, 2), padding="same"),
+        Conv2D(6, (2, 3), padding="valid", activation="tanh", bias=False),
+        AveragePool((2, 2), strides=(1, 1), padding="same"),
+        BatchNorm(momentum=0.7, epsilon=1e-2),
+        Activation("sigmoid"),
+        Flatten(),
+        Dense(12, activation="sigmoid"),
+        BatchNorm(),
+        Dropout(0.4),
+        Dense(5, bias=False),
+    ),
+)
+POOLED = ModelSpec(
+    "pooled",
+    (8, 8, 3),
+    (
+        Conv2D(4, (3, 3), strides=(1, 2), padding="same", activation="linear"),
+        BatchNorm(),
+        Activation("relu"),
+        AveragePool((3, 3), strides=(2, 2), padding="same"),
+        MaxPool((2, 2)),
+        GlobalAveragePool(),
+        Dense(3),
+    ),
+)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_built_in_model_matches_the_reference(bench: Bench, lane: str, name: str) -> None:
+    _assert_proven(bench, lane, models.load(name), OptimizerSpec())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_matches_the_reference(bench: Bench, lane: str, optimizer: str) -> None:
+    _assert_proven(bench, lane, models.load(SMALLEST_MODEL), OptimizerSpec(optimizer))
+
+
+@pytest.mark.parametrize("model", [UNUSUAL, POOLED], ids=lambda model: model.name)
+def test_layers_in_unusual_forms_match_the_reference(bench: Bench, lane: str, model: ModelSpec) -> None:
+    _assert_proven(bench, lane, model, OptimizerSpec("nesterov", momentum=0.8))
+
+
+def test_a_pools_gradient_goes_to_the_first_of_tied_maxima(bench: Bench, lane: str) -> None:
+    """Images of zeros and ones through a kernel that looks at its centre only: nearly every window ties.
+
+    The gradient of the kernel's other places depends on which of the tied values it comes back through.
+    """
+    model = ModelSpec("ties", (10, 10, 1), (Conv2D(2, (3, 3)), MaxPool((3, 3), strides=(2, 2)), Flatten(), Dense(4)))
+    initial = inputs.draw_parameters(model, seed=0)
+    initial["01_conv2d/kernel"][:] = 0.0
+    initial["01_conv2d/kernel"][1, 1] = 1.0
+    target = bench.target(lane)
+    probe = parity.training_probe(model, OptimizerSpec("sgd"), "float32", target, initial)
+    tied = replace(probe, images=np.round(probe.images))
+    reference_target, reference = bench.reference()
+    expected = run_probe(
+        replace(tied, cell=replace(tied.cell, target=reference_target)), reference, bench.folder / "ties-r", TIMEOUT
+    )
+    found = run_probe(tied, bench.worker(lane), bench.folder / "ties", TIMEOUT)
+    kernel = "gradient/01_conv2d/kernel"
+    assert np.max(np.abs(found[kernel] - expected[kernel])) <= 1e-5 * np.max(np.abs(expected[kernel]))
+
+
+def test_images_fed_from_the_host_train_the_same_as_resident_ones(bench: Bench, lane: str) -> None:
+    if lane.endswith(":fit"):
+        pytest.skip("fit always feeds from the host; the other tests cover it")
+    target = bench.target(f"{lane}@input=host")
+    proof = bench.verifier.proof(
+        target, models.load(SMALLEST_MODEL), OptimizerSpec(), "float32", bench.hosts.worker(target), fresh=True
+    )
+    assert proof.passed, proof.reason
+
+
+def _assert_proven(bench: Bench, lane: str, model: ModelSpec, optimizer: OptimizerSpec) -> None:
+    proof = bench.verifier.proof(bench.target(lane), model, optimizer, "float32", bench.worker(lane), fresh=True)
+    assert proof.passed, proof.reason
