@@ -24,9 +24,6 @@ from harness.core.model import (
 )
 from harness.core.training import TrainingSpec
 
-COMPUTE_TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}
-"""Precision -> the type in which layers compute; parameters, statistics, logits and loss are float32."""
-
 
 class State(NamedTuple):
     """What a step takes and gives back, a pytree on the device. ``step`` () int32 counts finished steps."""
@@ -62,7 +59,7 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
     import jax.numpy as jnp
     import optax
 
-    module = _module(model, COMPUTE_TYPES[training.precision])
+    module = _module(model)
     rule = _rule(training, steps_per_epoch)
     steps_key, passes_key = jax.random.split(jax.random.key(training.seed))
 
@@ -112,19 +109,19 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
     )
 
 
-def _module(model: ModelSpec, dtype: str) -> Any:
-    """The model as a linen module: (B, H, W, C), training -> float32 logits (B, classes)."""
+def _module(model: ModelSpec) -> Any:
+    """The model as a linen module: images (B, H, W, C), training -> logits (B, classes)."""
     import flax.linen as nn
 
     def network(_: Any, values: Any, training: bool) -> Any:
         for trace in model.traced:
-            values = _layer(trace, values, training, dtype)
-        return values.astype("float32")
+            values = _layer(trace, values, training)
+        return values
 
     return type("Network", (nn.Module,), {"__call__": nn.compact(network)})()
 
 
-def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
+def _layer(trace: LayerTrace, values: Any, training: bool) -> Any:
     import flax.linen as nn
 
     layer, name = trace.layer, trace.name
@@ -135,12 +132,11 @@ def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
             strides=layer.strides,
             padding=layer.padding.upper(),
             use_bias=layer.bias,
-            dtype=dtype,
             name=name,
         )
         return _activate(layer.activation, convolution(values))
     if isinstance(layer, Dense):
-        return _activate(layer.activation, nn.Dense(layer.units, use_bias=layer.bias, dtype=dtype, name=name)(values))
+        return _activate(layer.activation, nn.Dense(layer.units, use_bias=layer.bias, name=name)(values))
     if isinstance(layer, MaxPool):
         return nn.max_pool(values, layer.pool, pair_strides(layer), layer.padding.upper())
     if isinstance(layer, AveragePool):
@@ -154,7 +150,6 @@ def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
             momentum=layer.momentum,
             epsilon=layer.epsilon,
             use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where a channel's mean is large
-            dtype=dtype,
             name=name,
         )(values)
     if isinstance(layer, Activation):
