@@ -162,7 +162,9 @@ def _table_of(schema: dict[str, Any]) -> dict[str, Any] | None:
 
 def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Follow a reference; see through an optional field, since TOML has no null."""
-    branches = [branch for branch in schema.get("anyOf", []) if branch.get("type") != "null"]
+    # pydantic before 2.9 wraps a reference that has a default into allOf.
+    wrapped = schema.get("anyOf") or schema.get("allOf") or []
+    branches = [branch for branch in wrapped if branch.get("type") != "null"]
     if len(branches) == 1:
         schema = {**schema, **branches[0]}
     if "$ref" in schema:
@@ -206,8 +208,8 @@ def _allowed(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 
 def _bounds(schema: dict[str, Any]) -> str:
-    lowest, above = schema.get("minimum"), schema.get("exclusiveMinimum")
-    highest, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    lowest, above = _bound(schema, "minimum"), _bound(schema, "exclusiveMinimum")
+    highest, below = _bound(schema, "maximum"), _bound(schema, "exclusiveMaximum")
     if lowest is not None and highest is not None:
         return f" from {lowest} to {highest}"
     if lowest is not None and below is not None:
@@ -217,3 +219,9 @@ def _bounds(schema: dict[str, Any]) -> str:
     parts += [f"of at most {highest}"] if highest is not None else []
     parts += [f"less than {below}"] if below is not None else []
     return f" {' and '.join(parts)}" if parts else ""
+
+
+def _bound(schema: dict[str, Any], key: str) -> int | float | None:
+    """A bound, whole numbers as such: whether the schema has 0 or 0.0 depends on pydantic's version."""
+    bound: int | float | None = schema.get(key)
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

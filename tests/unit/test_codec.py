@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import cells, instances, json_values, models, no_deadline, targets, trainings
 
 from harness.core import codec, messages
 from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
@@ -24,6 +23,7 @@ from harness.core.errors import ContractError
 from harness.core.model import Conv2D, Dense, ModelSpec
 from harness.core.record import Blocks, Epoch, Phases, Record
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
+from tests.unit.strategies import cells, instances, json_values, models, no_deadline, targets, trainings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -138,7 +138,7 @@ def none(wrong: Iterable[object]) -> None:
 
 
 def standard(module: str) -> bool:
-    return module in sys.stdlib_module_names
+    return module in sys.stdlib_module_names or module == "tomllib"  # that one came with 3.11
 
 
 # By reading imports

@@ -9,8 +9,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances, no_deadline
-from strategies import models as valid_models
 
 from harness import models
 from harness.core.errors import ModelError
@@ -30,6 +28,8 @@ from harness.core.model import (
     window_output,
     without_dropout,
 )
+from tests.unit.strategies import instances, no_deadline
+from tests.unit.strategies import models as valid_models
 
 
 def vgg16(batch_norm: bool = False) -> ModelSpec:

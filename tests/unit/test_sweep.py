@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import no_deadline
 
 from harness import datasets, models, sweep
 from harness.core.cell import Cell, Dataset, Inputs, Target
@@ -20,6 +19,7 @@ from harness.core.errors import UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.training import LearningRate, OptimizerSpec
 from harness.sweep import Planned, Sweep
+from tests.unit.strategies import no_deadline
 
 HEAD = 'name = "mine"\nmodel = "mnist-cnn"\ntarget = "jax-cpu"\ndataset = "digits"\nbatch_size = 32\n'
 DIGITS = Dataset("digits", "ab" * 32, 4096, 2000, (28, 28, 1), 10)

@@ -7,9 +7,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import no_deadline, trainings
 
 from harness.core.training import LearningRate, TrainingSpec
+from tests.unit.strategies import no_deadline, trainings
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(0, 0), (63, 0), (64, 1), (127, 1), (60_000, 937)])
