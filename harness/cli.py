@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,14 @@ def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str,
     return tuple(part for value in values for part in value)
 
 
-def _axis(*names: str, metavar: str, help: str) -> Any:
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _axis(*names: str, metavar: str, help: str) -> Decorator:
     return click.option(*names, type=Values(), multiple=True, callback=_joined, metavar=metavar, help=help)
 
 
-def _folder(*names: str, help: str) -> Any:
+def _folder(*names: str, help: str) -> Decorator:
     return click.option(*names, type=click.Path(path_type=Path), metavar="FOLDER", help=help)
 
 

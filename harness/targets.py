@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,8 @@ class TargetDefinition:
     ``interpreter`` (absolute, links not followed: a virtual environment is found by the link's place).
     ``modes`` has the default first. ``env`` are the worker's environment variables, where ``{device}`` stands
     for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
-    ``macos-x86_64``, to the sentence that a person gets there.
+    ``macos-x86_64``, to the sentence that a person gets there. ``path`` is put on the worker's import path,
+    for a ``backend`` of the form ``module:Class`` that no package has installed.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TargetDefinition:
     env: dict[str, str]
     unavailable: dict[str, str]
     source: str
+    path: Path | None = None
 
     @cached_property
     def environment(self) -> str:
@@ -154,6 +156,7 @@ class _Table(BaseModel):
     platforms: list[Platform] = Field(default=list(PLATFORMS), min_length=1)
     env: dict[str, str] = {}
     unavailable: dict[PlatformKey, Text] = {}
+    path: Text | None = Field(default=None, description="the folder of a backend of your own")
     like: str | None = None
 
 
@@ -162,27 +165,39 @@ def built_in() -> dict[str, TargetDefinition]:
     return {name: _definition(name, table, name, "") for name, table in _built_in_tables().items()}
 
 
-def definitions(own: Mapping[str, Any] | None = None, source: str = "") -> dict[str, TargetDefinition]:
+def definitions(
+    own: Mapping[str, Any] | None = None, source: str = "", *, before: Sequence[tuple[Mapping[str, Any], str]] = ()
+) -> dict[str, TargetDefinition]:
     """Built-in targets plus a person's own.
 
-    ``own`` holds the tables under ``targets`` of the file ``source``, whose folder relative paths start from.
-    A table may be ``like`` a built-in target or one above it. Raises UsageError naming file and key.
+    ``own`` holds the tables under ``targets`` of the file ``source``, whose folder relative paths start from;
+    ``before`` those of files to read first. A table may be ``like`` a built-in target or one above it. Raises
+    UsageError naming file and key.
     """
-    file = source or "targets"
-    folder = Path(source).absolute().parent if source else Path.cwd()
     tables = _built_in_tables()
     found = built_in()
-    for name, table in (own or {}).items():
+    for more, file in (*before, (own or {}, source)):
+        _add(more, file, tables, found)
+    return found
+
+
+def _add(
+    own: Mapping[str, Any], source: str, tables: dict[str, dict[str, Any]], found: dict[str, TargetDefinition]
+) -> None:
+    """Check the tables of one file and add them."""
+    file = source or "targets"
+    folder = Path(source).absolute().parent if source else Path.cwd()
+    for name, table in own.items():
         within = f"targets.{name}"
         if not isinstance(table, Mapping):
             raise UsageError(f"{file}: key {within}: found {tomlfile.shown(table)}, allowed: a table")
         if not _NAME.fullmatch(name):
             raise UsageError(f"{file}: target name {name!r}: allowed are letters, digits, '.', '_' and '-'")
         if name in found:
-            raise UsageError(f"{file}: key {within}: {name!r} is built in; choose another name, with like = {name!r}")
+            known = "is built in" if found[name].source == name else f"stands in {found[name].source} already"
+            raise UsageError(f"{file}: key {within}: {name!r} {known}; choose another name, with like = {name!r}")
         tables[name] = _inherit(_anchored(table, folder), tables, file, within)
         found[name] = _definition(name, tables[name], file, within)
-    return found
 
 
 def resolve(text: str, definitions: Mapping[str, TargetDefinition], *, default_input: str | None = None) -> Target:
@@ -258,7 +273,9 @@ def _built_in_tables() -> dict[str, dict[str, Any]]:
 def _anchored(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The table with its paths made absolute, so that another file's table can be like it."""
     result = dict(table)
-    lock, python = table.get("lock"), table.get("python")
+    lock, python, path = table.get("lock"), table.get("python"), table.get("path")
+    if isinstance(path, str) and path:
+        result["path"] = str(folder / os.path.expanduser(path))
     if isinstance(lock, str):
         result["lock"] = str(folder / lock)
     elif isinstance(lock, Mapping):
@@ -312,4 +329,5 @@ def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> Ta
         env=table.env,
         unavailable=table.unavailable,
         source=file,
+        path=None if table.path is None else Path(table.path),
     )

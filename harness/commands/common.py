@@ -11,13 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import datasets, environments
+from harness import datasets, environments, targets, tomlfile
 from harness.core.cell import Target
-from harness.core.errors import EnvironmentBuildError
+from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.datasets import Prepared
 from harness.targets import TargetDefinition
 
 DATA_VARIABLE = "HARNESS_DATA_DIR"
+OWN_FILE = "harness.toml"
+"""A person's own targets, in the folder where they work."""
 
 
 def standard_output() -> Console:
@@ -80,6 +82,22 @@ class _TerminalBar:
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what.replace("[", "\\["), total=total or None)
         self._progress.update(self._tasks[what], completed=done, total=total or None)
+
+
+def target_definitions(own: Mapping[str, Any] | None = None, source: str = "") -> dict[str, TargetDefinition]:
+    """Built-in targets, those of ``harness.toml`` in the present folder, and those of a sweep file."""
+    file = Path(OWN_FILE)
+    before = [(_own_targets(file), str(file))] if file.exists() else []
+    return targets.definitions(own, source, before=before)
+
+
+def _own_targets(file: Path) -> Mapping[str, Any]:
+    content = tomlfile.read(file)
+    unknown = sorted(content.keys() - {"targets"})
+    tables = content.get("targets", {})
+    if unknown or not isinstance(tables, dict):
+        raise UsageError(f"{file}: unknown key {(unknown or ['targets'])[0]!r}; allowed: tables named [targets.NAME]")
+    return tables
 
 
 def build_environments(

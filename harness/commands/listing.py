@@ -93,7 +93,7 @@ def list_sweeps(json: bool) -> int:
 
 def list_targets(json: bool) -> int:
     """Print every target and the state of its environment."""
-    found = [(definition, environments.inspect(definition)) for definition in targets.definitions().values()]
+    found = [(definition, environments.inspect(definition)) for definition in common.target_definitions().values()]
     if json:
         common.write_json(
             [
@@ -131,7 +131,7 @@ def list_targets(json: bool) -> int:
 
 def sync_targets(names: Sequence[str]) -> int:
     """Build the environments of the named targets, or of all. Exit status 1 if one cannot be built."""
-    definitions = targets.definitions()
+    definitions = common.target_definitions()
     wanted = [_definition(name, definitions) for name in names] or list(definitions.values())
     console = common.standard_error()
     resolved = [targets.resolve(definition.name, definitions) for definition in wanted]
@@ -154,7 +154,7 @@ def list_datasets(data_dir: Path | None, json: bool) -> int:
     for description in found:
         table.add_row(
             description.name,
-            _shape(description.image_shape),
+            _shape(description.image_shape or ()),
             str(description.classes),
             f"{description.train_examples:,}",
             f"{description.test_examples:,}",

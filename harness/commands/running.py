@@ -33,10 +33,11 @@ def open_hosts(
             python=environments.ensure(definition),
             backend=target.backend,
             bundle=bundle,
-            env=definition.env,
+            env=definition.variables(target.device),
             scratch=scratch / f"host-{target.name}",
             log=logs / f"{target.name}.log",
             fork=fork,
+            extra_path=() if definition.path is None else (definition.path,),
         )
 
     return hosts.Hosts(launch), bundle

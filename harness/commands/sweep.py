@@ -83,7 +83,7 @@ def run(request: Request) -> int:
 def prepare(request: Request) -> Prepared:
     """Read and check everything the person wrote; get the dataset; draw what identifies the inputs."""
     asked = sweep.load(request.source, request.overrides)
-    definitions = targets.definitions(asked.own_targets, asked.source)
+    definitions = common.target_definitions(asked.own_targets, asked.source)
     resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
     specs = [models.load(text) for text in asked.models]
     console = common.standard_error()

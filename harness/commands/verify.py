@@ -37,7 +37,7 @@ class Request:
 
 def run(request: Request) -> int:
     """Probe afresh, print the table, store the proofs. Exit status 1 if one fails."""
-    definitions = targets.definitions()
+    definitions = common.target_definitions()
     wanted = _targets(request.targets or DEFAULT_TARGETS, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
     optimizers = [_optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
