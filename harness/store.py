@@ -30,7 +30,7 @@ from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
 from harness.core.errors import ContractError, StoreError
 from harness.core.model import ModelSpec
-from harness.core.record import Record
+from harness.core.record import STATUSES, Record
 from harness.core.training import TrainingSpec
 
 PLAN_FILE = "plan.json"
@@ -237,6 +237,8 @@ class Run:
     def _read(self, path: Path) -> Record:
         record = _read_file(path, Record)
         self._require_planned(path, record.cell_id)
+        if record.status not in STATUSES:
+            raise StoreError(f"{path}: status {record.status!r} is not known; allowed: {', '.join(STATUSES)}")
         return record
 
     def _read_status(self, path: Path) -> str:
@@ -246,15 +248,16 @@ class Run:
                 head = stream.read(_HEAD_BYTES)
                 stream.seek(-len(_ENDING), os.SEEK_END)
                 ending = stream.read(len(_ENDING))
-            first = b"".join(head.split(b"\n", 5)[1:5]).rstrip(b",")
-            found = json.loads(b"{" + first + b"}")
-            if ending != _ENDING or found["schema_version"] != codec.SCHEMA_VERSION:
+            start, *lines = head.split(b"\n", 5)
+            found = json.loads(b"{" + b"".join(lines[:4]).rstrip(b",") + b"}")
+            cell_id, status = found["cell_id"], found["status"]
+            whole = start == b"{" and ending == _ENDING and found["schema_version"] == codec.SCHEMA_VERSION
+            if not whole or status not in STATUSES:
                 return self._read(path).status
-            cell_id, status = str(found["cell_id"]), str(found["status"])
         except (OSError, ValueError, KeyError):
             return self._read(path).status
         self._require_planned(path, cell_id)
-        return status
+        return str(status)
 
     def _require_planned(self, path: Path, cell_id: str) -> None:
         if cell_id != path.stem or cell_id not in self.cells:
