@@ -9,6 +9,7 @@ checksum at the end decides: what fails it after a resumption is fetched once mo
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ class Patience:
 
 
 PATIENCE = Patience()
+
+
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 class _MirrorFailed(Exception):
@@ -125,7 +129,7 @@ def _request(
         waited = patience.connect if isinstance(error, httpx.ConnectTimeout) else patience.silence
         raise _Broken(f"no answer within {waited:g} seconds") from error
     except httpx.HTTPError as error:
-        raise _Broken(str(error) or type(error).__name__) from error
+        raise _Broken(_ERRNO.sub("", str(error)) or type(error).__name__) from error
 
 
 def _headers(part: Path, have: int) -> dict[str, str]:

@@ -80,7 +80,8 @@ def download(
             content, mirror = fetch(file, order, parts, progress, patience)
         except DatasetError as error:
             raise DatasetError(
-                f"{error}; or put the four files of MNIST into a folder and name it with --data-dir or HARNESS_DATA_DIR"
+                f"mnist: {error}; instead, put the four files into a folder "
+                "and name it with --data-dir or HARNESS_DATA_DIR"
             ) from error
         contents.append(content)
         order.sort(key=lambda other: other != mirror)
