@@ -16,6 +16,9 @@ gradient by its own size, so the few gradients that are all rounding take steps 
 smaller than the largest of their kind (a bias before batch normalisation has a gradient of zero,
 plus rounding) are measured against ``SMALLEST_SCALE`` of that.
 
+Probe of ties, for models with a max-pool: images of zeros and ones through a kernel that looks at its centre only, so
+that nearly every window ties. The gradient of the kernel's other places tells which tied value it came through.
+
 Probe of a dropout rate: ones through dropout and an identity matrix, so that the logits are the mask itself.
 """
 
@@ -31,7 +34,7 @@ from numpy.typing import NDArray
 
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.codec import digest
-from harness.core.model import Dense, Dropout, Flatten, ModelSpec, without_dropout
+from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
 
 PARITY_VERSION = 1
@@ -62,6 +65,7 @@ side) show at 1e-2 and more.
 EXAMPLES, BATCH_SIZE, EPOCHS = 24, 8, 2
 STEPS = EXAMPLES // BATCH_SIZE * EPOCHS
 DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
+TIED_KERNEL_SIZE = 3
 DROPOUT_SIGMAS = 5.0
 """A true mask leaves five standard deviations once in two million proofs."""
 
@@ -174,6 +178,41 @@ def training_probe(
     )
     cell = _cell(without_dropout(model), training, target, EXAMPLES)
     return Probe(cell, images, labels, parameters, order)
+
+
+def has_ties(model: ModelSpec) -> bool:
+    """Whether a model can tell which of tied maxima a gradient goes to."""
+    return any(isinstance(layer, MaxPool) for layer in model.layers)
+
+
+def ties_probe(precision: str, target: Target) -> Probe:
+    """Binary images, a kernel that is 1 at its centre, overlapping windows: ties everywhere."""
+    model = ModelSpec("ties", (10, 10, 1), (Conv2D(2, (3, 3)), MaxPool((3, 3), strides=(2, 2)), Flatten(), Dense(4)))
+    generator = np.random.default_rng([PARITY_VERSION, TIED_KERNEL_SIZE])
+    kernel = np.zeros((TIED_KERNEL_SIZE, TIED_KERNEL_SIZE, 1, 2), np.float32)
+    kernel[TIED_KERNEL_SIZE // 2, TIED_KERNEL_SIZE // 2] = 1.0
+    parameters = {
+        "01_conv2d/kernel": kernel,
+        "01_conv2d/bias": np.zeros(2, np.float32),
+        "04_dense/kernel": generator.uniform(-0.5, 0.5, model.parameter_shapes["04_dense/kernel"]).astype(np.float32),
+        "04_dense/bias": np.zeros(4, np.float32),
+    }
+    training = TrainingSpec(batch_size=BATCH_SIZE, optimizer=OptimizerSpec("sgd"), precision=precision)
+    return Probe(
+        cell=_cell(model, training, target, BATCH_SIZE),
+        images=generator.integers(0, 2, (BATCH_SIZE, *model.input_shape)).astype(np.float32),
+        labels=generator.integers(0, model.classes, BATCH_SIZE).astype(np.int32),
+        parameters=parameters,
+        order=np.arange(BATCH_SIZE, dtype=np.int32)[None],
+    )
+
+
+def compare_ties(
+    reference: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], precision: str
+) -> tuple[Quantity, ...]:
+    """The quantity of a ties probe: the error of the kernel's gradient."""
+    group = _named(reference, "gradient/01_conv2d/kernel")
+    return (_worst("tied maxima", group, reference, found, TOLERANCES[precision]["gradients"], _largest),)
 
 
 def dropout_rates(model: ModelSpec) -> tuple[float, ...]:

@@ -26,6 +26,7 @@ from harness.lane import CellWorker, now
 from harness.parity import Proof
 
 Arrays = dict[str, NDArray[Any]]
+Quantities = tuple[parity.Quantity, ...]
 
 
 class Verifier:
@@ -49,7 +50,8 @@ class Verifier:
         self._reference = reference
         self._circumstances = circumstances
         self._timeout = timeout
-        self._reference_arrays: dict[str, Arrays] = {}
+        self._references: dict[str, Arrays] = {}
+        self._quantities: dict[object, Quantities] = {}
         self._known: dict[str, Proof] = {}
 
     def proof(
@@ -110,11 +112,13 @@ class Verifier:
             initial = inputs.draw_parameters(model, seed=0)
             probe = parity.training_probe(model, optimizer, precision, target, initial)
             found = run_probe(probe, worker, self._scratch / f"probe-{empty.id}", self._timeout)
-            quantities = parity.compare_training(
-                self._reference_for(probe, model, optimizer, precision), found, initial, precision
-            )
+            quantities = parity.compare_training(self._reference_arrays(probe), found, initial, precision)
+            if parity.has_ties(model):
+                quantities += self._once(("ties", target, precision), lambda: self._ties(precision, target, worker))
             for rate in parity.dropout_rates(model):
-                quantities += self._dropout(rate, precision, target, worker, empty.id)
+                quantities += self._once(
+                    (rate, target, precision), lambda rate=rate: self._dropout(rate, precision, target, worker)
+                )
         except CellError as error:
             worker.abandon()
             return replace(empty, problem=str(error), problem_status=error.status, created=now())
@@ -122,22 +126,31 @@ class Verifier:
         facts = {"backend": reference_target.backend, "packages": reference_worker.ready.worker.get("packages", {})}
         return replace(empty, quantities=quantities, created=now(), reference=facts)
 
-    def _reference_for(self, probe: parity.Probe, model: ModelSpec, optimizer: OptimizerSpec, precision: str) -> Arrays:
-        identity = codec.digest([codec.digest(model), codec.digest(optimizer)])[:16]
-        if identity not in self._reference_arrays:
-            target, worker = self._reference()
-            cell = replace(probe.cell, target=target, training=replace(probe.cell.training, precision="float32"))
-            self._reference_arrays[identity] = run_probe(
-                replace(probe, cell=cell), worker, self._scratch / f"reference-{identity}", self._timeout
-            )
-        return self._reference_arrays[identity]
+    def _once(self, key: object, probe: Callable[[], Quantities]) -> Quantities:
+        """What does not depend on the model is probed once per target."""
+        if key not in self._quantities:
+            self._quantities[key] = probe()
+        return self._quantities[key]
 
-    def _dropout(
-        self, rate: float, precision: str, target: Target, worker: CellWorker, name: str
-    ) -> tuple[parity.Quantity, ...]:
+    def _reference_arrays(self, probe: parity.Probe) -> Arrays:
+        cell = probe.cell
+        identity = codec.digest([codec.digest(part) for part in (cell.model, cell.training.optimizer)])[:16]
+        if identity not in self._references:
+            target, worker = self._reference()
+            cell = replace(cell, target=target, training=replace(cell.training, precision="float32"))
+            folder = self._scratch / f"reference-{identity}"
+            self._references[identity] = run_probe(replace(probe, cell=cell), worker, folder, self._timeout)
+        return self._references[identity]
+
+    def _ties(self, precision: str, target: Target, worker: CellWorker) -> Quantities:
+        probe = parity.ties_probe(precision, target)
+        found = run_probe(probe, worker, self._scratch / "probe-ties", self._timeout)
+        return parity.compare_ties(self._reference_arrays(probe), found, precision)
+
+    def _dropout(self, rate: float, precision: str, target: Target, worker: CellWorker) -> Quantities:
         probe = parity.dropout_probe(rate, precision, target)
         examples = parity.DROPOUT_EXAMPLES
-        with _ProbeFolder(self._scratch / f"dropout-{name}", probe) as folder:
+        with _ProbeFolder(self._scratch / "probe-dropout", probe) as folder:
             worker.open(folder.request, self._timeout)
             training, evaluation, stepped = (
                 folder.path / f"{part}.npz" for part in ("training", "evaluation", "steps")

@@ -16,6 +16,7 @@ from harness.workers import Worker
 
 TIMEOUT = 600.0
 
+
 class Bench:
     """The hosts and a verifier over them."""
 
@@ -40,6 +41,7 @@ class Bench:
         """The oracle and its worker."""
         return self.target(running.REFERENCE), self.worker(running.REFERENCE)
 
+
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     created = Bench(tmp_path_factory.mktemp("conformance"))
@@ -47,6 +49,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield created
     finally:
         created.hosts.stop()
+
 
 def every_lane() -> list[str]:
     """Every mode of every built-in target, the reference apart."""
@@ -57,9 +60,11 @@ def every_lane() -> list[str]:
         for mode in definition.modes
     ]
 
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm."""
     if "lane" in metafunc.fixturenames:
         metafunc.parametrize("lane", every_lane(), scope="session")
+
 
 Probing = Callable[[], None]

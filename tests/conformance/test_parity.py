@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
-from harness import inputs, models, parity
+from harness import models
 from harness.core.model import (
     Activation,
     AveragePool,
@@ -21,9 +18,8 @@ from harness.core.model import (
     ModelSpec,
 )
 from harness.core.training import OPTIMIZERS, OptimizerSpec
-from harness.verify import run_probe
 
-from .conftest import TIMEOUT, Bench
+from .conftest import Bench
 
 SMALLEST_MODEL = "lenet5"
 
@@ -72,27 +68,6 @@ def test_every_optimizer_matches_the_reference(bench: Bench, lane: str, optimize
 @pytest.mark.parametrize("model", [UNUSUAL, POOLED], ids=lambda model: model.name)
 def test_layers_in_unusual_forms_match_the_reference(bench: Bench, lane: str, model: ModelSpec) -> None:
     _assert_proven(bench, lane, model, OptimizerSpec("nesterov", momentum=0.8))
-
-
-def test_a_pools_gradient_goes_to_the_first_of_tied_maxima(bench: Bench, lane: str) -> None:
-    """Images of zeros and ones through a kernel that looks at its centre only: nearly every window ties.
-
-    The gradient of the kernel's other places depends on which of the tied values it comes back through.
-    """
-    model = ModelSpec("ties", (10, 10, 1), (Conv2D(2, (3, 3)), MaxPool((3, 3), strides=(2, 2)), Flatten(), Dense(4)))
-    initial = inputs.draw_parameters(model, seed=0)
-    initial["01_conv2d/kernel"][:] = 0.0
-    initial["01_conv2d/kernel"][1, 1] = 1.0
-    target = bench.target(lane)
-    probe = parity.training_probe(model, OptimizerSpec("sgd"), "float32", target, initial)
-    tied = replace(probe, images=np.round(probe.images))
-    reference_target, reference = bench.reference()
-    expected = run_probe(
-        replace(tied, cell=replace(tied.cell, target=reference_target)), reference, bench.folder / "ties-r", TIMEOUT
-    )
-    found = run_probe(tied, bench.worker(lane), bench.folder / "ties", TIMEOUT)
-    kernel = "gradient/01_conv2d/kernel"
-    assert np.max(np.abs(found[kernel] - expected[kernel])) <= 1e-5 * np.max(np.abs(expected[kernel]))
 
 
 def test_images_fed_from_the_host_train_the_same_as_resident_ones(bench: Bench, lane: str) -> None:
