@@ -21,6 +21,7 @@ from typing import Any
 from harness.core.errors import Unsupported
 
 _PR_SET_PDEATHSIG = 1
+_POSIX_ONLY = "Windows cannot do this"
 _WINDOWS_EXITS = {0xC0000005: "access violation", 0xC00000FD: "stack overflow", 0xC0000409: "abort"}
 
 
@@ -88,7 +89,7 @@ def run_in_child(work: Callable[[], int], pipe: int) -> ChildExit:
     (on Linux) when this process dies.
     """
     if sys.platform == "win32":
-        raise Unsupported("Windows cannot fork")
+        raise Unsupported(_POSIX_ONLY)
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -132,7 +133,8 @@ def _run_and_exit(work: Callable[[], int], parent: int) -> None:
 
 def _wait_for_child(pid: int, woken: int, pipe: int) -> int:
     """The child's wait status."""
-    assert sys.platform != "win32"
+    if sys.platform == "win32":
+        raise Unsupported(_POSIX_ONLY)
     poll = select.poll()
     poll.register(woken, select.POLLIN)
     poll.register(pipe, 0)  # hang-up only: what there is to read is the child's
@@ -249,7 +251,8 @@ def exit_description(code: int) -> str:
 
 
 def _kill_group(pid: int) -> None:
-    assert sys.platform != "win32"
+    if sys.platform == "win32":
+        raise Unsupported(_POSIX_ONLY)
     # PermissionError: what macOS says of a group of which only zombies are left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)

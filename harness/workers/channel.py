@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,7 +22,7 @@ from harness.core.messages import MAX_LINE_BYTES
 from harness.workers.launch import Launch
 
 WAITING = 64
-"""Lines kept at most until somebody asks: a host answers one question at a time, more than that is a flood."""
+"""Lines kept until somebody asks; a host that says more, which none should, is held up by its pipe."""
 
 KILL_SECONDS = 10.0
 """How long the kernel may take to end a process that was killed."""
@@ -59,7 +60,7 @@ class Channel:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._events: queue.Queue[Event] = queue.Queue(WAITING)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = threading.Event()
         self._ended = threading.Event()
@@ -103,9 +104,16 @@ class Channel:
             return
         with contextlib.suppress(OSError):
             process.stdin.close()
-        if not self._ended.wait(grace):
+        if not self._wait_for_end(grace):
             system.end_group(process)
-            self._ended.wait(KILL_SECONDS)
+            self._wait_for_end(KILL_SECONDS)
+
+    def _wait_for_end(self, seconds: float) -> bool:
+        """Whether the process ends within ``seconds``; what it still says is dropped, so nothing holds it up."""
+        deadline = time.monotonic() + seconds
+        while not self._ended.is_set() and self.receive(deadline - time.monotonic()) is not None:
+            pass
+        return self._ended.is_set()
 
     def _run(self) -> None:
         ended = Ended(None, "it could not be started")
@@ -153,16 +161,12 @@ class Channel:
                 if b"\n" in chunk:
                     *lines, rest = unfinished.split(b"\n")
                     for line in lines[skipping:]:
-                        self._keep(Line(bytes(line)))
+                        if line:
+                            self._events.put(Line(bytes(line)))
                     unfinished, skipping = rest, False
                 if len(unfinished) > MAX_LINE_BYTES:
                     if not skipping:
-                        self._keep(Overlong(bytes(unfinished[:200])))
+                        self._events.put(Overlong(bytes(unfinished[:200])))
                     unfinished, skipping = bytearray(), True
-            if not skipping:
-                self._keep(Line(bytes(unfinished)))
-
-    def _keep(self, event: Line | Overlong) -> None:
-        """Unless it is an empty line, or more than anybody asked for."""
-        if event != Line(b"") and self._events.qsize() < WAITING:
-            self._events.put(event)
+            if unfinished and not skipping:
+                self._events.put(Line(bytes(unfinished)))

@@ -88,8 +88,8 @@ class Worker:
     def open(self, request: Open, timeout: float) -> Opened:
         """Prepare a cell, in a new child where the host forks. ``timeout`` in seconds. Raises CellError."""
         self.ready  # noqa: B018  # waits for the import under its own time limit
-        if self._is_open or not self.alive:
-            raise WorkerCrashed("the worker has a cell open already" if self._is_open else "the worker has ended")
+        if self._is_open:
+            raise WorkerCrashed("the worker has a cell open already")
         self._mark()
         self._is_open = True
         return self._question(request, Opened, timeout)
@@ -148,6 +148,9 @@ class Worker:
         unasked = self._channel.receive(0)
         if unasked is not None:
             raise self._failure(unasked, f"before {request.kind} was asked")
+        if not self._channel.alive:
+            self._is_open = False
+            raise WorkerCrashed("the worker has ended")
         self._channel.send(messages.encode(request))  # if nobody reads it, the next event says why
         return self._answer(expected, request.kind, timeout, timeout)
 

@@ -1,8 +1,9 @@
 """A backend that trains softmax regression in NumPy and misbehaves as the cell's target tells it to.
 
-``Target.environment`` holds a script: a JSON list of [place, call, action], as in ``[["train", 2, "segfault"]]``: at the
-second call of ``train``, end with a segmentation fault. Places: initialise, session, train, synchronise, evaluate,
-gradients, device, close. The variable ``FAKE_LOAD`` holds an action for ``load``, ``FAKE_FORK=no`` forbids forking.
+``Target.environment`` holds a script: a JSON list of [place, call, action], as in ``[["train", 2, "segfault"]]``: at
+the second call of ``train``, end with a segmentation fault. Places: initialise, session, train, synchronise,
+evaluate, gradients, device, close. The variable ``FAKE_LOAD`` holds an action for ``load``, ``FAKE_FORK=no``
+forbids forking.
 """
 
 from __future__ import annotations
@@ -221,7 +222,8 @@ def _is_pipe(number: int) -> bool:
 def say(data: bytes) -> None:
     """Write to the harness behind the worker's back."""
     for number in pipes():
-        flags = int(open(f"/proc/self/fdinfo/{number}").read().split("flags:")[1].split()[0], 8)
+        with open(f"/proc/self/fdinfo/{number}") as stream:
+            flags = int(stream.read().split("flags:")[1].split()[0], 8)
         if flags & os.O_ACCMODE == os.O_WRONLY:
             while data:
                 data = data[os.write(number, data) :]

@@ -1,0 +1,45 @@
+"""Finding the processes that a test caused, whoever their parent is now."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.process.small_cell import MARK
+
+
+def marked(mark: str) -> list[int]:
+    """Numbers of the live processes whose environment carries ``mark``."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def wait_until_none(mark: str, seconds: float = 5.0) -> list[int]:
+    """The marked processes that are still there after ``seconds``; returns as soon as there are none."""
+    deadline = time.monotonic() + seconds
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def wait_until_marked(mark: str, count: int, seconds: float = 20.0) -> list[int]:
+    """The marked processes, once there are ``count``."""
+    deadline = time.monotonic() + seconds
+    while len(found := marked(mark)) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,94 @@
+"""What differs between systems, tried on this one."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.core import system
+from harness.core.errors import Unsupported
+
+ROOT = Path(__file__).parents[2]
+POSIX_ONLY = {
+    "os": {"fork", "killpg", "setsid", "waitpid", "waitid", "sched_setaffinity", "sched_getaffinity", "getuid"},
+    "signal": {"SIGKILL", "SIGUSR1", "SIGCHLD", "pthread_sigmask", "alarm"},
+}
+
+
+def in_process(script: str) -> str:
+    """What a fresh Python prints."""
+    command = [sys.executable, "-c", "from harness.core import system; import os\n" + script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_processors_are_spread_over_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2, 3, 8, 9, 10, 11, 12})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, numbers: chosen.append(numbers))
+    assert system.use_processors(0) == (1, 2, 3, 8, 9, 10, 11, 12)
+    assert [system.use_processors(count) for count in (1, 2, 4)] == [(1,), (1, 9), (1, 3, 9, 11)] == chosen
+    with pytest.raises(Unsupported, match="9 processors asked for, 8 may be used"):
+        system.use_processors(9)
+
+
+def test_a_limited_process_keeps_to_its_processors() -> None:
+    assert in_process("system.use_processors(1); print(len(os.sched_getaffinity(0)))") == "1"
+
+
+def test_peak_memory_is_in_bytes_stays_up_and_is_not_inherited() -> None:
+    ballast = b"x" * (200 * 2**20)
+    script = (
+        "a = system.peak_memory_bytes(); x = b'x' * (100 * 2**20)\n"
+        "b = system.peak_memory_bytes(); del x\n"
+        "print(a, b, system.peak_memory_bytes())"
+    )
+    before, during, after = map(int, in_process(script).split())
+    assert 1_000_000 < before < 100_000_000 < len(ballast)
+    assert 90 * 2**20 < during - before < 130 * 2**20
+    assert after >= during
+
+
+def test_processor_seconds_count_work_and_not_sleep() -> None:
+    start = system.processor_seconds()
+    time.sleep(0.1)
+    slept = system.processor_seconds() - start
+    end = time.perf_counter() + 0.1
+    while time.perf_counter() < end:
+        pass
+    assert slept < 0.02
+    assert system.processor_seconds() - start - slept > 0.04
+
+
+def test_exits_are_put_in_words() -> None:
+    assert system.exit_description(-11) == "killed by SIGSEGV"
+    assert system.exit_description(3) == "exited with status 3"
+    assert system.exit_description(0xC0000005) == "ended by Windows: access violation (0xc0000005)"
+    assert system.signal_name(999) == "signal 999"
+
+
+def test_posix_names_stand_in_the_system_module_only() -> None:
+    files = [path for folder in ("harness", "backends") for path in (ROOT / folder).rglob("*.py")]
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.value.id}.{node.attr}"
+        for path in files
+        if path != ROOT / "harness" / "core" / "system.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.attr in POSIX_ONLY.get(node.value.id, ())
+    ]
+    assert len(files) > 20
+    assert found == []
+
+
+def test_the_kernels_count_of_memory_kills_is_read() -> None:
+    if "oom_kill" in Path("/proc/vmstat").read_text():
+        assert isinstance(system.out_of_memory_kills(), int)
+    else:
+        assert system.out_of_memory_kills() is None
