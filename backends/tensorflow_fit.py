@@ -15,6 +15,7 @@ import weakref
 from typing import Any
 
 from backends.protocol import Arrays
+from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network, steps_of
 from harness.core.cell import Cell
 
@@ -199,7 +200,10 @@ def _dataset(arrays: Arrays) -> Any:
 
 
 def _optimizer(cell: Cell) -> Any:
-    """Keras's own optimizer and schedule: its formulas are the canonical ones."""
+    """Keras's own optimizer and schedule: its formulas are the canonical ones.
+
+    Keras 2 has two families of them; the newer one turns XLA on by itself.
+    """
     optimizers = _keras().optimizers
     pieces = cell.training.learning_rates(cell.steps_per_epoch)
     rate: Any = pieces[0][1]
@@ -208,6 +212,8 @@ def _optimizer(cell: Cell) -> Any:
         boundaries = [first - 1 for first, _ in pieces[1:]]
         rate = optimizers.schedules.PiecewiseConstantDecay(boundaries, [value for _, value in pieces])
     spec = cell.training.optimizer
+    if is_keras_2():
+        optimizers = optimizers.legacy
     if spec.name == "adam":
         return optimizers.Adam(rate, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon)
     momentum = 0.0 if spec.name == "sgd" else spec.momentum

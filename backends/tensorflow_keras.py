@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.tensorflow_fit import FitTrainer, recording_model_class
+from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network
 from backends.tensorflow_steps import StepTrainer
 from harness.core.cell import Cell, Target
@@ -102,6 +103,10 @@ class TensorFlowBackend:
             raise Unsupported(
                 f"matmul_precision {target.matmul_precision!r} is not known here; allowed: {', '.join(TF32)}"
             )
+        if not is_keras_2() and tf.keras.config.backend() != "tensorflow":
+            raise Unsupported(
+                f"Keras computes with {tf.keras.config.backend()!r} here: KERAS_BACKEND must be tensorflow or unset"
+            )
         tf.config.experimental.enable_tensor_float_32_execution(TF32[target.matmul_precision])
         details = self._choose(target)
         with tf.device(self._device):
@@ -122,7 +127,7 @@ class TensorFlowBackend:
             "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
             "onednn": _onednn(),
             "is_cuda_build": bool(tf.sysconfig.get_build_info()["is_cuda_build"]),
-            "dropout": "stateless",
+            "dropout": "stateful" if is_keras_2() and target.mode == "fit" else "stateless",
         }
 
     def session(self, cell: Cell, arrays: Arrays) -> TensorFlowSession:

@@ -1,10 +1,6 @@
 """The Keras model of a ``ModelSpec`` and everything that reads it: evaluation, gradients, logits, arrays.
 
-One source for Keras 2.10 and Keras 3. The layers are Keras's own with every default written out, but
-for two: a fused batch normalisation would put the unbiased variance into the moving average, so it is
-not fused; and Keras 2's dropout has an operator that DirectML recompiles at each call, so there a
-counter-based one of the same distribution stands in. Canonical layouts are Keras's own: nothing is
-transposed. Nothing here trains.
+One source for Keras 2.10 and Keras 3; nothing here trains.
 """
 
 from __future__ import annotations
@@ -15,32 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import EVALUATION_BATCH, Arrays, Gradients
-from harness.core.model import (
-    Activation,
-    AveragePool,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool,
-    MaxPool,
-    ModelSpec,
-    pair_strides,
-)
+from backends.tensorflow_layers import KERAS_NAMES, keras_layer, tf_variable
+from harness.core.model import ModelSpec
 
 if TYPE_CHECKING:
     from backends.protocol import Floats, Integers
-
-KERAS_NAMES = {"kernel": "kernel", "bias": "bias", "scale": "gamma", "offset": "beta"}
-"""Canonical parameter -> attribute of the Keras layer; moving statistics have the same name in both."""
 
 
 class Network:
     """A Keras model with the parameters of a cell, and the functions that look at it.
 
     ``trained`` and ``moving`` map full names to ``tf.Variable``s, in layer order. ``compiled`` says
-    whether its functions are compiled by XLA. ``model_class`` is ``keras.Sequential`` or a subclass.
+    whether its functions are compiled by XLA. ``model_class`` is ``keras.Sequential``, or a subclass, which
+    then gets Keras's own layers only.
     """
 
     def __init__(
@@ -49,15 +32,19 @@ class Network:
         import tensorflow as tf
 
         keras = tf.keras
-        layers = [_layer(trace.layer, trace.name, seed + index) for index, trace in enumerate(spec.traced)]
+        only_keras = model_class is not keras.Sequential
+        layers = [
+            keras_layer(trace.layer, trace.name, trace.input_shape, seed + index, only_keras)
+            for index, trace in enumerate(spec.traced)
+        ]
         self.model = model_class([keras.Input(spec.input_shape, dtype="float32"), *layers], name="model")
         self.trained: dict[str, Any] = {}
         self.moving: dict[str, Any] = {}
         for trace, layer in zip(spec.traced, layers, strict=True):
             for key in trace.parameters:
-                self.trained[f"{trace.name}/{key}"] = _variable(getattr(layer, KERAS_NAMES[key]))
+                self.trained[f"{trace.name}/{key}"] = tf_variable(getattr(layer, KERAS_NAMES[key]))
             for key in trace.statistics:
-                self.moving[f"{trace.name}/{key}"] = _variable(getattr(layer, key))
+                self.moving[f"{trace.name}/{key}"] = tf_variable(getattr(layer, key))
         for name, variable in self.trained.items():
             variable.assign(parameters[name])
         self._image_shape = spec.input_shape
@@ -160,80 +147,3 @@ def steps_of(arrays: Arrays) -> Integers:
     """
     rows: Integers = np.ascontiguousarray(arrays.order.reshape(-1, arrays.order.shape[-1]), np.int64)
     return rows
-
-
-def is_keras_2() -> bool:
-    """Whether ``tf.keras`` is Keras 2: without ``__version__`` of its own kind, told by the version's first digit."""
-    import tensorflow as tf
-
-    return str(tf.keras.__version__).startswith("2.")
-
-
-def _variable(owned: Any) -> Any:
-    """The ``tf.Variable`` of a layer's weight: Keras 3 wraps it."""
-    import tensorflow as tf
-
-    return owned if isinstance(owned, tf.Variable) else owned.value
-
-
-def _layer(layer: Any, name: str, seed: int) -> Any:
-    """One Keras layer with every default that matters written out. Initial values are assigned afterwards."""
-    import tensorflow as tf
-
-    layers = tf.keras.layers
-    common: dict[str, Any] = {"name": name, "dtype": "float32"}
-    if isinstance(layer, Conv2D):
-        return layers.Conv2D(
-            layer.filters,
-            layer.kernel,
-            strides=layer.strides,
-            padding=layer.padding,
-            activation=layer.activation,
-            use_bias=layer.bias,
-            kernel_initializer="zeros",
-            data_format="channels_last",
-            **common,
-        )
-    if isinstance(layer, Dense):
-        return layers.Dense(
-            layer.units, activation=layer.activation, use_bias=layer.bias, kernel_initializer="zeros", **common
-        )
-    if isinstance(layer, (MaxPool, AveragePool)):
-        pool = layers.MaxPooling2D if isinstance(layer, MaxPool) else layers.AveragePooling2D
-        return pool(
-            layer.pool, strides=pair_strides(layer), padding=layer.padding, data_format="channels_last", **common
-        )
-    if isinstance(layer, GlobalAveragePool):
-        return layers.GlobalAveragePooling2D(data_format="channels_last", **common)
-    if isinstance(layer, BatchNorm):
-        unfused = {"fused": False} if is_keras_2() else {}
-        return layers.BatchNormalization(
-            axis=-1, momentum=layer.momentum, epsilon=layer.epsilon, center=True, scale=True, **unfused, **common
-        )
-    if isinstance(layer, Activation):
-        return layers.Activation(layer.function, **common)
-    if isinstance(layer, Flatten):
-        return layers.Flatten(data_format="channels_last", **common)
-    assert isinstance(layer, Dropout)
-    if is_keras_2():
-        return _counted_dropout(layer.rate, seed, common)
-    return layers.Dropout(layer.rate, seed=seed, **common)
-
-
-def _counted_dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
-    """Keras 3's dropout for Keras 2: masks from a counter-based generator (Salmon et al., SC 2011)."""
-    import tensorflow as tf
-
-    class CountedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
-        def build(self, input_shape: Any) -> None:
-            self.counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="counter")
-            super().build(input_shape)
-
-        @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
-        def call(self, inputs: Any, training: Any = None) -> Any:
-            if not training or rate == 0.0:
-                return inputs
-            state = tf.stack([tf.constant(seed, tf.int64), self.counter.assign_add(1)])
-            return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=state)
-
-    return CountedDropout(**common)
