@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.core.errors import HarnessError, UsageError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class Values(click.ParamType):
+class Values(click.ParamType):  # type: ignore[type-arg]
     """Values separated by commas; the flag may also be repeated."""
 
     name = "values"
@@ -27,6 +29,18 @@ class Values(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Split, dropping blanks around the commas."""
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class AnyPath(click.ParamType):  # type: ignore[type-arg]
+    """A ``Path``. click's own type would need pathlib at import, which is a tenth of what ``harness --help`` takes."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make the path; whether there is anything is the command's affair."""
+        from pathlib import Path
+
+        return Path(value)
 
 
 def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
@@ -41,7 +55,7 @@ def _axis(*names: str, metavar: str, help: str) -> Decorator:
 
 
 def _folder(*names: str, help: str) -> Decorator:
-    return click.option(*names, type=click.Path(path_type=Path), metavar="FOLDER", help=help)
+    return click.option(*names, type=AnyPath(), metavar="FOLDER", help=help)
 
 
 data_dir_option = _folder(
@@ -164,7 +178,7 @@ def verify(
 
 
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=AnyPath())
 @click.option(
     "--format",
     type=click.Choice(["csv", "json", "parquet", "markdown"]),
