@@ -128,10 +128,17 @@ class _OpenCell:
         batch = self._arrays.order[0, 0]
         images, labels = self._arrays.train_images[batch], self._arrays.train_labels[batch]
         initial = self.session.gradients(images, labels)
-        losses = [loss for _ in range(request.steps) for loss in loop.train_block(self.session, 1).losses]
+        # Only the reference can tell its margin; it is taken before each step, on that step's images.
+        margin = getattr(self.session, "kink_margin", None)
+        losses, margins = [], []
+        for indices in self._arrays.order.reshape(-1, len(batch))[: request.steps]:
+            if margin is not None:
+                margins.append(margin(self._arrays.train_images[indices]))
+            losses += loop.train_block(self.session, 1).losses
         _save(
             request.output,
             {
+                **({"kink_margin": np.asarray(min(margins))} if margins else {}),
                 "logits": initial.logits,
                 "loss": np.asarray(initial.loss),
                 "losses": np.asarray(losses),

@@ -110,9 +110,9 @@ class Verifier:
     ) -> Proof:
         try:
             initial = inputs.draw_parameters(model, seed=0)
-            probe = parity.training_probe(model, optimizer, precision, target, initial)
+            probe, expected = self._best_draw(model, optimizer, precision, target, initial)
             found = run_probe(probe, worker, self._scratch / f"probe-{empty.id}", self._timeout)
-            quantities = parity.compare_training(self._reference_arrays(probe), found, initial, precision)
+            quantities = parity.compare_training(expected, found, initial, precision)
             if parity.has_ties(model):
                 quantities += self._once(("ties", target, precision), lambda: self._ties(precision, target, worker))
             for rate in parity.dropout_rates(model):
@@ -132,9 +132,26 @@ class Verifier:
             self._quantities[key] = probe()
         return self._quantities[key]
 
-    def _reference_arrays(self, probe: parity.Probe) -> Arrays:
+    def _best_draw(
+        self, model: ModelSpec, optimizer: OptimizerSpec, precision: str, target: Target, initial: Arrays
+    ) -> tuple[parity.Probe, Arrays]:
+        """The training probe on which the reference stays farthest from a branch, and the reference's arrays."""
+        best: tuple[float, parity.Probe, Arrays] | None = None
+        for draw in range(parity.DRAWS):
+            probe = parity.training_probe(model, optimizer, precision, target, initial, draw)
+            expected = self._reference_arrays(probe, draw)
+            margin = float(expected["kink_margin"])
+            if best is None or margin > best[0]:
+                best = margin, probe, expected
+            if margin >= parity.SAFE_MARGIN:
+                break
+        assert best is not None
+        return best[1], best[2]
+
+    def _reference_arrays(self, probe: parity.Probe, draw: int = 0) -> Arrays:
         cell = probe.cell
-        identity = codec.digest([codec.digest(part) for part in (cell.model, cell.training.optimizer)])[:16]
+        parts = (cell.model, cell.training.optimizer)
+        identity = codec.digest([draw, *(codec.digest(part) for part in parts)])[:16]
         if identity not in self._references:
             target, worker = self._reference()
             cell = replace(cell, target=target, training=replace(cell.training, precision="float32"))

@@ -74,7 +74,8 @@ class Probe:
 
     Keys: ``logits`` (B, classes), ``loss`` (), ``gradient/NAME`` on the initial parameters in
     training form; then ``losses`` (steps,), ``parameter/NAME`` and ``statistic/NAME`` after the
-    steps; ``evaluation_logits`` (B, classes) in evaluation form after the steps.
+    steps; ``evaluation_logits`` (B, classes) in evaluation form after the steps. The reference adds
+    ``kink_margin`` (): how far all steps stayed from a branch of the mathematics (``backends.reference``).
     """
 
     kind: ClassVar[str] = "probe"
