@@ -3,7 +3,7 @@
     python benchmarks/scale.py [--only plan resume report help] [--json]
 
 - plan: ``harness sweep FILE --plan --json`` of 10,000 cells (2 targets, 50 batch sizes, 10 learning rates, 10 seeds).
-- resume: ``harness sweep FILE --out RUN`` where every cell has a record, table at the end included.
+- resume: ``harness sweep FILE --out RUN`` where every cell has a record: it plans, compares, finds nothing to run.
 - report: ``harness report RUN --format csv`` of these records, with 1,000 blocks each; also its peak memory.
 - help: ``harness --help`` against ``python -c pass`` of the same interpreter, in turn.
 

@@ -28,6 +28,8 @@ from harness.targets import TargetDefinition
 
 RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"
+LONGEST_TABLE_UNASKED = 1000
+"""Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,16 @@ def run(request: Request) -> int:
     )
     kept = store.Run.create(folder, plan)
     with kept.locked():
-        stopped = execute(kept, prepared, estimates, request)
+        waiting = kept.pending(frozenset({"interrupted", *(FAILED if request.retry else ())}))
+        stopped = bool(waiting) and execute(kept, waiting, prepared, estimates, request)
     resume = None if not stopped else f"harness sweep {request.source} ... --out {folder}"
+    if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
+        folder_text = shlex.quote(str(kept.folder))
+        common.say(
+            common.standard_output(),
+            f"Nothing to run, every cell has its record. Show the table: harness report {folder_text}",
+        )
+        return _exit_status(kept)
     return finish(kept, request.json, resume)
 
 
@@ -148,13 +158,11 @@ def show_plan(prepared: Prepared, estimates: Estimates, json: bool) -> None:
         common.say(console, f"environments to build first: {', '.join(unbuilt)} (harness targets sync)")
 
 
-def execute(kept: store.Run, prepared: Prepared, estimates: Estimates, request: Request) -> bool:
-    """Run what has no record yet. Returns whether the person stopped it."""
+def execute(
+    kept: store.Run, waiting: Sequence[Cell], prepared: Prepared, estimates: Estimates, request: Request
+) -> bool:
+    """Run the cells that wait. Returns whether the person stopped it."""
     console = common.standard_error()
-    retry = frozenset({"interrupted", *(FAILED if request.retry else ())})
-    waiting = kept.pending(retry)
-    if not waiting:
-        return False
     common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
     dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
     problems = common.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
@@ -184,6 +192,10 @@ def finish(kept: store.Run, json: bool, resume: str | None) -> int:
     if resume is not None:
         common.say(common.standard_error(), f"stopped; the same command with --out resumes: {resume}")
         return 1
+    return _exit_status(kept)
+
+
+def _exit_status(kept: store.Run) -> int:
     return 1 if any(status in FAILED for status in kept.statuses().values()) else 0
 
 
