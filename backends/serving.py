@@ -98,7 +98,7 @@ class _OpenCell:
             initialise_seconds=initialise_seconds,
             load_seconds=load_seconds,
             build_seconds=build_seconds,
-            device={"processors": list(processors), **facts},
+            device={**facts, "processors": list(processors)},
         )
 
     def answer(self, request: Request) -> Reply:

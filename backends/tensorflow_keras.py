@@ -121,7 +121,6 @@ class TensorFlowBackend:
             "first_operation_on": where,
             "intra_op_threads_asked": tf.config.threading.get_intra_op_parallelism_threads(),
             "inter_op_threads_asked": tf.config.threading.get_inter_op_parallelism_threads(),
-            "processors": _processors(),
             "threads": _threads(),
             "xla": target.mode == "xla",
             "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
@@ -289,11 +288,6 @@ class TensorFlowSession:
     def close(self) -> None:
         """End the thread of ``fit``; let go of dataset and step."""
         self._trainer.close()
-
-
-def _processors() -> int:
-    """Processors this process may use: what TensorFlow's thread pools are sized by."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _threads() -> int | None:

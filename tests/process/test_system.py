@@ -51,18 +51,16 @@ def test_peak_memory_is_in_bytes_stays_up_and_is_not_inherited() -> None:
     before, during, after = map(int, in_process(script).split())
     assert 1_000_000 < before < 100_000_000 < len(ballast)
     assert 90 * 2**20 < during - before < 130 * 2**20
-    assert after >= during
+    assert after > during - 2**20  # the kernel sums per-processor counters, which are not exact
 
 
 def test_processor_seconds_count_work_and_not_sleep() -> None:
     start = system.processor_seconds()
     time.sleep(0.1)
-    slept = system.processor_seconds() - start
-    end = time.perf_counter() + 0.1
-    while time.perf_counter() < end:
-        pass
-    assert slept < 0.02
-    assert system.processor_seconds() - start - slept > 0.04
+    slept = system.processor_seconds()
+    sum(number * number for number in range(1_000_000))
+    worked = system.processor_seconds()
+    assert slept - start < 0.02 < worked - slept
 
 
 def test_exits_are_put_in_words() -> None:
