@@ -176,12 +176,12 @@ def table(found: list[Cost]) -> Table:
         )
     facts = machine.facts()
     works = "; ".join(
-        f"{one.framework} {statistics.median(one.forked_work):.2f} forked, {statistics.median(one.fresh_work):.2f} fresh"
-        for one in found
+        f"{cost.framework} {statistics.median(cost.forked_work):.2f} and {statistics.median(cost.fresh_work):.2f}"
+        for cost in found
     )
     shown.caption = (
         f"{len(found[0].forked)} cells of each on {facts['processor']}, {facts['logical_cores']} logical cores. "
-        f"Seconds of their own work: {works}."
+        f"Seconds of the cells' own work, forked and fresh: {works}."
     )
     shown.caption_justify = "left"
     return shown
