@@ -18,6 +18,7 @@ from backends.protocol import Arrays
 from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network, steps_of
 from harness.core.cell import Cell
+from harness.core.errors import WorkerCrashed
 
 PREFETCHED_BATCHES = 2
 """A constant rather than AUTOTUNE: a parked fit then does no more than fill these."""
@@ -82,7 +83,6 @@ class FitTrainer:
 
 def recording_model_class(recorded: Any) -> Any:
     """``keras.Sequential`` that writes each training step's loss to the variable ``recorded``."""
-
     import tensorflow as tf
 
     class Recording(tf.keras.Sequential):  # type: ignore[misc]
@@ -118,13 +118,15 @@ class _Turns:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Until every allowed step is done. Raises the error that ended ``fit``."""
+        """Until every allowed step is done. Raises the error that ended ``fit``, or WorkerCrashed if it ended early."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._over or (self._resting and self.begun >= self.allowed) or not self.allowed
             )
             if self.error is not None:
                 raise self.error
+            if self.begun < self.allowed:
+                raise WorkerCrashed(f"Model.fit ended after {self.begun} of {self.allowed} steps")
 
     def stop(self) -> None:
         with self._changed:
