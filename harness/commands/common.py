@@ -119,5 +119,4 @@ def write_json(value: Any) -> None:
     """JSON for a program, on standard output."""
     import json
 
-    json.dump(value, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
