@@ -171,7 +171,7 @@ def table(found: list[Cost]) -> Table:
             spread(cost.forked),
             spread(cost.fresh),
             f"{cost.ratio:.0f}",
-            f"<={FORKED_BAR} s" + (f", >={bar:.0f}x" if bar else ""),
+            f"{FORKED_BAR} s" + (f", {bar:.0f}x" if bar else ""),
             "met" if cost.met else "MISSED",
         )
     facts = machine.facts()
