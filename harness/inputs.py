@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core import codec
 from harness.core.cell import Cell, Inputs
 from harness.core.errors import StoreError
 from harness.core.model import ModelSpec, Shape
@@ -90,23 +89,14 @@ def write(folder: Path, cell: Cell) -> tuple[Path, Path]:
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an .npz, whole or not at all."""
-    _save(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]
+    with codec.written_atomically(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write an .npy, whole or not at all."""
-    _save(path, lambda stream: np.save(stream, array, allow_pickle=False))
-
-
-def _save(path: Path, write_to: Any) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write_to(stream)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with codec.written_atomically(path) as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def _glorot_limit(shape: Shape) -> float:

@@ -16,13 +16,14 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 import types
 import typing
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from harness.core.errors import ContractError
 
@@ -54,21 +55,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(plain).encode("ascii")).hexdigest()
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader, or a crash, sees the old or the new content, never a part.
+@contextmanager
+def written_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes the file ``path`` when the block ends well, and nothing otherwise.
 
-    The data and the folder entry are synced to the disk. Raises OSError; leaves no temporary file.
+    A reader, or a crash, sees the old or the new content, never a part. Data and folder entry are
+    synced to the disk; the person's file mode mask is respected. Raises OSError; leaves no temporary file.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -76,6 +79,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a whole file as ``written_atomically`` does."""
+    with written_atomically(path) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -125,7 +134,7 @@ def _encode_any(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=None)
+@cache
 def _encoder(annotation: Any) -> Callable[[Any], Any]:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is float:
@@ -165,7 +174,7 @@ def _mismatch(where: str, expected: str, found: Any) -> ContractError:
     return ContractError(f"{where}: expected {expected}, found {shown[:60]}{'...' if len(shown) > 60 else ''}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _decoder(annotation: Any) -> Callable[[Any, str], Any]:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
@@ -218,7 +227,8 @@ def _sequence_decoder(origin: Any, arguments: tuple[Any, ...]) -> Callable[[Any,
         if not isinstance(data, list) or len(data) != len(items):
             raise _mismatch(where, f"a list of {len(items)}", data)
         return tuple(
-            decode(element, f"{where}[{index}]") for index, (decode, element) in enumerate(zip(items, data, strict=True))
+            decode(element, f"{where}[{index}]")
+            for index, (decode, element) in enumerate(zip(items, data, strict=True))
         )
 
     return decode_fixed
