@@ -162,16 +162,14 @@ def table(found: list[Cost]) -> Table:
     """One row a framework; narrow enough for 80 columns."""
     title = "Seconds that one more cell costs beyond its own work: median (range)"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for heading in ("framework", "forked", "fresh process", "ratio", "bars", ""):
-        shown.add_column(heading, justify="left" if heading in ("framework", "bars", "") else "right", no_wrap=True)
+    for heading in ("framework", "forked", "fresh process", "ratio", "bars"):
+        shown.add_column(heading, justify="left" if heading in ("framework", "bars") else "right", no_wrap=True)
     for cost in found:
-        bar = RATIO_BARS.get(cost.framework)
         shown.add_row(
             cost.framework,
             spread(cost.forked),
             spread(cost.fresh),
             f"{cost.ratio:.0f}",
-            f"{FORKED_BAR} s" + (f", {bar:.0f}x" if bar else ""),
             "met" if cost.met else "MISSED",
         )
     facts = machine.facts()
@@ -179,7 +177,9 @@ def table(found: list[Cost]) -> Table:
         f"{cost.framework} {statistics.median(cost.forked_work):.2f} and {statistics.median(cost.fresh_work):.2f}"
         for cost in found
     )
+    ratios = ", ".join(f"{framework} ratio at least {bar:.0f}" for framework, bar in RATIO_BARS.items())
     shown.caption = (
+        f"Bars: forked at most {FORKED_BAR} s; {ratios}. "
         f"{len(found[0].forked)} cells of each on {facts['processor']}, {facts['logical_cores']} logical cores. "
         f"Seconds of the cells' own work, forked and fresh: {works}."
     )
