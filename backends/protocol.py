@@ -95,7 +95,10 @@ class Session(Protocol):
         """Mean batch loss of each step since the last call. Called after ``synchronise``, untimed."""
 
     def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
-        """Mean loss and accuracy over the test set (or its first EVALUATION_BATCH images), in evaluation form; finished on return."""
+        """Mean loss and accuracy over the test set (or its first EVALUATION_BATCH images), in evaluation form.
+
+        Finished on return.
+        """
 
     def gradients(self, images: Floats, labels: Integers) -> Gradients:
         """Logits, loss and gradients in training form at the present parameters; changes nothing.
@@ -113,8 +116,10 @@ class Session(Protocol):
         """Full name -> array of the moving statistics."""
 
     def device(self) -> dict[str, Any]:
-        """Facts for the record: ``parameters_on`` and ``loss_on`` (the framework's own device names) and
-        ``peak_device_memory_bytes`` (None where the framework does not tell); others may follow.
+        """Facts for the record; others than these may follow.
+
+        ``parameters_on`` and ``loss_on``: lists of the framework's own device names.
+        ``peak_device_memory_bytes``: None where the framework does not tell.
         """
 
     def close(self) -> None:

@@ -158,7 +158,7 @@ class ReferenceSession:
 
     def device(self) -> dict[str, Any]:
         """Everything lives in host memory."""
-        return {"parameters": "cpu", "loss": "cpu"}
+        return {"parameters_on": ["cpu"], "loss_on": ["cpu"], "peak_device_memory_bytes": None}
 
     def close(self) -> None:
         """Nothing to release: the arrays go with the session."""

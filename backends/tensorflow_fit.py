@@ -86,7 +86,7 @@ def recording_model_class(recorded: Any) -> Any:
     import tensorflow as tf
 
     class Recording(tf.keras.Sequential):  # type: ignore[misc]
-        @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+        @tf.autograph.experimental.do_not_convert
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(*args, **kwargs)
             recorded.assign(loss)

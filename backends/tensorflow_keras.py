@@ -8,6 +8,7 @@ and ``directml`` through its plugin for TensorFlow 2.10. The step is in ``tensor
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -275,14 +276,13 @@ class TensorFlowSession:
         loss = self._trainer.last_loss()
         facts: dict[str, Any] = {
             "parameters_on": sorted({str(variable.device) for variable in self._network.trained.values()}),
-            "loss_on": None if loss is None else str(loss.device),
+            "loss_on": [] if loss is None else [str(loss.device)],
+            "peak_device_memory_bytes": None,
             "threads": _threads(),
         }
         if any(":GPU:" in place for place in facts["parameters_on"]):
-            try:
+            with contextlib.suppress(ValueError, tf.errors.OpError):
                 facts["peak_device_memory_bytes"] = int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-            except (ValueError, tf.errors.OpError):
-                facts["peak_device_memory_bytes"] = None
         return facts
 
     def close(self) -> None:

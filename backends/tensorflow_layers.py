@@ -110,7 +110,7 @@ def _fused_batch_norm(spec: BatchNorm, common: Mapping[str, Any]) -> Any:
             self.moving_variance = weight("moving_variance", "ones", False)
             super().build(input_shape)
 
-        @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+        @tf.autograph.experimental.do_not_convert
         def call(self, inputs: Any, training: Any = None) -> Any:
             moving = [tf_variable(self.moving_mean), tf_variable(self.moving_variance)]
             outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -142,7 +142,7 @@ def _counted_dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
             self.count = tf.Variable(0, dtype=tf.int64, trainable=False, name="count")
             super().build(input_shape)
 
-        @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+        @tf.autograph.experimental.do_not_convert
         def call(self, inputs: Any, training: Any = None) -> Any:
             if not training or rate == 0.0:
                 return inputs

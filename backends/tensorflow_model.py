@@ -84,8 +84,8 @@ class Network:
                     tf.constant(batch, tf.float32), tf.constant(truth, tf.int64), tf.constant(weights, tf.float32)
                 )
             )
-        totals = np.sum([pair.numpy() for pair in sums], axis=0, dtype=np.float64)
-        return float(totals[0] / len(images)), float(totals[1] / len(images))
+        loss, right = np.stack([pair.numpy() for pair in sums]).sum(axis=0, dtype=np.float64).tolist()
+        return loss / len(images), right / len(images)
 
     def gradients(self, images: Floats, labels: Integers) -> Gradients:
         """Logits, loss and gradients in training form; the moving statistics are put back."""

@@ -65,7 +65,7 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         total.update(f"{name}:{array.dtype.str}:{array.shape};".encode("ascii"))
-        total.update(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+        total.update(array.tobytes())
     return total.hexdigest()
 
 

@@ -186,6 +186,7 @@ class Lane:
             action()
         except CellError as error:
             self._status, self._reason = error.status, str(error)
+            self._peak_memory = error.peak_memory_bytes
             self.close()
             return False
         return True

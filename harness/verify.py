@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,10 @@ class Verifier:
             found = run_probe(probe, worker, self._scratch / f"probe-{empty.id}", self._timeout)
             quantities = parity.compare_training(expected, found, initial, precision)
             if parity.has_ties(model):
-                quantities += self._once(("ties", target, precision), lambda: self._ties(precision, target, worker))
+                quantities += self._once(("ties", target, precision), partial(self._ties, precision, target, worker))
             for rate in parity.dropout_rates(model):
                 quantities += self._once(
-                    (rate, target, precision), lambda rate=rate: self._dropout(rate, precision, target, worker)
+                    (rate, target, precision), partial(self._dropout, rate, precision, target, worker)
                 )
         except CellError as error:
             worker.abandon()

@@ -51,7 +51,7 @@ class Request:
 class Prepared:
     """A sweep expanded to cells."""
 
-    sweep: sweep.Sweep
+    name: str
     definitions: Mapping[str, TargetDefinition]
     targets: tuple[Target, ...]
     planned: Sequence[sweep.Planned]
@@ -66,9 +66,9 @@ def run(request: Request) -> int:
     if request.plan_only:
         show_plan(prepared, estimates, request.json)
         return 0
-    folder = request.out or default_folder(prepared.sweep.name)
+    folder = request.out or default_folder(prepared.name)
     plan = store.Plan(
-        name=prepared.sweep.name,
+        name=prepared.name,
         command=shlex.join(["harness", *sys.argv[1:]]),
         created=now(),
         harness_version=harness.__version__,
@@ -105,7 +105,7 @@ def prepare(request: Request) -> Prepared:
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
     planned = sweep.expand(asked, specs, resolved, dataset, identify)
-    return Prepared(asked, definitions, resolved, planned, asked.dataset, data_dir)
+    return Prepared(asked.name, definitions, resolved, planned, asked.dataset, data_dir)
 
 
 def default_folder(name: str) -> Path:
@@ -135,7 +135,7 @@ def show_plan(prepared: Prepared, estimates: Estimates, json: bool) -> None:
             }
             for planned in prepared.planned
         ]
-        common.write_json({"name": prepared.sweep.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
+        common.write_json({"name": prepared.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
         return
     console = common.standard_output()
     for planned in prepared.planned:

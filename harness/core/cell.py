@@ -94,10 +94,12 @@ class Cell:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Whole batches in the training examples."""
         return self.training.steps_per_epoch(self.dataset.train_examples)
 
     @property
     def total_steps(self) -> int:
+        """Training steps of the whole cell."""
         return self.steps_per_epoch * self.training.epochs
 
 

@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -36,12 +35,15 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def to_json(value: Any) -> Any:
     """Return ``value`` (a dataclass instance) as dicts, lists, strings, numbers, booleans, None."""
-    return _encoder(type(value))(value)
+    annotation: Any = type(value)
+    return _encoder(annotation)(value)
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
     """Build ``cls`` from what ``to_json`` gave. Raises ContractError naming the path on any mismatch."""
-    return _decoder(cls)(data, where or cls.__name__)  # type: ignore[no-any-return]
+    annotation: Any = cls
+    decoded: T = _decoder(annotation)(data, where or cls.__name__)
+    return decoded
 
 
 def canonical(value: Any) -> str:
@@ -62,7 +64,7 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
     A reader, or a crash, sees the old or the new content, never a part. Data and folder entry are
     synced to the disk; the person's file mode mask is respected. Raises OSError; leaves no temporary file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -85,7 +85,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Forward:
-    """Write ``logits`` of the first ``examples`` training images as .npz: ``repeats`` passes, (repeats, examples, classes)."""
+    """Write ``logits`` (repeats, examples, classes) of the first ``examples`` training images, as .npz ``output``."""
 
     kind: ClassVar[str] = "forward"
     examples: int
@@ -138,7 +138,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Mean loss and accuracy over the test set. ``compile_seconds`` is that of the first batch the first time, else 0."""
+    """Mean loss and accuracy over the test set. ``compile_seconds``: at first that of one batch before, then 0."""
 
     kind: ClassVar[str] = "evaluated"
     loss: float

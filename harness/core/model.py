@@ -146,6 +146,7 @@ class LayerTrace:
 
     @property
     def parameter_count(self) -> int:
+        """Number of trained values in this layer."""
         return sum(math.prod(shape) for shape in self.parameters.values())
 
 
@@ -195,7 +196,8 @@ class ModelSpec:
         if len(shape) != 1:
             raise ModelError(
                 f"layer {len(self.layers)} ({self.layers[-1].kind})",
-                f"the model must end in one value per class, but its output has shape {list(shape)}; end with a dense layer",
+                f"the model must end in one value per class, but its output has shape {list(shape)}; "
+                "end with a dense layer",
             )
         return tuple(traces)
 
@@ -216,6 +218,7 @@ class ModelSpec:
 
     @property
     def parameter_count(self) -> int:
+        """Number of trained values."""
         return sum(t.parameter_count for t in self.traced)
 
     @property
@@ -272,11 +275,15 @@ def _require_one_of(value: str, allowed: tuple[str, ...], where: str, key: str) 
 
 def _require_image(shape: Shape, where: str) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise ModelError(where, f"needs an input of shape (H, W, C), but it gets {list(shape)}; it must come before flatten")
+        raise ModelError(
+            where, f"needs an input of shape (H, W, C), but it gets {list(shape)}; it must come before flatten"
+        )
     return shape[0], shape[1], shape[2]
 
 
-def _windowed(shape: Shape, window: tuple[int, int], strides: tuple[int, int], padding: str, where: str, key: str) -> Shape:
+def _windowed(
+    shape: Shape, window: tuple[int, int], strides: tuple[int, int], padding: str, where: str, key: str
+) -> Shape:
     height, width, _ = _require_image(shape, where)
     _require_positive(window, where, key)
     _require_positive(strides, where, "strides")
@@ -324,7 +331,9 @@ def _shapes(layer: Layer, shape: Shape, where: str) -> tuple[Shape, dict[str, Sh
     _require_positive((layer.units,), where, "units")
     _require_one_of(layer.activation, ACTIVATIONS, where, "activation")
     if len(shape) != 1:
-        raise ModelError(where, f"needs a flat input, but it gets {list(shape)}; put flatten or global_average_pool before it")
+        raise ModelError(
+            where, f"needs a flat input, but it gets {list(shape)}; put flatten or global_average_pool before it"
+        )
     dense: dict[str, Shape] = {"kernel": (shape[0], layer.units)}
     return (layer.units,), dense | ({"bias": (layer.units,)} if layer.bias else {}), {}
 
