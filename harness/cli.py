@@ -6,6 +6,9 @@ run, so ``harness --help`` stays quick.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+LONGEST_TIMEOUT = 1_000_000
 
 
 class Values(click.ParamType):  # type: ignore[type-arg]
@@ -40,7 +44,25 @@ class AnyPath(click.ParamType):  # type: ignore[type-arg]
         """Make the path; whether there is anything is the command's affair."""
         from pathlib import Path
 
+        if not value:
+            self.fail("a path cannot be empty")
         return Path(value)
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A time to wait. Endless ones are refused: they hide a hang, and no clock takes them."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number, exponents allowed."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 1 <= number <= LONGEST_TIMEOUT:
+            self.fail(f"found {value!r}, allowed: a number of seconds from 1 to {LONGEST_TIMEOUT:,}")
+        return number
 
 
 def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
@@ -64,7 +86,7 @@ data_dir_option = _folder(
 json_option = click.option("--json", is_flag=True, help="Print JSON for a program.")
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Seconds(),
     default=900.0,
     show_default=True,
     metavar="SECONDS",
@@ -308,30 +330,51 @@ def sweeps(json: bool) -> int:
 
 def main() -> None:
     """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
+    _prepare_streams()
     try:
         status = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        click.echo(error.format_message(), err=True)
         status = UsageError.exit_status
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "harness"
-        _fail(f"{error.format_message()} (see '{command} --help')")
-        status = UsageError.exit_status
+        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        status = _fail(f"{error.format_message()}{hint}", UsageError.exit_status)
     except click.ClickException as error:
-        _fail(error.format_message())
-        status = HarnessError.exit_status
+        status = _fail(error.format_message())
     except HarnessError as error:
-        _fail(str(error))
-        status = error.exit_status
+        status = _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        _fail("stopped")
-        status = HarnessError.exit_status
-    except BrokenPipeError:
-        # The reader of a pipe has gone, as in `harness report RUN | head`: nothing more to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = _fail("stopped")
+    except MemoryError:
+        status = _fail("memory ran out; ask for fewer examples, epochs or cells at once")
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe has gone, as in `harness --help | head`; click has made an exit of it.
+        _drop_output()
         status = 0
+    except OSError as error:
+        what = "the output cannot be written" if error.filename is None else f"{error.filename}: cannot be used"
+        status = _fail(f"{what} ({error.strerror or error})")
+        _drop_output()
     sys.exit(status)
 
 
-def _fail(message: str) -> None:
-    click.echo(f"harness: {' '.join(message.split())}", err=True)
+def _prepare_streams() -> None:
+    """Give the process the streams that it was started without; print '?' for what a console cannot show."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    from harness.report.terminal import drop_output
+
+    drop_output(sys.stdout)
+
+
+def _fail(message: str, status: int = HarnessError.exit_status) -> int:
+    with contextlib.suppress(OSError):
+        click.echo(f"harness: {' '.join(message.split())}", err=True)
+    return status

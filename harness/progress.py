@@ -78,7 +78,7 @@ class RunProgress:
         self._done_cells += 1
         self._done_seconds += self._estimates.get(record.cell_id, 0.0)
         line = f"{self._cells()} {name(record.cell)}: {outcome(record)}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
         self._show(0.0, "")
 
     def _cells(self) -> str:

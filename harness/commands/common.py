@@ -1,52 +1,82 @@
-"""What several commands share: consoles, datasets and environments made ready, JSON out."""
+"""What several commands share: consoles and tables, datasets and environments made ready, JSON out."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from harness import datasets, environments, targets, tomlfile
 from harness.core.cell import Target
 from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.datasets import Prepared
+from harness.report.terminal import console_for, drop_output
+from harness.sweep import DATASET_SUFFIX
 from harness.targets import TargetDefinition
 
-DATA_VARIABLE = "HARNESS_DATA_DIR"
 OWN_FILE = "harness.toml"
 """A person's own targets, in the folder where they work."""
+
+WIDEST_TABLE = 1000
+"""Columns."""
 
 
 def standard_output() -> Console:
     """For tables and data."""
-    return Console()
+    return console_for(sys.stdout)
 
 
 def standard_error() -> Console:
     """For progress and warnings."""
-    return Console(stderr=True)
+    return console_for(sys.stderr)
 
 
 def say(console: Console, text: str) -> None:
-    """One plain line, never wrapped or coloured."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """One plain line, never wrapped."""
+    console.print(text, soft_wrap=True)
 
 
-def data_folder(given: Path | None) -> Path | None:
-    """The folder of the person's own MNIST files: the flag's, else the environment variable's."""
-    if given is not None:
-        return given
-    named = os.environ.get(DATA_VARIABLE)
-    return Path(named) if named else None
+def new_table(*headings: str, numbers: Collection[str] = (), prose: Collection[str] = (), title: str = "") -> Table:
+    """A table whose columns stay whole, but for those of ``prose``; ``numbers`` stand on the right."""
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for heading in headings:
+        table.add_column(
+            heading,
+            justify="right" if heading in numbers else "left",
+            no_wrap=heading not in prose,
+            overflow="fold",
+        )
+    return table
+
+
+def print_table(table: Table) -> None:
+    """To standard output. A terminal that is too narrow for whole columns breaks the lines, never a number."""
+    console = standard_output()
+    unbounded = console.options.update(width=WIDEST_TABLE)
+    console.width = max(console.width, console.measure(table, options=unbounded).minimum)
+    console.print(table)
 
 
 def prepare_dataset(source: str, data_dir: Path | None, console: Console) -> Prepared:
     """The dataset's arrays in the cache, fetched or made with a progress bar if they are not there yet."""
+    if data_dir is not None and not data_dir.expanduser().is_dir():
+        raise UsageError(f"--data-dir: found {str(data_dir)!r}, allowed: a folder that exists")
+    if source.endswith(DATASET_SUFFIX) and not Path(source).expanduser().exists():
+        raise UsageError(f"{source}: no such file")
     with _bar(console) as show:
         return datasets.prepare(source, data_dir, show)
 
@@ -119,4 +149,15 @@ def write_json(value: Any) -> None:
     """JSON for a program, on standard output."""
     import json
 
-    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    with reader_may_leave():
+        sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Around writing to standard output: if its reader goes, as ``head`` does, the rest goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output(sys.stdout)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.table import Table
 
 from harness import datasets, environments, models, sweep, targets
 from harness.commands import common
 from harness.core.codec import to_json
 from harness.core.errors import UsageError
-from harness.core.model import ModelSpec
+from harness.core.model import Layer, ModelSpec
 from harness.sweep import DATASETS
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
@@ -23,11 +22,8 @@ def list_models(json: bool) -> int:
     if json:
         common.write_json([_model_facts(spec) for spec in specs])
         return 0
-    table = Table()
-    table.add_column("model", no_wrap=True)
-    table.add_column("input", no_wrap=True)
-    for heading in ("layers", "parameters", "training MFLOP/image", "activations KiB/image"):
-        table.add_column(heading, justify="right")
+    numbers = ("layers", "parameters", "training\nMFLOP/image", "activations\nKiB/image")
+    table = common.new_table("model", "input", *numbers, numbers=numbers)
     for spec in specs:
         table.add_row(
             spec.name,
@@ -37,7 +33,7 @@ def list_models(json: bool) -> int:
             f"{spec.training_flops / 1e6:.1f}",
             f"{spec.activation_bytes / 1024:.0f}",
         )
-    common.standard_output().print(table)
+    common.print_table(table)
     return 0
 
 
@@ -47,17 +43,13 @@ def show_model(name_or_file: str, json: bool) -> int:
     if json:
         common.write_json({**_model_facts(spec), "specification": to_json(spec)})
         return 0
-    table = Table(title=f"{spec.name}: input {_shape(spec.input_shape)}", title_justify="left")
-    table.add_column("layer", no_wrap=True)
-    table.add_column("settings")
-    table.add_column("output", no_wrap=True)
-    for heading in ("parameters", "forward kFLOP/image", "training kFLOP/image", "activations KiB/image"):
-        table.add_column(heading, justify="right")
+    numbers = ("parameters", "forward\nkFLOP", "training\nkFLOP", "output\nKiB")
+    title = f"{spec.name}: input {_shape(spec.input_shape)}, costs per image"
+    table = common.new_table("layer", "settings", "output", *numbers, numbers=numbers, prose=("settings",), title=title)
     for trace in spec.traced:
-        settings = {key: value for key, value in to_json(trace.layer).items() if key != "kind" and value is not None}
         table.add_row(
             trace.name,
-            ", ".join(f"{key} {_setting(value)}" for key, value in settings.items()),
+            _settings(trace.layer),
             _shape(trace.output_shape),
             f"{trace.parameter_count:,}",
             f"{trace.forward_flops / 1e3:,.1f}",
@@ -74,7 +66,7 @@ def show_model(name_or_file: str, json: bool) -> int:
         f"{spec.training_flops / 1e3:,.1f}",
         f"{spec.activation_bytes / 1024:,.1f}",
     )
-    common.standard_output().print(table)
+    common.print_table(table)
     return 0
 
 
@@ -84,10 +76,10 @@ def list_sweeps(json: bool) -> int:
     if json:
         common.write_json(presets)
         return 0
-    table = Table("preset", "what it does")
+    table = common.new_table("preset", "what it does", prose=("what it does",))
     for preset, description in presets.items():
         table.add_row(preset, description)
-    common.standard_output().print(table)
+    common.print_table(table)
     return 0
 
 
@@ -112,9 +104,8 @@ def list_targets(json: bool) -> int:
             ]
         )
         return 0
-    table = Table()
-    for heading in ("target", "backend", "accelerator", "python", "modes", "state"):
-        table.add_column(heading, no_wrap=heading == "target")
+    headings = ("target", "backend", "accelerator", "python", "modes", "state")
+    table = common.new_table(*headings, prose=("modes", "state"))
     for definition, environment in found:
         detail = f": {environment.detail}" if environment.detail and environment.state != "ready" else ""
         table.add_row(
@@ -125,7 +116,7 @@ def list_targets(json: bool) -> int:
             ", ".join(definition.modes),
             f"{environment.state}{detail}",
         )
-    common.standard_output().print(table)
+    common.print_table(table)
     return 0
 
 
@@ -144,13 +135,12 @@ def sync_targets(names: Sequence[str]) -> int:
 
 def list_datasets(data_dir: Path | None, json: bool) -> int:
     """Print the datasets and whether they are at hand."""
-    found = [datasets.describe(name, common.data_folder(data_dir)) for name in DATASETS]
+    found = [datasets.describe(name, data_dir) for name in DATASETS]
     if json:
         common.write_json([to_json(description) for description in found])
         return 0
-    table = Table()
-    for heading in ("dataset", "images", "classes", "training", "test", "state"):
-        table.add_column(heading)
+    numbers = ("classes", "training", "test")
+    table = common.new_table("dataset", "images", *numbers, "state", numbers=numbers, prose=("state",))
     for description in found:
         table.add_row(
             description.name,
@@ -158,9 +148,9 @@ def list_datasets(data_dir: Path | None, json: bool) -> int:
             str(description.classes),
             f"{description.train_examples:,}",
             f"{description.test_examples:,}",
-            description.state,
+            f"{description.state}: {description.reason}" if description.reason else description.state,
         )
-    common.standard_output().print(table)
+    common.print_table(table)
     return 0
 
 
@@ -171,7 +161,7 @@ def prepare_data(source: str, data_dir: Path | None) -> int:
             f"no dataset is called {source!r}{nearest(source, DATASETS)}; allowed: {', '.join(DATASETS)}, or a file "
             "that ends in .npz"
         )
-    prepared = common.prepare_dataset(source, common.data_folder(data_dir), common.standard_error())
+    prepared = common.prepare_dataset(source, data_dir, common.standard_error())
     dataset = prepared.dataset
     common.say(
         common.standard_output(),
@@ -203,7 +193,14 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(str(size) for size in shape)
 
 
+def _settings(layer: Layer) -> str:
+    """What a layer was given beyond its defaults."""
+    given = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    defaults = {field.name: field.default for field in dataclasses.fields(layer)}
+    return ", ".join(f"{key} {_setting(value)}" for key, value in given.items() if value != defaults[key])
+
+
 def _setting(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return _shape(value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

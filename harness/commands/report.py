@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import analysis, store
 from harness.commands import common
-from harness.core.errors import StoreError
+from harness.core.errors import StoreError, UsageError
 from harness.report import exports, terminal
 
 FORMATS = ("csv", "json", "parquet", "markdown")
@@ -15,7 +15,13 @@ FORMATS = ("csv", "json", "parquet", "markdown")
 
 def run(folder: Path, format: str | None) -> int:
     """Show a stored run. Exit status 1 if a record could not be read."""
-    return show(store.Run.open(folder), format)
+    try:
+        kept = store.Run.open(folder)
+    except StoreError as error:
+        if (folder / store.PLAN_FILE).exists():
+            raise
+        raise UsageError(str(error)) from None
+    return show(kept, format)
 
 
 def show(kept: store.Run, format: str | None) -> int:
@@ -27,12 +33,13 @@ def show(kept: store.Run, format: str | None) -> int:
     if format is None:
         terminal.print_summary(
             frame,
-            terminal.console_for(sys.stdout),
+            common.standard_output(),
             kept.folder,
             agreement=analysis.agreement(frame),
             planned=len(kept.plan.cells),
             unreadable=len(unreadable),
         )
     else:
-        exports.export(frame, format, sys.stdout.buffer)
+        with common.reader_may_leave():
+            exports.export(frame, format, sys.stdout.buffer)
     return 1 if unreadable else 0

@@ -97,15 +97,14 @@ def prepare(request: Request) -> Prepared:
     resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
     specs = [models.load(text) for text in asked.models]
     console = common.standard_error()
-    data_dir = common.data_folder(request.data_dir)
-    known = common.prepare_dataset(asked.dataset, data_dir, console).dataset
+    known = common.prepare_dataset(asked.dataset, request.data_dir, console).dataset
     dataset = datasets.limited(known, asked.train_examples, asked.test_examples)
 
     def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
     planned = sweep.expand(asked, specs, resolved, dataset, identify)
-    return Prepared(asked.name, definitions, resolved, planned, asked.dataset, data_dir)
+    return Prepared(asked.name, definitions, resolved, planned, asked.dataset, request.data_dir)
 
 
 def default_folder(name: str) -> Path:

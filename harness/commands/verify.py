@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from harness import models, targets
 from harness.commands import common, running
 from harness.core import codec
@@ -73,7 +70,7 @@ def run(request: Request) -> int:
     if request.json:
         common.write_json([{"passed": proof.passed, **codec.to_json(proof)} for proof in proofs])
     else:
-        _print(proofs, common.standard_output())
+        _print(proofs)
     return 0 if all(proof.passed for proof in proofs) else 1
 
 
@@ -101,15 +98,11 @@ def _verdict(proof: Proof) -> str:
     return "passed" if proof.passed else f"FAILED: {proof.reason}"
 
 
-def _print(proofs: Sequence[Proof], console: Console) -> None:
+def _print(proofs: Sequence[Proof]) -> None:
     """Per lane and quantity the largest error of all its proofs, against its tolerance; then what failed."""
-    table = Table(title="Largest error against the float64 reference", title_justify="left")
-    table.add_column("target")
-    table.add_column("quantity")
-    table.add_column("largest", justify="right", no_wrap=True)
-    table.add_column("allowed", justify="right", no_wrap=True)
-    table.add_column("where")
-    table.add_column("", no_wrap=True)
+    title = "Largest error against the float64 reference"
+    headings = ("target", "quantity", "largest", "allowed", "where", "")
+    table = common.new_table(*headings, numbers=("largest", "allowed"), prose=("where",), title=title)
     for lane in dict.fromkeys(proof.target for proof in proofs):
         worst: dict[str, tuple[Quantity, Proof]] = {}
         for proof in proofs:
@@ -127,7 +120,8 @@ def _print(proofs: Sequence[Proof], console: Console) -> None:
                 "ok" if quantity.passed else "FAILED",
             )
         table.add_section()
-    console.print(table)
+    common.print_table(table)
+    console = common.standard_output()
     for proof in proofs:
         if not proof.passed:
             common.say(console, f"FAILED {proof.target}, {proof.model}, {proof.optimizer}: {proof.reason}")

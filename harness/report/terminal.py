@@ -37,10 +37,28 @@ _OTHER_COLUMNS = 60
 """Columns that a row needs beside its target before the longest word of a status breaks."""
 
 
+class _PatientConsole(Console):
+    """Where the reader of a pipe has gone, as in ``harness report RUN | head``, the rest goes nowhere, quietly."""
+
+    def on_broken_pipe(self) -> None:
+        drop_output(self.file)
+
+
 def console_for(stream: IO[str]) -> Console:
-    """A console on a stream: coloured on a terminal (unless NO_COLOR is set), plain and unfolded in a pipe."""
+    """A console on a stream: coloured on a terminal (unless NO_COLOR is set), plain and unfolded in a pipe.
+
+    Texts are printed as they are: a name such as ``[red]`` or ``:x:`` is a name.
+    """
     unfolded = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(file=stream, highlight=False, width=PIPE_WIDTH if unfolded else None)
+    width = PIPE_WIDTH if unfolded else None
+    return _PatientConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
+
+
+def drop_output(stream: IO[str]) -> None:
+    """Let all that is still to be written to ``stream``, its buffer included, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def print_summary(
