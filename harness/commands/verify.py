@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
+DROPOUT = "dropout"
+"""Quantities whose names begin so are several checks of one thing, shown as the worst of them."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,17 @@ def _print(proofs: Sequence[Proof]) -> None:
         worst: dict[str, tuple[Quantity, Proof]] = {}
         for proof in proofs:
             for quantity in proof.quantities if proof.target == lane else ():
-                known = worst.get(quantity.name)
-                if known is None or not quantity.share <= known[0].share:
-                    worst[quantity.name] = (quantity, proof)
-        for index, (name, (quantity, proof)) in enumerate(worst.items()):
+                group = quantity.name.partition(" ")[0] if quantity.name.startswith(DROPOUT) else quantity.name
+                if group not in worst or _badness(quantity) > _badness(worst[group][0]):
+                    worst[group] = (quantity, proof)
+        for index, (group, (quantity, proof)) in enumerate(worst.items()):
+            which = quantity.name.removeprefix(DROPOUT).strip() if group == DROPOUT else ""
             table.add_row(
                 lane if index == 0 else "",
-                name.replace("_", " "),
+                group.replace("_", " "),
                 f"{quantity.error:.1e}",
                 f"{quantity.tolerance:.1e}",
-                ", ".join(part for part in (proof.model, proof.optimizer, quantity.detail) if part),
+                ", ".join(part for part in (proof.model, proof.optimizer, which, quantity.detail) if part),
                 "ok" if quantity.passed else "FAILED",
             )
         table.add_section()
@@ -127,3 +131,8 @@ def _print(proofs: Sequence[Proof]) -> None:
             common.say(console, f"FAILED {proof.target}, {proof.model}, {proof.optimizer}: {proof.reason}")
     passed = sum(proof.passed for proof in proofs)
     common.say(console, f"{passed} of {len(proofs)} proofs passed.")
+
+
+def _badness(quantity: Quantity) -> tuple[bool, float]:
+    """What sorts failures, NaN among them, above all others."""
+    return not quantity.passed, math.inf if math.isnan(quantity.share) else quantity.share
