@@ -7,7 +7,7 @@ machine), so a sweep probes only what has no proof yet.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ class Verifier:
 
     ``proofs``: folder of proofs, shared by runs. ``scratch``: folder for probe files, emptied after use.
     ``reference``: gives the reference's target and worker, started at the first need.
-    ``circumstances``: what else a proof depends on (code hash, machine).
+    ``circumstances``: what else a target's proof depends on (code hash, machine, environment variables).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Verifier:
         proofs: Path,
         scratch: Path,
         reference: Callable[[], tuple[Target, CellWorker]],
-        circumstances: dict[str, Any],
+        circumstances: Callable[[Target], Mapping[str, Any]],
         timeout: float,
     ) -> None:
         self._proofs = proofs
@@ -77,7 +77,7 @@ class Verifier:
             precision,
             packages=facts.get("packages", {}),
             python=facts.get("python", ""),
-            **self._circumstances,
+            **self._circumstances(target),
         )
         identity = codec.digest(key)[:16]
         if identity in self._known:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness import environments, hosts, machine, targets, verify, workers
 from harness.core.cell import Target
-from harness.core.errors import Unsupported
+from harness.core.errors import EnvironmentBuildError, Unsupported
 from harness.lane import CellWorker
 from harness.paths import cache_folder
 from harness.targets import TargetDefinition
@@ -29,8 +31,12 @@ def open_hosts(
         if target.name in problems:
             raise Unsupported(problems[target.name])
         definition = definitions[target.name]
+        try:
+            python = environments.ensure(definition)
+        except EnvironmentBuildError as error:
+            raise Unsupported(str(error)) from error
         return workers.Launch(
-            python=environments.ensure(definition),
+            python=python,
             backend=target.backend,
             bundle=bundle,
             env=definition.variables(target.device),
@@ -52,5 +58,25 @@ def open_verifier(
     def reference() -> tuple[Target, CellWorker]:
         return target, pool.worker(target)
 
-    circumstances = {"code": code, "machine": machine.facts()["id"], "processor": machine.facts()["processor"]}
+    facts = machine.facts()
+    here = {"code": code, "machine": facts["id"], "processor": facts["processor"]}
+
+    def circumstances(target: Target) -> dict[str, Any]:
+        definition = definitions[target.name]
+        return {**here, "variables": definition.variables(target.device), "own_code": own_code(definition)}
+
     return verify.Verifier(cache_folder("proofs"), scratch, reference, circumstances, timeout)
+
+
+def own_code(definition: TargetDefinition) -> str:
+    """SHA-256 of a backend of the person's own: the modules in its folder, and the package that it is. Else empty."""
+    if definition.path is None:
+        return ""
+    package = definition.backend.partition(":")[0].partition(".")[0]
+    total = hashlib.sha256()
+    files = {*definition.path.glob("*.py"), *(definition.path / package).rglob("*.py")}
+    for file in sorted(file for file in files if file.is_file()):
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(definition.path).as_posix()}:{len(content)}\n".encode())
+        total.update(content)
+    return total.hexdigest()

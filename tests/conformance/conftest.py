@@ -27,7 +27,8 @@ class Bench:
         self.hosts, self.bundle = running.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs")
         proofs = folder / "proofs"
         proofs.mkdir()
-        self.verifier = Verifier(proofs, folder / "probes", self.reference, {"code": self.bundle.sha256}, TIMEOUT)
+        code = {"code": self.bundle.sha256}
+        self.verifier = Verifier(proofs, folder / "probes", self.reference, lambda target: code, TIMEOUT)
 
     def target(self, label: str) -> Target:
         """The resolved target of ``name:mode``."""
