@@ -1,12 +1,17 @@
-"""Worker hosts: one per environment, started at the first need, replaced when it died, ended together."""
+"""Worker hosts: one per target and device, started at the first need, replaced when it died, ended together."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
 from harness.core.cell import Target
+from harness.core.errors import CellError
 from harness.workers import Launch, Worker
+
+STARTS = 2
+"""How often a host may fail to start before its target is given up: each import that hangs or dies costs its time."""
 
 
 class Hosts:
@@ -14,16 +19,24 @@ class Hosts:
 
     def __init__(self, launch: Callable[[Target], Launch]) -> None:
         self._launch = launch
-        self._workers: dict[tuple[str, str, int], Worker] = {}
+        self._workers: dict[tuple[str, int], Worker] = {}
+        self._failed_starts: Counter[tuple[str, int]] = Counter()
 
     def worker(self, target: Target) -> Worker:
-        """A live worker for ``target``. Its framework may still be importing: ``ready`` waits for that."""
-        key = (target.environment, target.backend, target.device)
+        """A live worker for ``target``. Its framework may still be importing: ``ready`` waits for that.
+
+        The last one, dead, if it failed to start, as those before it: ``ready`` then says again why.
+        """
+        key = (target.name, target.device)
         worker = self._workers.get(key)
-        if worker is None or not worker.alive:
-            if worker is not None:
-                worker.stop()
-            worker = self._workers[key] = Worker(self._launch(target))
+        if worker is not None and worker.alive:
+            return worker
+        if worker is not None:
+            worker.stop()
+            self._failed_starts[key] = self._failed_starts[key] + 1 if _never_started(worker) else 0
+            if self._failed_starts[key] >= STARTS:
+                return worker
+        worker = self._workers[key] = Worker(self._launch(target))
         return worker
 
     def stop(self) -> None:
@@ -39,3 +52,12 @@ class Hosts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _never_started(worker: Worker) -> bool:
+    """Of a worker that has ended."""
+    try:
+        _ = worker.ready
+    except CellError:
+        return True
+    return False
