@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from harness import inputs, machine
 from harness.core import codec
 from harness.core.cell import Cell
-from harness.core.errors import CellError
+from harness.core.errors import CellError, StoreError
 from harness.core.record import Record
 from harness.hosts import Hosts
 from harness.lane import Files, Lane, Progress, now
@@ -67,10 +67,22 @@ class Runner:
         self._too_large: dict[tuple[str, str, str], int] = {}
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run ``cells`` to their records. KeyboardInterrupt saves the present cell as interrupted and goes on up."""
-        for heat in heats(cells):
-            for cell in heat.cells:
-                self._remember(self._run_cell(cell))
+        """Run ``cells`` to their records. KeyboardInterrupt saves the present cell as interrupted and goes on up.
+
+        Raises StoreError if the run folder cannot be written.
+        """
+        self._recall({cell.cell_id for cell in cells})
+        try:
+            for heat in heats(cells):
+                for cell in heat.cells:
+                    record = self._run_cell(cell)
+                    if record.status == "out_of_memory":
+                        self._remember(cell)
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or self._run.folder}: cannot be written ({error.strerror or error}); "
+                "finished records are kept, the same command resumes"
+            ) from error
 
     def _run_cell(self, cell: Cell) -> Record:
         attempt = self._run.set_aside(cell.cell_id)
@@ -80,10 +92,10 @@ class Runner:
         facts = {**machine.facts(), **machine.load()}
         try:
             self._watcher.started(cell, "checking parity")
+            training, worker = cell.training, self._hosts.worker(cell.target)
+            proof = self._verifier.proof(cell.target, cell.model, training.optimizer, training.precision, worker)
+            # The probe may have ended the host (where it cannot fork): ask again.
             worker = self._hosts.worker(cell.target)
-            proof = self._verifier.proof(
-                cell.target, cell.model, cell.training.optimizer, cell.training.precision, worker
-            )
         except CellError as error:
             return self._save(_unrun(cell, error.status, str(error), attempt, facts))
         if proof.problem:
@@ -96,8 +108,7 @@ class Runner:
         scratch = self._run.scratch_folder / cell.cell_id
         scratch.mkdir(parents=True, exist_ok=True)
         files = Files(self._dataset, parameters, order, scratch)
-        # The probe may have ended the host (where it cannot fork): ask again.
-        lane = Lane(cell, self._hosts.worker(cell.target), files, self._timeout, self._watcher.progressed)
+        lane = Lane(cell, worker, files, self._timeout, self._watcher.progressed)
         log = _relative(worker.log, self._run.folder)
         try:
             self._watcher.started(cell, "building")
@@ -116,10 +127,16 @@ class Runner:
         self._watcher.finished(record)
         return record
 
-    def _remember(self, record: Record) -> None:
-        if record.status == "out_of_memory":
-            key = _memory_key(record.cell)
-            self._too_large[key] = min(record.cell.training.batch_size, self._too_large.get(key, 2**63))
+    def _recall(self, running: set[str]) -> None:
+        """Take the cells into account that ran out of memory in an earlier session and are not to run again."""
+        for cell_id, status in self._run.statuses().items():
+            if status == "out_of_memory" and cell_id not in running:
+                self._remember(self._run.cells[cell_id])
+
+    def _remember(self, cell: Cell) -> None:
+        """A cell that ran out of memory."""
+        key = _memory_key(cell)
+        self._too_large[key] = min(cell.training.batch_size, self._too_large.get(key, cell.training.batch_size))
 
     def _too_large_reason(self, cell: Cell) -> str:
         smallest = self._too_large.get(_memory_key(cell))
