@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -55,9 +56,10 @@ class Estimates:
         self._known[_key(record.cell)] = (steps * record.cell.training.batch_size / seconds, overhead)
 
     def save(self) -> None:
-        """Write what is known."""
+        """Write what is known; a cache that cannot be written only costs later runs their estimates."""
         rows = [[*key, *value] for key, value in sorted(self._known.items())]
-        codec.write_atomically(self._path, json.dumps(rows) + "\n")
+        with contextlib.suppress(OSError):
+            codec.write_atomically(self._path, json.dumps(rows) + "\n")
 
     def _rate(self, cell: Cell) -> tuple[float, float]:
         nearest = self._nearest(cell)
