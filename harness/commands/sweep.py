@@ -77,9 +77,9 @@ def run(request: Request) -> int:
     )
     kept = store.Run.create(folder, plan)
     with kept.locked():
-        waiting = kept.pending(frozenset({"interrupted", *(FAILED if request.retry else ())}))
+        waiting = _waiting(kept, request.retry)
         stopped = bool(waiting) and execute(kept, waiting, prepared, estimates, request)
-    resume = None if not stopped else f"harness sweep {request.source} ... --out {folder}"
+    resume = _resuming(plan.command, request.out is not None, kept.folder) if stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
         folder_text = shlex.quote(str(kept.folder))
         common.say(
@@ -88,6 +88,22 @@ def run(request: Request) -> int:
         )
         return _exit_status(kept)
     return finish(kept, request.json, resume)
+
+
+def _waiting(kept: store.Run, retry: bool) -> list[Cell]:
+    """The cells to run: those without a record, those that the person interrupted, on request those that failed.
+
+    With these, those that were skipped because a smaller batch had failed, but not those that the plan skips.
+    """
+    if not retry:
+        return kept.pending(frozenset({"interrupted"}))
+    planned_skips = {cell_id for cell_id in kept.statuses() if cell_id in kept.plan.skips}
+    waiting = kept.pending(frozenset({*FAILED, "skipped"}))
+    return [cell for cell in waiting if cell.cell_id not in planned_skips]
+
+
+def _resuming(command: str, has_folder: bool, folder: Path) -> str:
+    return command if has_folder else f"{command} --out {shlex.quote(str(folder))}"
 
 
 def prepare(request: Request) -> Prepared:
@@ -189,7 +205,7 @@ def finish(kept: store.Run, json: bool, resume: str | None) -> int:
     """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
     report.show(kept, "json" if json else None)
     if resume is not None:
-        common.say(common.standard_error(), f"stopped; the same command with --out resumes: {resume}")
+        common.say(common.standard_error(), f"stopped; this resumes: {resume}")
         return 1
     return _exit_status(kept)
 
