@@ -38,10 +38,10 @@ class RunProgress:
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.fields[cells]}"),
+                TextColumn("{task.fields[cells]}", markup=False),
                 BarColumn(bar_width=None),
-                TextColumn("{task.fields[left]}"),
-                TextColumn("{task.description}"),
+                TextColumn("{task.fields[left]}", markup=False),
+                TextColumn("{task.description}", markup=False),
                 console=console,
                 transient=True,
                 auto_refresh=False,
@@ -91,8 +91,8 @@ class RunProgress:
         self._bar.update(
             self._task,
             completed=min(done / self._expected, 1.0),
-            description=description.replace("[", "\\["),
-            cells=self._cells().replace("[", "\\["),
+            description=description,
+            cells=self._cells(),
             left=self._time_left(done),
         )
         self._bar.refresh()
