@@ -36,6 +36,10 @@ DATASET_SUFFIX = ".npz"
 LARGEST_SEED = 2**31 - 1
 """Frameworks take seeds as signed 32-bit integers."""
 
+LARGEST_COUNT = 2**31 - 1
+LARGEST_EPOCHS = 10_000
+"""The order of examples in every epoch is drawn beforehand and held in memory."""
+
 PATH_KEYS = ("model", "dataset")
 TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision")
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
@@ -53,11 +57,21 @@ def _one_of(allowed: tuple[str, ...], others: str = "") -> AfterValidator:
     return AfterValidator(check)
 
 
+def _at_most(largest: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if value > largest:
+            raise ValueError(f"a whole number from 1 to {largest}")
+        return value
+
+    return AfterValidator(check)
+
+
 _LISTED = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 _AXIS = Field(min_length=1)
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), _at_most(LARGEST_COUNT)]
+Epochs = Annotated[int, Field(ge=1), _at_most(LARGEST_EPOCHS)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -91,7 +105,7 @@ class SweepForm(BaseModel):
     target: Annotated[list[Text], _LISTED, _AXIS]
     dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
     batch_size: Annotated[list[Count], _LISTED, _AXIS]
-    epochs: Annotated[list[Count], _LISTED, _AXIS] = [1]
+    epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
     seed: Annotated[list[Seed], _LISTED, _AXIS] = [0]
     train_examples: Count | None = None
     test_examples: Count | None = None
