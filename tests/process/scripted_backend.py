@@ -1,0 +1,77 @@
+"""The reference, which passes every parity check, misbehaving in a sweep's own cells as a script file tells it to.
+
+The variable ``SCRIPT`` names a JSON file: a list of [batch size, place, call, action], as in ``[[8, "train", 2,
+"segfault"]]``: in the cell of batch size 8, at the second call of ``train``, end with a segmentation fault. Places
+are session, train and evaluate. Besides the actions of ``fake_backend.perform`` there is ``touch:FILE``:
+say that the place is reached. Parity probes are left alone, but for batch size "probe".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from fake_backend import FakeFrameworkError, perform
+
+from backends.protocol import Arrays
+from backends.reference import ReferenceBackend, ReferenceSession
+from harness.core.cell import Cell
+from harness.core.errors import CellError, OutOfMemory
+
+
+class ScriptedBackend(ReferenceBackend):
+    def __init__(self) -> None:
+        self._case: object = None
+        self._calls: Counter[str] = Counter()
+
+    def load(self) -> None:
+        perform(os.environ.get("AT_LOAD", "nothing"))
+
+    def session(self, cell: Cell, arrays: Arrays) -> ScriptedSession:
+        self._case = "probe" if cell.dataset.name == "probe" else cell.training.batch_size
+        self._calls.clear()
+        self.reach("session")
+        return ScriptedSession(self, cell, arrays)
+
+    def translate(self, error: BaseException) -> CellError | None:
+        if isinstance(error, FakeFrameworkError):
+            return OutOfMemory(f"fake device memory: {error}")
+        return super().translate(error)
+
+    def reach(self, place: str) -> None:
+        """Do what the script says for this call of ``place`` in this cell."""
+        self._calls[place] += 1
+        file = Path(os.environ["SCRIPT"])
+        for case, where, call, action in json.loads(file.read_text()) if file.exists() else []:
+            if (case, where, call) == (self._case, place, self._calls[place]):
+                name, _, argument = action.partition(":")
+                if name == "touch":
+                    Path(argument).touch()
+                else:
+                    perform(action)
+
+
+class ScriptedSession(ReferenceSession):
+    def __init__(self, backend: ScriptedBackend, cell: Cell, arrays: Arrays) -> None:
+        super().__init__(cell, arrays)
+        self._reach = backend.reach
+
+    def train(self, steps: int) -> None:
+        self._reach("train")
+        super().train(steps)
+
+    def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
+        self._reach("evaluate")
+        return super().evaluate(first_batch_only)
+
+
+class WrongBackend(ReferenceBackend):
+    """Steps a hundredth too far: what training alone would never show."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        made: Any = super().session(cell, arrays)
+        made._rates = tuple((step, rate * 1.01) for step, rate in made._rates)
+        return made  # type: ignore[no-any-return]
