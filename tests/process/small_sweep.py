@@ -138,10 +138,11 @@ class Sweeper:
         return {path.name: path.read_bytes() for path in folder.glob("*.json")}
 
 
-def wait_for(path: Path, seconds: float = PATIENCE) -> None:
-    """Sleep until a file is there."""
-    deadline = time.monotonic() + seconds
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Sleep until ``process`` has brought it about that a file is there."""
+    deadline = time.monotonic() + PATIENCE
     while not path.exists():
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.02)
 

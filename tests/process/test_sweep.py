@@ -202,7 +202,7 @@ def test_the_harness_sleeps_while_a_worker_runs(sweeper: Sweeper) -> None:
     reached = sweeper.folder / "reached"
     sweeper.script((4, "train", 3, f"touch:{reached}"), (4, "train", 3, "hang"))
     with sweeper.running(batch_sizes=[4]) as process:
-        wait_for(reached)
+        wait_for(reached, process)
         harness = psutil.Process(process.pid)
         before, start = harness.cpu_times(), time.monotonic()
         time.sleep(1.5)
