@@ -108,7 +108,7 @@ def test_kill_9_of_the_harness_at_any_moment_loses_no_record_and_leaves_no_proce
     after = sweeper.record_bytes()
     assert len(after) == 10
     assert {name: after[name] for name in seen} == seen
-    assert [path for path in (sweeper.folder / "run").rglob(".*.tmp")] == []
+    assert list((sweeper.folder / "run").rglob(".*.tmp")) == []
 
 
 @pytest.mark.parametrize("who", ["host", "child"])
