@@ -36,4 +36,4 @@ def train_block(session: Session, steps: int) -> Block:
     losses = [float(loss) for loss in session.losses()]
     if len(losses) != steps:
         raise ContractError(f"the backend gave {len(losses)} losses for {steps} steps")
-    return Block(steps=steps, seconds=seconds, cpu_seconds=cpu_seconds, losses=losses)
+    return Block(steps=steps, started=start, seconds=seconds, cpu_seconds=cpu_seconds, losses=losses)

@@ -143,12 +143,19 @@ class _OpenCell:
                 "loss": np.asarray(initial.loss),
                 "losses": np.asarray(losses),
                 "evaluation_logits": self.session.forward(images, training=False),
+                **self._test_set(request.evaluate),
                 **{f"gradient/{name}": array for name, array in initial.gradients.items()},
                 **{f"parameter/{name}": array for name, array in self.session.parameters().items()},
                 **{f"statistic/{name}": array for name, array in self.session.statistics().items()},
             },
         )
         return Probed()
+
+    def _test_set(self, wanted: bool) -> dict[str, NDArray[np.floating]]:
+        if not wanted:
+            return {}
+        loss, accuracy = self.session.evaluate()
+        return {"test_loss": np.asarray(loss, np.float64), "test_accuracy": np.asarray(accuracy, np.float64)}
 
     def _forward(self, request: Forward) -> Forwarded:
         images = self._arrays.train_images[: request.examples]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,10 +93,9 @@ class Runner:
         facts = {**machine.facts(), **machine.load()}
         try:
             self._watcher.started(cell, "checking parity")
-            training, worker = cell.training, self._hosts.worker(cell.target)
-            proof = self._verifier.proof(cell.target, cell.model, training.optimizer, training.precision, worker)
-            # The probe may have ended the host (where it cannot fork): ask again.
-            worker = self._hosts.worker(cell.target)
+            training, give = cell.training, partial(self._hosts.worker, cell.target)
+            proof = self._verifier.proof(cell.target, cell.model, training.optimizer, training.precision, give)
+            worker = give()
         except CellError as error:
             return self._save(_unrun(cell, error.status, str(error), attempt, facts))
         if proof.problem:
@@ -151,7 +151,8 @@ class Runner:
 
 
 def _memory_key(cell: Cell) -> tuple[str, str, str]:
-    return cell.target.label, codec.digest(cell.model), cell.training.precision
+    parts = (cell.model, cell.training.optimizer)
+    return cell.target.label, codec.digest([codec.digest(part) for part in parts]), cell.training.precision
 
 
 def _unrun(

@@ -15,19 +15,20 @@ STARTS = 2
 
 
 class Hosts:
-    """Gives each target its worker. ``launch`` says how a target's host is started (and may raise CellError)."""
+    """Gives each target its worker. ``launch`` says how a target's host is started for a lane (may raise CellError)."""
 
-    def __init__(self, launch: Callable[[Target], Launch]) -> None:
+    def __init__(self, launch: Callable[[Target, int], Launch]) -> None:
         self._launch = launch
-        self._workers: dict[tuple[str, int], Worker] = {}
-        self._failed_starts: Counter[tuple[str, int]] = Counter()
+        self._workers: dict[tuple[str, int, int], Worker] = {}
+        self._failed_starts: Counter[tuple[str, int, int]] = Counter()
 
-    def worker(self, target: Target) -> Worker:
-        """A live worker for ``target``. Its framework may still be importing: ``ready`` waits for that.
+    def worker(self, target: Target, lane: int = 0) -> Worker:
+        """A live worker for ``target``; another ``lane`` is another process.
 
-        The last one, dead, if it failed to start, as those before it: ``ready`` then says again why.
+        Its framework may still be importing: ``ready`` waits for that. The last worker, dead, if it failed to start,
+        as those before it: ``ready`` then says again why.
         """
-        key = (target.name, target.device)
+        key = (target.name, target.device, lane)
         worker = self._workers.get(key)
         if worker is not None and worker.alive:
             return worker
@@ -36,7 +37,7 @@ class Hosts:
             self._failed_starts[key] = self._failed_starts[key] + 1 if _never_started(worker) else 0
             if self._failed_starts[key] >= STARTS:
                 return worker
-        worker = self._workers[key] = Worker(self._launch(target))
+        worker = self._workers[key] = Worker(self._launch(target, lane))
         return worker
 
     def stop(self) -> None:

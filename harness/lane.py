@@ -218,9 +218,10 @@ class Lane:
         return "train", min(self._steps_per_block, left_in_epoch)
 
     def _calibrate(self, seconds_per_step: float) -> None:
-        """Blocks of BLOCK_SECONDS, following the step time slowly so that one pause does not shrink them."""
-        wanted = max(1, round(BLOCK_SECONDS / max(seconds_per_step, 1e-9)))
-        self._steps_per_block = min(wanted, 2 * self._steps_per_block)
+        """Blocks of BLOCK_SECONDS, but at most twice and at least half as long as the last, whatever a pause did."""
+        wanted = round(BLOCK_SECONDS / max(seconds_per_step, 1e-9))
+        last = self._steps_per_block
+        self._steps_per_block = max(1, min(max(wanted, last // 2), 2 * last))
 
     def _evaluate(self, epoch: int) -> None:
         evaluated = self._ask(Evaluate(), Evaluated)
@@ -243,6 +244,7 @@ class Lane:
         self._blocks.epoch.append(epoch)
         self._blocks.kind.append(kind)
         self._blocks.steps.append(block.steps)
+        self._blocks.started.append(block.started)
         self._blocks.seconds.append(block.seconds)
         self._blocks.cpu_seconds.append(block.cpu_seconds)
         self._blocks.mean_loss.append(mean_loss)

@@ -5,8 +5,8 @@ is ``harness.verify``'s affair.
 
 Probe of a model and optimizer: dropout rates at zero, random images, two epochs of two steps of four images,
 with the learning rate dropping between the epochs (which tells how momentum treats it). Compared are
-logits, loss and every gradient at the initial parameters, then each step's loss, and every parameter, moving
-statistic and evaluation logit after all steps.
+logits, loss and every gradient at the initial parameters, then each step's loss, and after all steps every parameter,
+moving statistic and evaluation logit, and loss and accuracy over a test set that fills no whole number of batches.
 
 The probe is well conditioned, so that its tolerances can be tight. A value within rounding of ReLU's kink, or of its
 neighbour in a pool's window, would send a gradient another way and end in errors of 1e-1; so of several draws
@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.codec import digest
+from harness.core.errors import Unsupported
 from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
 
@@ -44,6 +45,16 @@ PARITY_VERSION = 1
 """Counts changes of the probes or tolerances: a proof of another version does not count."""
 
 SMALLEST_SCALE = 1e-3
+
+EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
+TEST_EXAMPLES = 503
+PROBE_EPSILON = 1e-3
+DRAWS = 8
+SAFE_MARGIN = 1e-5
+"""A draw with this margin is taken at once: a hundred times float32's rounding."""
+STEPS = EXAMPLES // BATCH_SIZE * EPOCHS
+DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
+TIED_KERNEL_SIZE = 3
 
 TOLERANCES: dict[str, dict[str, float]] = {
     "float32": {
@@ -54,6 +65,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "parameters": 1e-3,
         "statistics": 1e-4,
         "evaluation_logits": 1e-4,
+        "test_loss": 1e-4,
+        "test_accuracy": 1.5 / TEST_EXAMPLES,
     },
 }
 """Per precision, the largest error allowed of each quantity.
@@ -61,18 +74,11 @@ TOLERANCES: dict[str, dict[str, float]] = {
 float32 has a unit roundoff of 6e-8. Sums of up to a thousand products in another order than the reference's stay
 within about 1e-6 of the largest value, and the backward pass adds about as much again: the bounds leave a
 factor of ten. A parameter near one that training moved by 1e-3 is itself only known to 6e-5 of that
-movement, which is what ``parameters`` allows for. The mistakes that all this is for (another epsilon, a
-rate not folded into the velocity, an unbiased variance, padding on the other side) show at 1e-3 to 1.
+movement, which is what ``parameters`` allows for. Of the test images one may fall on the other side.
+The mistakes that all this is for (another epsilon, a rate not folded into the velocity, an unbiased
+variance, padding on the other side) show at 1e-3 to 1.
 """
 
-EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
-PROBE_EPSILON = 1e-3
-DRAWS = 8
-SAFE_MARGIN = 1e-5
-"""A draw with this margin is taken at once: a hundred times float32's rounding."""
-STEPS = EXAMPLES // BATCH_SIZE * EPOCHS
-DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
-TIED_KERNEL_SIZE = 3
 DROPOUT_SIGMAS = 5.0
 """A true mask leaves five standard deviations once in two million proofs."""
 
@@ -135,13 +141,22 @@ class Proof:
 
 @dataclass(frozen=True)
 class Probe:
-    """A cell to open and the arrays to give it (train_images, train_labels; parameters; order)."""
+    """A cell to open and the arrays to give it."""
 
     cell: Cell
     images: NDArray[np.float32]
     labels: NDArray[np.int32]
+    test_images: NDArray[np.float32]
+    test_labels: NDArray[np.int32]
     parameters: dict[str, NDArray[np.float32]]
     order: NDArray[np.int32]
+
+
+def tolerances(precision: str) -> dict[str, float]:
+    """The bounds of a precision. Raises Unsupported if there are none."""
+    if precision not in TOLERANCES:
+        raise Unsupported(f"parity in {precision} cannot be proven: only {', '.join(TOLERANCES)} has tolerances")
+    return TOLERANCES[precision]
 
 
 def key_of(
@@ -157,6 +172,7 @@ def key_of(
         "device": target.device,
         "matmul_precision": target.matmul_precision,
         "environment": target.environment,
+        "settings": target.settings,
         "model": digest(model),
         "optimizer": digest(optimizer),
         "precision": precision,
@@ -184,8 +200,15 @@ def training_probe(
         learning_rate=LearningRate(base=0.01, drop_epochs=(1,), factor=0.3),
         precision=precision,
     )
-    cell = _cell(without_dropout(model), training, target, EXAMPLES)
-    return Probe(cell, images, labels, parameters, order)
+    return Probe(
+        cell=_cell(without_dropout(model), training, target, EXAMPLES, TEST_EXAMPLES),
+        images=images,
+        labels=labels,
+        test_images=generator.random((TEST_EXAMPLES, *model.input_shape), dtype=np.float32),
+        test_labels=generator.integers(0, model.classes, TEST_EXAMPLES).astype(np.int32),
+        parameters=parameters,
+        order=order,
+    )
 
 
 def has_ties(model: ModelSpec) -> bool:
@@ -205,11 +228,15 @@ def ties_probe(precision: str, target: Target) -> Probe:
         "04_dense/kernel": generator.uniform(-0.5, 0.5, model.parameter_shapes["04_dense/kernel"]).astype(np.float32),
         "04_dense/bias": np.zeros(4, np.float32),
     }
+    images = generator.integers(0, 2, (BATCH_SIZE, *model.input_shape)).astype(np.float32)
+    labels = generator.integers(0, model.classes, BATCH_SIZE).astype(np.int32)
     training = TrainingSpec(batch_size=BATCH_SIZE, optimizer=OptimizerSpec("sgd"), precision=precision)
     return Probe(
-        cell=_cell(model, training, target, BATCH_SIZE),
-        images=generator.integers(0, 2, (BATCH_SIZE, *model.input_shape)).astype(np.float32),
-        labels=generator.integers(0, model.classes, BATCH_SIZE).astype(np.int32),
+        cell=_cell(model, training, target, BATCH_SIZE, BATCH_SIZE),
+        images=images,
+        labels=labels,
+        test_images=images,
+        test_labels=labels,
         parameters=parameters,
         order=np.arange(BATCH_SIZE, dtype=np.int32)[None],
     )
@@ -220,7 +247,7 @@ def compare_ties(
 ) -> tuple[Quantity, ...]:
     """The quantity of a ties probe: the error of the kernel's gradient."""
     group = _named(reference, "gradient/01_conv2d/kernel")
-    return (_worst("tied maxima", group, reference, found, TOLERANCES[precision]["gradients"]),)
+    return (_worst("tied maxima", group, reference, found, tolerances(precision)["gradients"]),)
 
 
 def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
@@ -240,10 +267,14 @@ def dropout_probe(rate: float, precision: str, target: Target) -> Probe:
         learning_rate=LearningRate(base=0.0),
         precision=precision,
     )
+    images = np.ones((DROPOUT_EXAMPLES, side, side, 1), np.float32)
+    labels = generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32)
     return Probe(
-        cell=_cell(model, training, target, DROPOUT_EXAMPLES),
-        images=np.ones((DROPOUT_EXAMPLES, side, side, 1), np.float32),
-        labels=generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32),
+        cell=_cell(model, training, target, DROPOUT_EXAMPLES, DROPOUT_EXAMPLES),
+        images=images,
+        labels=labels,
+        test_images=images,
+        test_labels=labels,
         parameters={"03_dense/kernel": np.eye(DROPOUT_UNITS, dtype=np.float32)},
         order=np.tile(np.arange(DROPOUT_EXAMPLES, dtype=np.int32), (DROPOUT_STEPS, 1)),
     )
@@ -255,14 +286,19 @@ def compare_training(
     initial: Mapping[str, NDArray[np.float32]],
     precision: str,
 ) -> tuple[Quantity, ...]:
-    """The quantities of a training probe; the arrays are named as ``messages.Probe`` says."""
-    tolerance = TOLERANCES[precision]
+    """The quantities of a training probe; the arrays are named as ``messages.Probe`` says.
+
+    Raises Unsupported for a precision that has no tolerances.
+    """
+    tolerance = tolerances(precision)
     groups = {name: {name: reference[name]} for name in ("logits", "loss", "losses", "evaluation_logits")}
     groups["gradients"] = _named(reference, "gradient/")
     groups["parameters"] = {
         f"parameter/{name}": reference[f"parameter/{name}"] - array for name, array in initial.items()
     }
     groups["statistics"] = _named(reference, "statistic/")
+    groups["test_loss"] = {"test_loss": reference["test_loss"]}
+    groups["test_accuracy"] = {"test_accuracy": np.ones(())}
     return tuple(
         _worst(name, groups[name], reference, found, allowed) for name, allowed in tolerance.items() if groups[name]
     )
@@ -306,8 +342,8 @@ def compare_dropout(
     )
 
 
-def _cell(model: ModelSpec, training: TrainingSpec, target: Target, examples: int) -> Cell:
-    dataset = Dataset("probe", "", examples, examples, model.input_shape, model.classes)
+def _cell(model: ModelSpec, training: TrainingSpec, target: Target, examples: int, test_examples: int) -> Cell:
+    dataset = Dataset("probe", "", examples, test_examples, model.input_shape, model.classes)
     return Cell(model, training, dataset, Inputs("", ""), target)
 
 

@@ -24,7 +24,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness import tomlfile
-from harness.core.cell import INPUTS, MODES, Target
+from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
+from harness.core.codec import digest
 from harness.core.errors import UsageError
 
 FOLDER = Path(__file__).parent / "targets"
@@ -85,8 +86,15 @@ class TargetDefinition:
         except OSError as error:
             raise UsageError(f"{self.source}: lock file {self.lock} cannot be read ({error.strerror})") from None
         # A checkout on Windows may have changed the line ends; the packages are the same.
-        digest = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
-        return f"lock:{digest[:16]}-py{self.python_version}"
+        packages = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
+        return f"lock:{packages[:16]}-py{self.python_version}"
+
+    @cached_property
+    def settings(self) -> str:
+        """Digest of what else the worker is given, variables and code of one's own; empty if that is nothing."""
+        if not self.env and self.path is None:
+            return ""
+        return digest([dict(sorted(self.env.items())), self.backend, _code_digest(self.path, self.backend)])[:ID_LENGTH]
 
     @property
     def unavailable_here(self) -> str:
@@ -248,8 +256,23 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition], *, default_i
         accelerator=definition.accelerator,
         mode=mode,
         environment=definition.environment,
+        settings=definition.settings,
         **chosen,
     )
+
+
+def _code_digest(folder: Path | None, backend: str) -> str:
+    """SHA-256 of the modules in a backend's own folder, and of the package that it is."""
+    if folder is None:
+        return ""
+    package = backend.partition(":")[0].partition(".")[0]
+    total = hashlib.sha256()
+    files = {*folder.glob("*.py"), *(folder / package).rglob("*.py")}
+    for file in sorted(file for file in files if file.is_file()):
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(folder).as_posix()}:{len(content)}\n".encode())
+        total.update(content)
+    return total.hexdigest()
 
 
 def _one_of(value: str, allowed: tuple[str, ...], where: str, key: str) -> str:

@@ -7,7 +7,9 @@ machine), so a sweep probes only what has no proof yet.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,15 @@ from numpy.typing import NDArray
 from harness import inputs, parity
 from harness.core import codec
 from harness.core.cell import Target
-from harness.core.errors import CellError, ContractError
+from harness.core.errors import CellError, ContractError, HarnessError
 from harness.core.messages import Forward, Open, Probe
 from harness.core.model import ModelSpec
 from harness.core.training import OptimizerSpec
 from harness.lane import CellWorker, now
 from harness.parity import Proof
+
+ATTEMPTS = 2
+"""How often a probe may fail to run (a crash, a time-out) before its target is given up."""
 
 Arrays = dict[str, NDArray[Any]]
 Quantities = tuple[parity.Quantity, ...]
@@ -35,7 +40,7 @@ class Verifier:
 
     ``proofs``: folder of proofs, shared by runs. ``scratch``: folder for probe files, emptied after use.
     ``reference``: gives the reference's target and worker, started at the first need.
-    ``circumstances``: what else a target's proof depends on (code hash, machine, environment variables).
+    ``circumstances``: what else a proof depends on (code hash, machine).
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class Verifier:
         proofs: Path,
         scratch: Path,
         reference: Callable[[], tuple[Target, CellWorker]],
-        circumstances: Callable[[Target], Mapping[str, Any]],
+        circumstances: Mapping[str, Any],
         timeout: float,
     ) -> None:
         self._proofs = proofs
@@ -54,6 +59,7 @@ class Verifier:
         self._references: dict[str, Arrays] = {}
         self._quantities: dict[object, Quantities] = {}
         self._known: dict[str, Proof] = {}
+        self._problems: Counter[str] = Counter()
 
     def proof(
         self,
@@ -61,15 +67,17 @@ class Verifier:
         model: ModelSpec,
         optimizer: OptimizerSpec,
         precision: str,
-        worker: CellWorker,
+        worker: Callable[[], CellWorker],
         fresh: bool = False,
     ) -> Proof:
         """The proof for one combination: a stored one, or a new one (always, if ``fresh``), stored.
 
-        Raises CellError if the target's worker does not even start; a probe that fails later is a
-        proof with its ``problem``, which is not stored.
+        ``worker`` gives the target's live worker, and is asked before each probe: where a host cannot fork it
+        ends with its cell. Raises CellError if it does not even start; a probe that fails later is a proof
+        with its ``problem``, which is not stored, and not believed before it failed ``ATTEMPTS`` times. Raises
+        HarnessError if the reference itself fails.
         """
-        facts = worker.ready.worker
+        facts = worker().ready.worker
         key = parity.key_of(
             target,
             model,
@@ -77,7 +85,7 @@ class Verifier:
             precision,
             packages=facts.get("packages", {}),
             python=facts.get("python", ""),
-            **self._circumstances(target),
+            **self._circumstances,
         )
         identity = codec.digest(key)[:16]
         if identity in self._known:
@@ -88,7 +96,9 @@ class Verifier:
             proof = self._prove(empty, target, model, optimizer, precision, worker)
             if not proof.problem:
                 codec.write_json(self._proofs / f"{identity}.json", proof)
-        self._known[identity] = proof
+        self._problems[identity] += bool(proof.problem)
+        if not proof.problem or self._problems[identity] >= ATTEMPTS:
+            self._known[identity] = proof
         return proof
 
     def _stored(self, identity: str) -> Proof | None:
@@ -107,12 +117,12 @@ class Verifier:
         model: ModelSpec,
         optimizer: OptimizerSpec,
         precision: str,
-        worker: CellWorker,
+        worker: Callable[[], CellWorker],
     ) -> Proof:
         try:
             initial = inputs.draw_parameters(model, seed=0)
             probe, expected = self._best_draw(model, optimizer, precision, target, initial)
-            found = run_probe(probe, worker, self._scratch / f"probe-{empty.id}", self._timeout)
+            found = run_probe(probe, worker(), self._scratch / f"probe-{empty.id}", self._timeout, evaluate=True)
             quantities = parity.compare_training(expected, found, initial, precision)
             if parity.has_ties(model):
                 quantities += self._once(("ties", target, precision), partial(self._ties, precision, target, worker))
@@ -121,7 +131,6 @@ class Verifier:
                     (rate, target, precision), partial(self._dropout, rate, precision, target, worker)
                 )
         except CellError as error:
-            worker.abandon()
             return replace(empty, problem=str(error), problem_status=error.status, created=now())
         reference_target, reference_worker = self._reference()
         facts = {"backend": reference_target.backend, "packages": reference_worker.ready.worker.get("packages", {})}
@@ -137,59 +146,75 @@ class Verifier:
         self, model: ModelSpec, optimizer: OptimizerSpec, precision: str, target: Target, initial: Arrays
     ) -> tuple[parity.Probe, Arrays]:
         """The training probe on which the reference stays farthest from a branch, and the reference's arrays."""
-        best: tuple[float, parity.Probe, Arrays] | None = None
+        best: tuple[float, parity.Probe] | None = None
         for draw in range(parity.DRAWS):
             probe = parity.training_probe(model, optimizer, precision, target, initial, draw)
-            expected = self._reference_arrays(probe, draw)
-            margin = float(expected["kink_margin"])
+            margin = float(self._reference_arrays(probe)["kink_margin"])
             if best is None or margin > best[0]:
-                best = margin, probe, expected
+                best = margin, probe
             if margin >= parity.SAFE_MARGIN:
                 break
         assert best is not None
-        return best[1], best[2]
+        return best[1], self._reference_arrays(best[1], evaluate=True)
 
-    def _reference_arrays(self, probe: parity.Probe, draw: int = 0) -> Arrays:
-        cell = probe.cell
-        parts = (cell.model, cell.training.optimizer)
-        identity = codec.digest([draw, *(codec.digest(part) for part in parts)])[:16]
-        if identity not in self._references:
-            target, worker = self._reference()
-            cell = replace(cell, target=target, training=replace(cell.training, precision="float32"))
-            folder = self._scratch / f"reference-{identity}"
-            self._references[identity] = run_probe(replace(probe, cell=cell), worker, folder, self._timeout)
+    def _reference_arrays(self, probe: parity.Probe, evaluate: bool = False) -> Arrays:
+        """What the reference makes of a probe. Raises HarnessError if it fails twice: nothing can be proven then."""
+        target, _ = self._reference()
+        training = replace(probe.cell.training, precision="float32")
+        answer = replace(probe, cell=replace(probe.cell, target=target, training=training))
+        identity = codec.digest([codec.digest(answer.cell), inputs.arrays_digest({"images": probe.images}), evaluate])
+        attempt = 0
+        while identity not in self._references:
+            attempt += 1
+            folder = self._scratch / f"reference-{identity[:16]}"
+            try:
+                worker = self._reference()[1]
+                self._references[identity] = run_probe(answer, worker, folder, self._timeout, evaluate)
+            except CellError as error:
+                if attempt == ATTEMPTS:
+                    raise HarnessError(f"the reference, against which targets are proven, failed: {error}") from error
         return self._references[identity]
 
-    def _ties(self, precision: str, target: Target, worker: CellWorker) -> Quantities:
+    def _ties(self, precision: str, target: Target, worker: Callable[[], CellWorker]) -> Quantities:
         probe = parity.ties_probe(precision, target)
-        found = run_probe(probe, worker, self._scratch / "probe-ties", self._timeout)
+        found = run_probe(probe, worker(), self._scratch / "probe-ties", self._timeout)
         return parity.compare_ties(self._reference_arrays(probe), found, precision)
 
-    def _dropout(self, rate: float, precision: str, target: Target, worker: CellWorker) -> Quantities:
+    def _dropout(self, rate: float, precision: str, target: Target, give: Callable[[], CellWorker]) -> Quantities:
         probe = parity.dropout_probe(rate, precision, target)
         examples = parity.DROPOUT_EXAMPLES
         with _ProbeFolder(self._scratch / "probe-dropout", probe) as folder:
-            worker.open(folder.request, self._timeout)
             training, evaluation, stepped = (
                 folder.path / f"{part}.npz" for part in ("training", "evaluation", "steps")
             )
-            worker.ask(Forward(examples, parity.DROPOUT_REPEATS, True, str(training)), self._timeout)
-            worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
-            worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
-            worker.finish(self._timeout)
+            with _opened(give(), folder.request, self._timeout) as worker:
+                worker.ask(Forward(examples, parity.DROPOUT_REPEATS, True, str(training)), self._timeout)
+                worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
+                worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
             return parity.compare_dropout(
                 rate, _load(training)["logits"], _load(evaluation)["logits"][0], _load(stepped)["losses"]
             )
 
 
-def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float) -> Arrays:
+def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float, evaluate: bool = False) -> Arrays:
     """Let a worker do a training probe; the arrays are named as ``messages.Probe`` says. Raises CellError."""
     with _ProbeFolder(folder, probe) as files:
         output = files.path / "probed.npz"
-        worker.open(files.request, timeout)
-        worker.ask(Probe(probe.cell.total_steps, str(output)), timeout)
-        worker.finish(timeout)
+        with _opened(worker, files.request, timeout):
+            worker.ask(Probe(probe.cell.total_steps, str(output), evaluate), timeout)
         return _load(output)
+
+
+@contextmanager
+def _opened(worker: CellWorker, request: Open, timeout: float) -> Iterator[CellWorker]:
+    """A cell that is open in the block: ended well after it, at once if it fails."""
+    worker.open(request, timeout)
+    try:
+        yield worker
+    except BaseException:
+        worker.abandon()
+        raise
+    worker.finish(timeout)
 
 
 class _ProbeFolder:
@@ -208,9 +233,10 @@ class _ProbeFolder:
 
     def __enter__(self) -> _ProbeFolder:
         self.path.mkdir(parents=True, exist_ok=True)
-        for part in ("train", "test"):
-            inputs.save_array(self.path / f"{part}_images.npy", self._probe.images)
-            inputs.save_array(self.path / f"{part}_labels.npy", self._probe.labels)
+        inputs.save_array(self.path / "train_images.npy", self._probe.images)
+        inputs.save_array(self.path / "train_labels.npy", self._probe.labels)
+        inputs.save_array(self.path / "test_images.npy", self._probe.test_images)
+        inputs.save_array(self.path / "test_labels.npy", self._probe.test_labels)
         inputs.save_arrays(self.path / "parameters.npz", self._probe.parameters)
         inputs.save_array(self.path / "order.npy", self._probe.order)
         return self

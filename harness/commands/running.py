@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from harness import environments, hosts, machine, targets, verify, workers
 from harness.core.cell import Target
@@ -27,10 +25,11 @@ def open_hosts(
     """Hosts for the targets, and the bundle of code that they run."""
     bundle = workers.bundle(cache_folder("bundles"))
 
-    def launch(target: Target) -> workers.Launch:
+    def launch(target: Target, lane: int) -> workers.Launch:
         if target.name in problems:
             raise Unsupported(problems[target.name])
         definition = definitions[target.name]
+        place = f"{target.name}-{lane}" if lane else target.name
         try:
             python = environments.ensure(definition)
         except EnvironmentBuildError as error:
@@ -40,8 +39,8 @@ def open_hosts(
             backend=target.backend,
             bundle=bundle,
             env=definition.variables(target.device),
-            scratch=scratch / f"host-{target.name}",
-            log=logs / f"{target.name}.log",
+            scratch=scratch / f"host-{place}",
+            log=logs / f"{place}.log",
             fork=fork,
             extra_path=() if definition.path is None else (definition.path,),
         )
@@ -59,24 +58,5 @@ def open_verifier(
         return target, pool.worker(target)
 
     facts = machine.facts()
-    here = {"code": code, "machine": facts["id"], "processor": facts["processor"]}
-
-    def circumstances(target: Target) -> dict[str, Any]:
-        definition = definitions[target.name]
-        return {**here, "variables": definition.variables(target.device), "own_code": own_code(definition)}
-
+    circumstances = {"code": code, "machine": facts["id"], "processor": facts["processor"]}
     return verify.Verifier(cache_folder("proofs"), scratch, reference, circumstances, timeout)
-
-
-def own_code(definition: TargetDefinition) -> str:
-    """SHA-256 of a backend of the person's own: the modules in its folder, and the package that it is. Else empty."""
-    if definition.path is None:
-        return ""
-    package = definition.backend.partition(":")[0].partition(".")[0]
-    total = hashlib.sha256()
-    files = {*definition.path.glob("*.py"), *(definition.path / package).rglob("*.py")}
-    for file in sorted(file for file in files if file.is_file()):
-        content = file.read_bytes()
-        total.update(f"{file.relative_to(definition.path).as_posix()}:{len(content)}\n".encode())
-        total.update(content)
-    return total.hexdigest()

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import models, targets
@@ -54,8 +55,8 @@ def run(request: Request) -> int:
                 for model in specs:
                     for optimizer in optimizers:
                         try:
-                            worker = pool.worker(target)
-                            proof = verifier.proof(target, model, optimizer, "float32", worker, fresh=True)
+                            give = partial(pool.worker, target)
+                            proof = verifier.proof(target, model, optimizer, "float32", give, fresh=True)
                         except CellError as error:
                             proof = Proof(
                                 "",

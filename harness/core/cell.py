@@ -46,8 +46,9 @@ class Target:
     """Where and how: a backend on an accelerator in an environment, resolved to the last detail.
 
     ``environment`` identifies the interpreter and packages: the hash of a lock file, or
-    ``python:PATH`` for an interpreter of the person's own. ``cpus`` is the number of processors the
-    worker may use, 0 for all. ``matmul_precision``: ``highest`` forbids TF32 and the like.
+    ``python:PATH`` for an interpreter of the person's own. ``cpus`` is the number of processors the worker
+    may use, 0 for all. ``matmul_precision``: ``highest`` forbids TF32 and the like. ``settings`` is a digest
+    of what else the definition gives the worker (environment variables, code of its own), empty if nothing.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Target:
     device: int = 0
     cpus: int = 0
     matmul_precision: str = "highest"
+    settings: str = ""
 
     @property
     def label(self) -> str:

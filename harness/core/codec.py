@@ -52,8 +52,13 @@ def canonical(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of a dataclass or of plain JSON values."""
-    plain = to_json(value) if dataclasses.is_dataclass(value) else value
+    """SHA-256 (hex) of the canonical JSON of a dataclass or of plain JSON values.
+
+    Of dataclasses, fields that have their default are left out. So a field that is added later, with a default
+    that stands for what was done before, changes no identity; and a default, once released, must not change.
+    """
+    annotation: Any = type(value)
+    plain = _encoder(annotation, True)(value) if dataclasses.is_dataclass(value) else value
     return hashlib.sha256(canonical(plain).encode("ascii")).hexdigest()
 
 
@@ -137,7 +142,8 @@ def _encode_any(value: Any) -> Any:
 
 
 @cache
-def _encoder(annotation: Any) -> Callable[[Any], Any]:
+def _encoder(annotation: Any, terse: bool = False) -> Callable[[Any], Any]:
+    """The function that encodes values of ``annotation``; ``terse`` leaves out fields that have their default."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is float:
         return _encode_float
@@ -145,26 +151,38 @@ def _encoder(annotation: Any) -> Callable[[Any], Any]:
         return lambda value: value
     if origin in (tuple, list):
         if origin is list or arguments[-1] is Ellipsis:
-            item = _encoder(arguments[0])
+            item = _encoder(arguments[0], terse)
             return lambda value: [item(element) for element in value]
-        items = [_encoder(argument) for argument in arguments]
+        items = [_encoder(argument, terse) for argument in arguments]
         return lambda value: [encode(element) for encode, element in zip(items, value, strict=True)]
     if origin is dict:
-        entry = _encoder(arguments[1])
+        entry = _encoder(arguments[1], terse)
         return lambda value: {key: entry(element) for key, element in value.items()}
     if _is_union(origin):
         chosen = [argument for argument in arguments if argument is not type(None)]
         if len(chosen) == 1:
-            inner = _encoder(chosen[0])
+            inner = _encoder(chosen[0], terse)
             return lambda value: None if value is None else inner(value)
-        return _encode_any
+        by_type = {argument: _encoder(argument, terse) for argument in chosen}
+        return lambda value: None if value is None else by_type[type(value)](value)
     if dataclasses.is_dataclass(annotation):
-        hints = typing.get_type_hints(annotation)
-        fields = [(field.name, _encoder(hints[field.name])) for field in dataclasses.fields(annotation)]
-        kind = getattr(annotation, "kind", None)
-        tag = {} if kind is None else {"kind": kind}
-        return lambda value: {**tag, **{name: encode(getattr(value, name)) for name, encode in fields}}
+        return _dataclass_encoder(annotation, terse)
     return _encode_any
+
+
+def _dataclass_encoder(cls: Any, terse: bool) -> Callable[[Any], Any]:
+    hints = typing.get_type_hints(cls)
+    fields = [(field.name, _encoder(hints[field.name], terse), field.default) for field in dataclasses.fields(cls)]
+    kind = getattr(cls, "kind", None)
+    tag = {} if kind is None else {"kind": kind}
+    if not terse:
+        return lambda value: {**tag, **{name: encode(getattr(value, name)) for name, encode, _ in fields}}
+
+    def encode_terse(value: Any) -> Any:
+        given = ((name, encode, getattr(value, name), default) for name, encode, default in fields)
+        return {**tag, **{name: encode(found) for name, encode, found, default in given if found != default}}
+
+    return encode_terse
 
 
 def _is_union(origin: Any) -> bool:

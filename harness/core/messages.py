@@ -76,11 +76,13 @@ class Probe:
     training form; then ``losses`` (steps,), ``parameter/NAME`` and ``statistic/NAME`` after the
     steps; ``evaluation_logits`` (B, classes) in evaluation form after the steps. The reference adds
     ``kink_margin`` (): how far all steps stayed from a branch of the mathematics (``backends.reference``).
+    ``evaluate`` asks for ``test_loss`` () and ``test_accuracy`` () over the test set after the steps too.
     """
 
     kind: ClassVar[str] = "probe"
     steps: int
     output: str
+    evaluate: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,15 @@ class Opened:
 
 @dataclass(frozen=True)
 class Block:
-    """``steps`` steps took ``seconds``, synchronisation included; ``losses`` has each step's loss."""
+    """``steps`` steps took ``seconds``, synchronisation included; ``losses`` has each step's loss.
+
+    ``started``: the machine's monotonic clock, in seconds, when the first step began. Workers of one
+    machine read the same clock, so their blocks can be put in order, and a gap in it shows.
+    """
 
     kind: ClassVar[str] = "block"
     steps: int
+    started: float
     seconds: float
     cpu_seconds: float
     losses: list[float]

@@ -49,9 +49,10 @@ class Phases:
 class Blocks:
     """Every block of training steps in order, as parallel lists.
 
-    ``kind``: ``compile`` (the first step), ``warmup``, or ``train``; only ``train`` counts as throughput. ``seconds``
-    runs from the first step's start to the end of a true synchronisation. ``cpu_seconds`` is the
-    process's processor time in the block, all threads together.
+    ``kind``: ``compile`` (the first step), ``warmup``, or ``train``; only ``train`` counts as throughput.
+    ``started`` is the machine's monotonic clock in seconds, of which only differences mean something.
+    ``seconds`` runs from the first step's start to the end of a true synchronisation. ``cpu_seconds`` is
+    the process's processor time in the block, all threads together.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Blocks:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     mean_loss: list[float] = field(default_factory=list)
+    started: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Bench:
         proofs = folder / "proofs"
         proofs.mkdir()
         code = {"code": self.bundle.sha256}
-        self.verifier = Verifier(proofs, folder / "probes", self.reference, lambda target: code, TIMEOUT)
+        self.verifier = Verifier(proofs, folder / "probes", self.reference, code, TIMEOUT)
 
     def target(self, label: str) -> Target:
         """The resolved target of ``name:mode``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from harness import models
@@ -74,12 +76,13 @@ def test_images_fed_from_the_host_train_the_same_as_resident_ones(bench: Bench, 
     if lane.endswith(":fit"):
         pytest.skip("fit always feeds from the host; the other tests cover it")
     target = bench.target(f"{lane}@input=host")
-    proof = bench.verifier.proof(
-        target, models.load(SMALLEST_MODEL), OptimizerSpec(), "float32", bench.hosts.worker(target), fresh=True
-    )
+    worker = partial(bench.hosts.worker, target)
+    proof = bench.verifier.proof(target, models.load(SMALLEST_MODEL), OptimizerSpec(), "float32", worker, fresh=True)
     assert proof.passed, proof.reason
 
 
 def _assert_proven(bench: Bench, lane: str, model: ModelSpec, optimizer: OptimizerSpec) -> None:
-    proof = bench.verifier.proof(bench.target(lane), model, optimizer, "float32", bench.worker(lane), fresh=True)
+    proof = bench.verifier.proof(
+        bench.target(lane), model, optimizer, "float32", lambda: bench.worker(lane), fresh=True
+    )
     assert proof.passed, proof.reason

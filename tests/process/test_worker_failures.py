@@ -43,7 +43,7 @@ FAILURES = [
     ('say:{"kind":"block","steps":1}', WorkerCrashed, r"the worker said"),
     ('say:{"kind":"failed","status":"splendid","reason":""}', WorkerCrashed, r"the worker said .*splendid"),
     (
-        'say:{"kind":"block","steps":7,"seconds":1.0,"cpu_seconds":1.0,"losses":[]}',
+        'say:{"kind":"block","steps":7,"started":1.0,"seconds":1.0,"cpu_seconds":1.0,"losses":[]}',
         WorkerCrashed,
         r"when asked for 1 steps",
     ),

@@ -55,6 +55,7 @@ def record(of: Cell, status: str = "ok", **changes: Any) -> Record:
             epoch=[0, 0, *epochs],
             kind=kinds,
             steps=steps,
+            started=[float(number) for number in range(len(steps))],
             seconds=[1.25 if kind == "compile" else 0.01 * count for kind, count in zip(kinds, steps, strict=True)],
             cpu_seconds=[0.5] * len(steps),
             mean_loss=[1.0] * len(steps),

@@ -48,13 +48,13 @@ print(json.dumps({**parts, "work_id": cell.work_id, "cell_id": cell.cell_id, "fl
 """A script that prints digests of values whose text could differ between Pythons."""
 
 GOLDEN_DIGESTS = {
-    "ModelSpec": "03ab54b3a05f34a991d01f6eea6bd2c261023a8de8ef24417c664291ce7796e5",
-    "TrainingSpec": "859868505185ec6b2ef5250525fd19e8a785aef6d4a40e310e7e29637d128561",
+    "ModelSpec": "92debf60c0e6b051875c03146bc4f975009eac5064ddb20fb9bbabf58d3fd5e9",
+    "TrainingSpec": "e99686744c058efcbd0d8d2fd5106791a0c56e06f366d681b0dba2ddd4df5bed",
     "Dataset": "ea66c2c20262925f26aed7792fe561e3fd158ad9df2aab05692e17e999f3048c",
-    "Target": "d06da77415176fabc8e65206e81233880e802b2deb5cf6bfc905933e1f2d07bb",
-    "Cell": "bfb93b449a59d2ab2e0fca6dafddb2c75c935258961c148a5f938393b371e624",
-    "work_id": "48ce7621f4933d0a",
-    "cell_id": "52e99e62a8569bf0",
+    "Target": "a86459c71847626e363a064d5b4f3106ac7cdfa3793acd4b373dc40dce5e1852",
+    "Cell": "2d9033b57583ea90e4808336edfbd798ea17df76bad287ca1d4982bbf0056719",
+    "work_id": "125879a4c7832ba4",
+    "cell_id": "f2f0af1ecc7153bf",
     "floats": "b22df6c4f132146a519db6c1bc9f519e965f9d3e168db2c81aecd7c72659b832",
 }
 """What it prints, for as long as SCHEMA_VERSION is 1: a change here breaks the resuming of every stored run."""
@@ -162,9 +162,9 @@ def test_whole_number_in_a_float_field_has_the_digest_of_the_float() -> None:
 
 
 def test_non_finite_floats_travel_as_words() -> None:
-    block = messages.Block(1, math.inf, -math.inf, [math.nan])
+    block = messages.Block(1, 0.5, math.inf, -math.inf, [math.nan])
     assert codec.to_json(block) == {
-        "kind": "block", "steps": 1, "seconds": "Infinity", "cpu_seconds": "-Infinity", "losses": ["NaN"],
+        "kind": "block", "steps": 1, "started": 0.5, "seconds": "Infinity", "cpu_seconds": "-Infinity", "losses": ["NaN"],
     }  # fmt: skip
 
 
