@@ -1,0 +1,124 @@
+"""Run folders that are in use, of another plan, not writable or full: one clear line, and nothing finished is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.process.small_sweep import Sweeper, count, stop, wait_for
+
+LANES = "scripted,reference"
+
+
+@contextmanager
+def mounted(folder: Path, *command: str) -> Iterator[Path]:
+    """A folder that is a disk of its own; only root may make one."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("disks are mounted for this test on Linux only")
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", *command, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def the_error(errors: str) -> str:
+    """The one line that says why the command failed."""
+    (line,) = (line for line in errors.splitlines() if line.startswith("harness: "))
+    return line
+
+
+def test_of_two_sweeps_in_one_folder_the_second_says_who_is_there(sweeper: Sweeper) -> None:
+    sweeper.script((4, "train", 3, f"touch:{sweeper.folder / 'reached'}"), (4, "train", 3, "hang"))
+    with sweeper.running() as first:
+        wait_for(sweeper.folder / "reached", first)
+        second = subprocess.run(
+            sweeper.command(), cwd=sweeper.folder, env=sweeper.environment(), capture_output=True, text=True
+        )
+        assert second.returncode == 1
+        folder = sweeper.folder / "run"
+        assert the_error(second.stderr).startswith(f"harness: another harness (process {first.pid} on ")
+        assert second.stderr.rstrip().endswith(f"is running in {folder}")
+        assert second.stdout == ""
+        assert first.poll() is None
+        stop(first, signal.SIGINT)
+    assert sweeper.statuses() == {("scripted", 4): "interrupted"}
+    sweeper.script()
+    assert sweeper.run().returncode == 0
+    assert count(sweeper.statuses()) == {"ok": 3}
+
+
+def test_a_folder_of_another_plan_is_refused_and_left_as_it_is(sweeper: Sweeper) -> None:
+    sweeper.run(batch_sizes=[4])
+    before = sweeper.record_bytes()
+    done = sweeper.run(batch_sizes=[4, 8])
+    assert done.returncode == 1
+    error = the_error(done.stderr)
+    assert "holds the run of another plan" in error
+    assert "batch size 4 there, 4, 8 asked for" in error
+    assert sweeper.record_bytes() == before
+
+
+def test_a_folder_that_is_not_writable_is_one_clear_error(sweeper: Sweeper) -> None:
+    sweeper.run(batch_sizes=[4])
+    before = sweeper.record_bytes()
+    run = sweeper.folder / "run"
+    if os.geteuid() == 0:  # whom permissions do not stop
+        with mounted(run, "--bind", "-o", "ro", str(run)):
+            done = sweeper.run(batch_sizes=[4])
+    else:
+        run.chmod(0o500)
+        done = sweeper.run(batch_sizes=[4])
+        run.chmod(0o700)
+    assert done.returncode == 1
+    assert f"{run}" in the_error(done.stderr)
+    assert "is not writable" in the_error(done.stderr)
+    assert sweeper.record_bytes() == before
+    assert sweeper.run(batch_sizes=[4]).returncode == 0
+
+
+@pytest.mark.parametrize("room_at_first", [20_000, 60_000])
+def test_a_full_disk_stops_the_sweep_and_resuming_after_freeing_completes_it(
+    sweeper: Sweeper, room_at_first: int
+) -> None:
+    with mounted(sweeper.folder / "run", "-t", "tmpfs", "-o", "size=2m", "tmpfs") as disk:
+        filler = sweeper.folder / "run" / "logs" / "filler"
+        filler.parent.mkdir()
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        filler.write_bytes(b"x" * (free - room_at_first))
+        sizes = (2, 4, 8, 16, 32)
+        done = sweeper.run(target=LANES, batch_sizes=sizes)
+        assert done.returncode == 1
+        error = the_error(done.stderr)
+        assert str(disk) in error
+        assert "disk is full" in error or "No space left on device" in error
+        finished = sweeper.record_bytes() if (disk / "records").exists() else {}
+        assert len(finished) < 2 * len(sizes)
+        if finished:
+            assert set(sweeper.statuses().values()) <= {"ok"}
+
+        filler.unlink()
+        assert sweeper.run(target=LANES, batch_sizes=sizes).returncode == 0
+        assert count(sweeper.statuses()) == {"ok": 10}
+        after = sweeper.record_bytes()
+        assert {name: after[name] for name in finished} == finished
+
+
+def test_a_cache_that_cannot_be_made_is_one_clear_error(sweeper: Sweeper) -> None:
+    file = sweeper.folder / "file"
+    file.touch()
+    sweeper.cache = file / "cache"
+    done = sweeper.run()
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert str(sweeper.cache) in the_error(done.stderr)
