@@ -16,7 +16,7 @@ from backends import loop, registry
 from backends.pipe import Pipe
 from backends.protocol import Backend
 from backends.serving import failure, serve_cell
-from harness.core import codec, system
+from harness.core import codec, system, variables
 from harness.core.errors import ContractError
 from harness.core.messages import ChildExited, HostReady, Open
 
@@ -74,5 +74,6 @@ def _facts(backend: Backend, name: str, code: str) -> dict[str, object]:
         "platform": platform.platform(),
         "pid": os.getpid(),
         "packages": backend.versions(),
+        "variables": variables.effective(os.environ),
         "code": code,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -77,14 +78,20 @@ def write(folder: Path, cell: Cell) -> tuple[Path, Path]:
     parameters_path = folder / f"parameters-{cell.inputs.parameters_sha256[:16]}.npz"
     order_path = folder / f"order-{cell.inputs.order_sha256[:16]}.npy"
     if not parameters_path.exists():
-        parameters = draw_parameters(cell.model, cell.training.seed)
-        _require(arrays_digest(parameters), cell.inputs.parameters_sha256, "initial parameters")
-        save_arrays(parameters_path, parameters)
+        save_arrays(parameters_path, draw_parameters(cell.model, cell.training.seed))
+    _require(parameters_path, cell.inputs.parameters_sha256, "initial parameters")
     if not order_path.exists():
-        order = draw_order(cell.dataset.train_examples, cell.training.epochs, cell.training.seed)
-        _require(arrays_digest({"order": order}), cell.inputs.order_sha256, "order of examples")
-        save_array(order_path, order)
+        save_array(order_path, draw_order(cell.dataset.train_examples, cell.training.epochs, cell.training.seed))
+    _require(order_path, cell.inputs.order_sha256, "order of examples")
     return parameters_path, order_path
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read an .npz, or an .npy as the one array ``order``. Raises OSError, ValueError, EOFError or BadZipFile."""
+    # Opened here, as NumPy leaves a damaged file open.
+    with path.open("rb") as stream:
+        loaded = np.load(stream, allow_pickle=False)
+        return {"order": loaded} if path.suffix == ".npy" else {name: loaded[name] for name in loaded.files}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -114,9 +121,21 @@ def _order_digest(examples: int, epochs: int, seed: int) -> str:
     return arrays_digest({"order": draw_order(examples, epochs, seed)})
 
 
-def _require(found: str, planned: str, what: str) -> None:
+def _require(path: Path, planned: str, what: str) -> None:
+    """Raise StoreError unless a file holds the arrays that a cell was planned with."""
+    stamp = path.stat()
+    found = _file_digest(path, stamp.st_mtime_ns, stamp.st_size)
     if found != planned:
         raise StoreError(
-            f"the {what} drawn by NumPy {np.__version__} differ from those this run was planned with; "
-            "resume with the NumPy that planned it, or copy the run's inputs folder along"
+            f"{path}: not the {what} that this run was planned with; remove the file to have it drawn again, and if "
+            f"NumPy {np.__version__} draws another, resume with the NumPy that planned it"
         )
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: Path, modified: int, size: int) -> str:
+    """The digest of a file's arrays, computed once for as long as the file stays as it is."""
+    try:
+        return arrays_digest(load_arrays(path))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return "unreadable"

@@ -7,6 +7,7 @@ machine), so a sweep probes only what has no proof yet.
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from harness import inputs, parity
@@ -85,6 +85,7 @@ class Verifier:
             precision,
             packages=facts.get("packages", {}),
             python=facts.get("python", ""),
+            variables=facts.get("variables", {}),
             **self._circumstances,
         )
         identity = codec.digest(key)[:16]
@@ -247,7 +248,6 @@ class _ProbeFolder:
 
 def _load(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+        return inputs.load_arrays(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CellError(f"the worker's probe file {path.name} cannot be read ({error})") from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.variables import is_computing
 from harness.workers.code_bundle import Bundle
 
 FOLDERS = {
@@ -33,8 +34,8 @@ FIXED = {
 }
 """The interpreter's own settings: nothing of the person's, nothing written, all output kept."""
 
-DROPPED = ("VIRTUAL_ENV", "JAX_COMPILATION_CACHE_DIR")
-"""The first belongs to another Python; the second would spare some cells their compilation, and write elsewhere."""
+DROPPED = ("VIRTUAL_ENV",)
+"""It belongs to another Python."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Launch:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.upper().startswith("PYTHON") and name.upper() not in DROPPED
+            if not name.upper().startswith("PYTHON") and name.upper() not in DROPPED and not is_computing(name)
         }
         for name in set(FOLDERS.values()):
             (folder / name).mkdir(parents=True, exist_ok=True)

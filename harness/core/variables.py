@@ -1,0 +1,34 @@
+"""Environment variables that change what a framework computes, or how fast.
+
+A worker inherits none of them from the person's shell, where they are easily forgotten: a target's definition says
+them, so that they are part of a cell's identity. Which device to show is the exception, as a cluster's
+scheduler says that by variables. Whatever a worker ends up with is on its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+COMPUTING = ("TF_", "XLA_", "JAX_", "KERAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "OPENBLAS_")
+"""Beginnings of names; ``NVIDIA_TF32_OVERRIDE`` belongs to them as well."""
+
+DEVICES = ("CUDA_", "NVIDIA_", "DML_", "GPU_", "HIP_", "ROCR_")
+"""Beginnings of names that choose devices."""
+
+PLACES = ("_PATH", "_HOME", "_DIR")
+"""Ends of names of folders."""
+
+
+def is_computing(name: str) -> bool:
+    """Whether a variable of this name changes what is computed."""
+    return name.upper().startswith(COMPUTING) or name.upper() == "NVIDIA_TF32_OVERRIDE"
+
+
+def effective(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of both groups, sorted by name; those that only name a place are left out."""
+    found = {
+        name: value
+        for name, value in environment.items()
+        if (is_computing(name) or name.upper().startswith(DEVICES)) and not name.upper().endswith(PLACES)
+    }
+    return dict(sorted(found.items()))
