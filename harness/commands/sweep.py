@@ -15,16 +15,14 @@ from types import FrameType
 from typing import Any
 
 import harness
-from harness import datasets, environments, heats, inputs, models, store, sweep, targets
-from harness.commands import common, report, running
-from harness.core.cell import Cell, Inputs, Target
-from harness.core.model import ModelSpec
+from harness import heats, store, targets
+from harness.commands import common, planning, report, running
+from harness.core.cell import Cell
 from harness.core.record import FAILED
 from harness.estimate import Estimates
 from harness.lane import now
 from harness.paths import cache_folder
-from harness.progress import RunProgress, duration, name, plural
-from harness.targets import TargetDefinition
+from harness.progress import RunProgress, plural
 
 RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"
@@ -47,24 +45,12 @@ class Request:
     fork: bool
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A sweep expanded to cells."""
-
-    name: str
-    definitions: Mapping[str, TargetDefinition]
-    targets: tuple[Target, ...]
-    planned: Sequence[sweep.Planned]
-    dataset_source: str
-    data_dir: Path | None
-
-
 def run(request: Request) -> int:
     """Plan, and unless only that was asked, run. Returns the exit status."""
-    prepared = prepare(request)
+    prepared = planning.prepare(request.source, request.overrides, request.data_dir, fetch=not request.plan_only)
     estimates = Estimates(cache_folder() / ESTIMATES_FILE)
     if request.plan_only:
-        show_plan(prepared, estimates, request.json)
+        planning.show(prepared, estimates, _recorded(request.out), request.json)
         return 0
     folder = request.out or default_folder(prepared.name)
     plan = store.Plan(
@@ -90,6 +76,13 @@ def run(request: Request) -> int:
     return finish(kept, request.json, resume)
 
 
+def _recorded(folder: Path | None) -> dict[str, str]:
+    """The statuses of the cells that have their record already, where a run folder is named and there."""
+    if folder is None or not (folder / store.PLAN_FILE).is_file():
+        return {}
+    return store.Run.open(folder).statuses()
+
+
 def _waiting(kept: store.Run, retry: bool) -> list[Cell]:
     """The cells to run: those without a record, those that the person interrupted, on request those that failed.
 
@@ -106,75 +99,13 @@ def _resuming(command: str, has_folder: bool, folder: Path) -> str:
     return command if has_folder else f"{command} --out {shlex.quote(str(folder))}"
 
 
-def prepare(request: Request) -> Prepared:
-    """Read and check everything the person wrote; get the dataset; draw what identifies the inputs."""
-    asked = sweep.load(request.source, request.overrides)
-    definitions = common.target_definitions(asked.own_targets, asked.source)
-    resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
-    specs = [models.load(text) for text in asked.models]
-    console = common.standard_error()
-    known = common.prepare_dataset(asked.dataset, request.data_dir, console).dataset
-    dataset = datasets.limited(known, asked.train_examples, asked.test_examples)
-
-    def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
-        return inputs.identify(model, dataset.train_examples, epochs, seed)
-
-    planned = sweep.expand(asked, specs, resolved, dataset, identify)
-    return Prepared(asked.name, definitions, resolved, planned, asked.dataset, request.data_dir)
-
-
 def default_folder(name: str) -> Path:
     """A folder for a new run: its name and the time."""
     return Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def show_plan(prepared: Prepared, estimates: Estimates, json: bool) -> None:
-    """Print the cells, the skipped ones and why, and the time it should take. Runs nothing."""
-    waiting = [planned.cell for planned in prepared.planned if not planned.skip]
-    seconds = {cell.cell_id: estimates.seconds(cell) for cell in waiting}
-    if json:
-        rows = [
-            {
-                "cell_id": planned.cell.cell_id,
-                "work_id": planned.cell.work_id,
-                "target": planned.cell.target.label,
-                "model": planned.cell.model.name,
-                "dataset": planned.cell.dataset.name,
-                "batch_size": planned.cell.training.batch_size,
-                "epochs": planned.cell.training.epochs,
-                "seed": planned.cell.training.seed,
-                "optimizer": planned.cell.training.optimizer.name,
-                "learning_rate": planned.cell.training.learning_rate.base,
-                "skip": planned.skip,
-                "seconds": round(seconds.get(planned.cell.cell_id, 0.0), 1),
-            }
-            for planned in prepared.planned
-        ]
-        common.write_json({"name": prepared.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
-        return
-    console = common.standard_output()
-    for planned in prepared.planned:
-        cell = planned.cell
-        what = f"skipped: {planned.skip}" if planned.skip else f"about {duration(seconds[cell.cell_id])}"
-        common.say(console, f"{cell.cell_id}  {name(cell)}, seed {cell.training.seed}: {what}")
-    unbuilt = [
-        target_name
-        for target_name in dict.fromkeys(target.name for target in prepared.targets)
-        if environments.inspect(prepared.definitions[target_name]).state != "ready"
-    ]
-    measured = sum(estimates.is_measured(cell) for cell in waiting)
-    basis = f"{measured} of them timed by earlier runs here, the rest assumed" if waiting else "nothing to run"
-    common.say(
-        console,
-        f"{plural(len(waiting), 'cell')} to run, {len(prepared.planned) - len(waiting)} skipped; "
-        f"about {duration(sum(seconds.values()))} ({basis}), parity checks not included",
-    )
-    if unbuilt:
-        common.say(console, f"environments to build first: {', '.join(unbuilt)} (harness targets sync)")
-
-
 def execute(
-    kept: store.Run, waiting: Sequence[Cell], prepared: Prepared, estimates: Estimates, request: Request
+    kept: store.Run, waiting: Sequence[Cell], prepared: planning.Prepared, estimates: Estimates, request: Request
 ) -> bool:
     """Run the cells that wait. Returns whether the person stopped it."""
     console = common.standard_error()

@@ -1,0 +1,141 @@
+"""From what a person asked for to cells; and ``harness sweep --plan``, which shows them and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import datasets, environments, inputs, machine, models, sweep, targets
+from harness.commands import common
+from harness.core.cell import Cell, Dataset, Inputs, Target
+from harness.core.model import ModelSpec
+from harness.estimate import Estimates
+from harness.progress import duration, name, plural
+from harness.targets import TargetDefinition
+
+UNFETCHED = ""
+"""The hash of a dataset that is still to be downloaded: cells of it have no identity yet."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep expanded to cells."""
+
+    name: str
+    definitions: Mapping[str, TargetDefinition]
+    targets: tuple[Target, ...]
+    planned: Sequence[sweep.Planned]
+    dataset: Dataset
+    dataset_source: str
+    data_dir: Path | None
+
+
+def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fetch: bool) -> Prepared:
+    """Read and check everything the person wrote; get the dataset; draw what identifies the inputs.
+
+    Without ``fetch`` a dataset that would have to be downloaded is only described.
+    """
+    asked = sweep.load(source, overrides)
+    definitions = common.target_definitions(asked.own_targets, asked.source)
+    resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
+    specs = [models.load(text) for text in asked.models]
+    known = None if fetch else _undownloaded(asked.dataset, data_dir)
+    known = known or common.prepare_dataset(asked.dataset, data_dir, common.standard_error()).dataset
+    dataset = datasets.limited(known, asked.train_examples, asked.test_examples)
+
+    def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
+        return inputs.identify(model, dataset.train_examples, epochs, seed)
+
+    planned = sweep.expand(asked, specs, resolved, dataset, identify)
+    return Prepared(asked.name, definitions, resolved, planned, dataset, asked.dataset, data_dir)
+
+
+def show(prepared: Prepared, estimates: Estimates, recorded: Mapping[str, str], json: bool) -> None:
+    """Print the cells, those that will not run and why, and the time the others should take.
+
+    ``recorded``: cell_id -> status of the cells that have a record in the folder that the person named.
+    """
+    notes = {planned.cell.cell_id: _note(planned, prepared, recorded) for planned in prepared.planned}
+    waiting = [planned.cell for planned in prepared.planned if not notes[planned.cell.cell_id]]
+    seconds = {cell.cell_id: estimates.seconds(cell) for cell in waiting}
+    if json:
+        rows = [_row(planned.cell, notes[planned.cell.cell_id], seconds) for planned in prepared.planned]
+        common.write_json({"name": prepared.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
+        return
+    console = common.standard_output()
+    for planned in prepared.planned:
+        cell = planned.cell
+        what = notes[cell.cell_id] or f"about {duration(seconds[cell.cell_id])}"
+        common.say(console, f"{_identity(cell) or '-':16}  {name(cell)}, seed {cell.training.seed}: {what}")
+    measured = sum(estimates.is_measured(cell) for cell in waiting)
+    basis = f"{measured} of them timed by earlier runs here, the rest assumed" if waiting else "nothing to run"
+    common.say(
+        console,
+        f"{plural(len(waiting), 'cell')} to run, {len(prepared.planned) - len(waiting)} not; "
+        f"about {duration(sum(seconds.values()))} ({basis}), parity checks not included",
+    )
+    if prepared.dataset.sha256 == UNFETCHED:
+        common.say(
+            console, f"to download first: {prepared.dataset.name} (harness data prepare {prepared.dataset.name})"
+        )
+    unbuilt = [
+        target_name
+        for target_name in dict.fromkeys(cell.target.name for cell in waiting)
+        if environments.inspect(prepared.definitions[target_name]).state != "ready"
+    ]
+    if unbuilt:
+        common.say(console, f"environments to build first: {', '.join(unbuilt)} (harness targets sync)")
+
+
+def _undownloaded(source: str, data_dir: Path | None) -> Dataset | None:
+    """What is known of a dataset that is not here and would have to be fetched; None for every other."""
+    known = datasets.describe(source, data_dir)
+    if known.state != "to download" or known.image_shape is None:
+        return None
+    return Dataset(
+        name=known.name,
+        sha256=UNFETCHED,
+        train_examples=known.train_examples or 0,
+        test_examples=known.test_examples or 0,
+        image_shape=known.image_shape,
+        classes=known.classes or 0,
+    )
+
+
+def _note(planned: sweep.Planned, prepared: Prepared, recorded: Mapping[str, str]) -> str:
+    """Why a cell will not run, or not to its end; empty if it will."""
+    target = planned.cell.target
+    status = recorded.get(planned.cell.cell_id)
+    usable = machine.facts()["usable_cores"]
+    if planned.skip:
+        return f"skipped: {planned.skip}"
+    if status is not None and status != "interrupted":
+        return f"has its record: {status.replace('_', ' ')}"
+    if prepared.definitions[target.name].unavailable_here:
+        return f"unsupported: {prepared.definitions[target.name].unavailable_here}"
+    if usable is not None and target.cpus > usable:
+        return f"unsupported: {plural(target.cpus, 'processor')} asked for, {usable} here"
+    return ""
+
+
+def _identity(cell: Cell) -> str | None:
+    return None if cell.dataset.sha256 == UNFETCHED else cell.cell_id
+
+
+def _row(cell: Cell, note: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "cell_id": _identity(cell),
+        "work_id": None if cell.dataset.sha256 == UNFETCHED else cell.work_id,
+        "target": cell.target.label,
+        "model": cell.model.name,
+        "dataset": cell.dataset.name,
+        "batch_size": cell.training.batch_size,
+        "epochs": cell.training.epochs,
+        "seed": cell.training.seed,
+        "optimizer": cell.training.optimizer.name,
+        "learning_rate": cell.training.learning_rate.base,
+        "skip": note,
+        "seconds": round(seconds.get(cell.cell_id, 0.0), 1),
+    }
