@@ -7,6 +7,7 @@ cell ends as exactly one record, whatever becomes of its worker.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,9 @@ from harness.lane import Files, Lane, Progress, now
 from harness.parity import Proof
 from harness.store import Run
 from harness.verify import Verifier
+
+ROOM_TO_WORK = 64 * 1024
+"""Bytes. On a disk with less a worker's crash is the disk's doing, and no record of its target."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,10 @@ class Runner:
                     if record.status == "out_of_memory":
                         self._remember(cell)
         except OSError as error:
+            reason = "the disk is full" if self._disk_is_full() else error.strerror or error
             raise StoreError(
-                f"{error.filename or self._run.folder}: cannot be written ({error.strerror or error}); "
-                "finished records are kept, the same command resumes"
+                f"{error.filename or self._run.folder}: cannot be written ({reason}); finished records are kept, "
+                "the same command resumes"
             ) from error
 
     def _run_cell(self, cell: Cell) -> Record:
@@ -123,9 +128,17 @@ class Runner:
         return self._save(lane.record(facts, proof.id, attempt, log))
 
     def _save(self, record: Record) -> Record:
+        if record.status == "crashed" and self._disk_is_full():
+            raise StoreError(
+                f"{self._run.folder}: the disk is full, and a worker ended ({record.reason}); free some space and "
+                "run the command again"
+            )
         self._run.save(record)
         self._watcher.finished(record)
         return record
+
+    def _disk_is_full(self) -> bool:
+        return shutil.disk_usage(self._run.folder).free < ROOM_TO_WORK
 
     def _recall(self, running: set[str]) -> None:
         """Take the cells into account that ran out of memory in an earlier session and are not to run again."""
