@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends import jax_programs
+from backends import device_choice, jax_programs
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
@@ -67,7 +67,7 @@ class JaxBackend:
     def initialise(self, target: Target) -> dict[str, Any]:
         """Start the one backend asked for.
 
-        JAX uses the first visible GPU. Where nobody has set ``CUDA_VISIBLE_DEVICES``, it is set to ``target.device``.
+        Of the visible GPUs JAX is shown only the target's.
         """
         import jax
 
@@ -75,7 +75,8 @@ class JaxBackend:
         _require("matmul_precision", target.matmul_precision, tuple(MATMUL_PRECISIONS))
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if target.accelerator == "cuda":
-            os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(target.device))
+            index = device_choice.index_of(target.device, "CUDA_VISIBLE_DEVICES")
+            jax.config.update("jax_cuda_visible_devices", str(index))
         jax.config.update("jax_platforms", target.accelerator)
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISIONS[target.matmul_precision])
         try:

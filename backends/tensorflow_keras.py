@@ -13,6 +13,7 @@ import os
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from backends import device_choice
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.tensorflow_fit import FitTrainer, recording_model_class
 from backends.tensorflow_layers import is_keras_2
@@ -37,7 +38,7 @@ PACKAGES = (
     "protobuf",
 )
 DEVICE_CHOICE = {"cuda": "CUDA_VISIBLE_DEVICES", "directml": "DML_VISIBLE_DEVICES"}
-"""Where these are set, the wanted device is the only one that TensorFlow sees."""
+"""The variables by which devices are hidden from TensorFlow before it starts."""
 TF32 = {"highest": False, "tf32": True}
 OUT_OF_MEMORY_SIGNS = ("out of memory", "OOM", "failed to allocate", "ALLOC_FAILED", "bad_alloc")
 REASON_LENGTH = 300
@@ -176,9 +177,9 @@ class TensorFlowBackend:
             )
         if not gpus:
             raise WrongDevice(f"asked for {target.accelerator}, but TensorFlow {tf.__version__} sees no such device")
-        index = 0 if os.environ.get(DEVICE_CHOICE[target.accelerator]) else target.device
-        if index >= len(gpus):
-            raise WrongDevice(f"asked for {target.accelerator} device {index}, but TensorFlow sees {len(gpus)}")
+        variable = DEVICE_CHOICE[target.accelerator]
+        index = device_choice.index_of(target.device, variable)
+        device_choice.require_visible(index, len(gpus), target.device, variable)
         chosen = gpus[index]
         details = dict(tf.config.experimental.get_device_details(chosen))
         if target.accelerator == "cuda" and "compute_capability" not in details:
