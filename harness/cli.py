@@ -360,12 +360,16 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Give the process the streams that it was started without; print '?' for what a console cannot show."""
+    """Give the process the streams that it was started without; let it print whatever a file may be called.
+
+    What a console cannot show becomes '?', and bytes that are no UTF-8 stay as they are.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # until the process ends
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
 
 
 def _drop_output() -> None:

@@ -43,7 +43,7 @@ def show_model(name_or_file: str, json: bool) -> int:
     if json:
         common.write_json({**_model_facts(spec), "specification": to_json(spec)})
         return 0
-    numbers = ("parameters", "forward\nkFLOP", "training\nkFLOP", "output\nKiB")
+    numbers = ("para-\nmeters", "forward\nkFLOP", "training\nkFLOP", "output\nKiB")
     title = f"{spec.name}: input {_shape(spec.input_shape)}, costs per image"
     table = common.new_table("layer", "settings", "output", *numbers, numbers=numbers, prose=("settings",), title=title)
     for trace in spec.traced:
@@ -197,10 +197,12 @@ def _settings(layer: Layer) -> str:
     """What a layer was given beyond its defaults."""
     given = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
     defaults = {field.name: field.default for field in dataclasses.fields(layer)}
-    return ", ".join(f"{key} {_setting(value)}" for key, value in given.items() if value != defaults[key])
+    return ", ".join(_setting(key, value) for key, value in given.items() if value != defaults[key])
 
 
-def _setting(value: object) -> str:
-    if isinstance(value, tuple):
-        return _shape(value)
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _setting(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return key if value else f"no {key}"
+    if isinstance(value, str):
+        return value
+    return f"{key} {_shape(value) if isinstance(value, tuple) else value}"
