@@ -74,13 +74,16 @@ class Sweeper:
         """Replace the script."""
         (self.folder / "script.json").write_text(json.dumps(lines))
 
-    def command(self, *flags: str, target: str = "scripted", batch_sizes: Sequence[int] = BATCH_SIZES) -> list[str]:
-        """The command line; writes the sweep file."""
-        tables = [
+    def tables(self) -> str:
+        """The own targets as TOML."""
+        return "\n".join(
             f"[targets.{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
             for name, table in self.targets.items()
-        ]
-        (self.folder / "small.toml").write_text("\n".join([SWEEP, *tables]))
+        )
+
+    def command(self, *flags: str, target: str = "scripted", batch_sizes: Sequence[int] = BATCH_SIZES) -> list[str]:
+        """The command line; writes the sweep file."""
+        (self.folder / "small.toml").write_text(SWEEP + self.tables())
         sizes = ",".join(map(str, batch_sizes))
         return [HARNESS, "sweep", "small.toml", "--target", target, "--batch-size", sizes, "--out", "run", *flags]
 

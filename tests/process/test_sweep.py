@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
+import pytest
 
 from harness.core.record import Record
 from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, count, stop, wait_for
@@ -222,3 +226,28 @@ def test_the_reader_of_a_pipe_that_leaves_changes_neither_the_run_nor_its_status
         process.stderr.close()
         assert process.wait(PATIENCE) == 1
     assert count(sweeper.statuses()) == {"ok": 2, "crashed": 1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_on_a_terminal_a_bar_shows_the_cell_its_loss_and_the_time_left(sweeper: Sweeper) -> None:
+    import pty
+
+    sweeper.script(*((8, "train", call, "slow") for call in (3, 4, 5)))
+    ours, theirs = pty.openpty()
+    env = {**sweeper.environment(), "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        sweeper.command(), cwd=sweeper.folder, env=env, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+        assert process.wait(PATIENCE) == 0
+    text = shown.decode()
+    assert "[0/3]" in text
+    assert "left scripted:numpy, small, batch 8, 2 epochs: loss " in text
+    assert "[3/3] scripted:numpy, small, batch 16, 2 epochs: ok, trained in " in text
+    assert not re.search(r"\x1b\[[0-9;]*\b[349][0-7][;m]", text), "colours in spite of NO_COLOR"
+    assert "\x1b[?25h" in text, "the cursor is shown again"

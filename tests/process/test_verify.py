@@ -1,0 +1,55 @@
+"""``harness verify`` as a command: exit status 0 if every proof passes, else 1 with what is off and by how much."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from harness.core.training import OPTIMIZERS
+from tests.process.processes import wait_until_none
+from tests.process.small_sweep import HARNESS, Sweeper
+
+
+def verify(sweeper: Sweeper, *flags: str) -> subprocess.CompletedProcess[str]:
+    (sweeper.folder / "harness.toml").write_text(sweeper.tables())
+    done = subprocess.run(
+        [HARNESS, "verify", "--model", "model.toml", *flags],
+        cwd=sweeper.folder,
+        env=sweeper.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert wait_until_none(sweeper.mark) == []
+    return done
+
+
+def test_a_right_target_passes_with_every_optimizer_and_a_table_of_errors(sweeper: Sweeper) -> None:
+    done = verify(sweeper, "--target", "scripted")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == f"{len(OPTIMIZERS)} of {len(OPTIMIZERS)} proofs passed."
+    assert "FAILED" not in done.stdout + done.stderr
+    for quantity in ("logits", "loss", "gradients", "losses", "parameters", "evaluation logits"):
+        assert f" {quantity} " in done.stdout
+    assert done.stderr.count("passed") == len(OPTIMIZERS)
+
+
+def test_a_wrong_target_fails_and_a_dead_one_does_not_hide_it(sweeper: Sweeper) -> None:
+    sweeper.add("wrong", "scripted_backend:WrongBackend")
+    sweeper.add("dying", "scripted_backend:ScriptedBackend", AT_LOAD="exit:3")
+    sweeper.add("homeless", "scripted_backend:ScriptedBackend", python="/nonexistent/python")
+    flags = [part for target in ("wrong", "dying", "homeless", "scripted") for part in ("--target", target)]
+    done = verify(sweeper, *flags, "--optimizer", "sgd", "--json")
+    assert done.returncode == 1
+    proofs = {proof["target"].partition(":")[0]: proof for proof in json.loads(done.stdout)}
+    assert {name: proof["passed"] for name, proof in proofs.items()} == {
+        "wrong": False,
+        "dying": False,
+        "homeless": False,
+        "scripted": True,
+    }
+    off = {quantity["name"] for quantity in proofs["wrong"]["quantities"] if quantity["error"] > quantity["tolerance"]}
+    assert "parameters" in off
+    assert "gradients" not in off
+    assert proofs["dying"]["problem"].startswith("worker exited with status 3 during start")
+    assert "/nonexistent/python" in proofs["homeless"]["problem"]
