@@ -123,6 +123,7 @@ class Channel:
             ended = Ended(None, str(error))
         finally:
             self._started.set()
+            # In this order: whoever has received the end no longer finds the process alive.
             self._ended.set()
             self._events.put(ended)
 

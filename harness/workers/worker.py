@@ -28,7 +28,10 @@ SETTLE_SECONDS = 5.0
 """How long a child that has said its last may take to end, and a host to say that it has."""
 
 LAST_WORDS_SECONDS = 0.2
-"""How long after half a line the news may take that its writer was killed."""
+"""How long the news of how a process ended may take after the first sign of it, such as half a line."""
+
+START_SECONDS = 300.0
+"""How long a host may take to import its framework, unless its user says otherwise: cold files on a network disk."""
 
 STOP_SECONDS = 2.0
 """How long a host may take to end after its pipe is closed."""
@@ -52,9 +55,12 @@ _T = TypeVar("_T")
 
 
 class Worker:
-    """One host process. Starts it on creation without waiting, so several can import at the same time."""
+    """One host process. Starts it on creation without waiting, so several can import at the same time.
 
-    def __init__(self, launch: Launch, start_timeout: float = 300.0) -> None:
+    ``start_timeout``: seconds from then on until it must be ready.
+    """
+
+    def __init__(self, launch: Launch, start_timeout: float = START_SECONDS) -> None:
         self.log = launch.log
         self._python = launch.python
         self._start_timeout = start_timeout
@@ -146,6 +152,8 @@ class Worker:
         if not self._is_open:
             raise WorkerCrashed("the cell has ended already")
         unasked = self._channel.receive(0)
+        if unasked is None and not self._channel.alive:
+            unasked = self._channel.receive(LAST_WORDS_SECONDS)  # its end is known a moment before how it ended
         if unasked is not None:
             raise self._failure(unasked, f"before {request.kind} was asked")
         if not self._channel.alive:

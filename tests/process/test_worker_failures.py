@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import stat
 import time
@@ -18,6 +19,7 @@ import pytest
 from harness.core.errors import CellError, OutOfMemory, Unsupported, WorkerCrashed, WorkerTimeout
 from harness.core.messages import Block, Evaluate, Train
 from harness.workers import Worker
+from harness.workers.channel import Ended, Event
 from tests.process.processes import marked, wait_until_none
 from tests.process.small_cell import Place
 
@@ -151,6 +153,27 @@ def test_a_host_that_dies_takes_its_child_along_and_is_noticed(own_place: Place)
             worker.open(own_place.request(), TIMEOUT)
         worker.abandon()
         worker.stop()
+
+
+class LateNews(queue.Queue[Event]):
+    """Holds up the news of an end, as a busy machine may."""
+
+    def put(self, item: Event, block: bool = True, timeout: float | None = None) -> None:
+        if isinstance(item, Ended):
+            time.sleep(0.05)
+        super().put(item, block, timeout)
+
+
+def test_a_question_to_a_worker_that_has_just_died_says_how_it_died(own_place: Place) -> None:
+    with Worker(own_place.launch(fork=False)) as worker:
+        pid = worker.open(own_place.request(("train", 1, "print")), TIMEOUT).pid
+        worker.ask(Train(1), TIMEOUT)
+        worker._channel._events = LateNews()
+        os.kill(pid, signal.SIGKILL)
+        while worker.alive:
+            time.sleep(0.001)
+        with pytest.raises(WorkerCrashed, match=r"worker killed by SIGKILL before train was asked; its last words: "):
+            worker.ask(Train(1), TIMEOUT)
 
 
 def test_a_worker_that_no_longer_listens_is_noticed(host: Worker, place: Place) -> None:
