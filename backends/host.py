@@ -39,6 +39,8 @@ def serve(pipe: Pipe, backend_name: str, code: str, may_fork: bool) -> int:
         traceback.print_exc()
         pipe.send(failure(backend, error))
         return 1
+    # For the log only: a record, which may be published, holds no path of this machine.
+    print(f"{platform.python_implementation()} {platform.python_version()}: {sys.executable}", file=sys.stderr)
     # Collections in children pass over what the import left, so they neither walk nor copy its pages.
     gc.collect()
     gc.freeze()
@@ -70,7 +72,6 @@ def _facts(backend: Backend, name: str, code: str) -> dict[str, object]:
         "backend": name,
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
-        "executable": sys.executable,
         "platform": platform.platform(),
         "pid": os.getpid(),
         "packages": backend.versions(),

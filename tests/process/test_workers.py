@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -36,6 +38,11 @@ def test_a_host_says_what_it_is(host: Worker, place: Place) -> None:
     assert ready.worker["packages"]["numpy"] == np.__version__
     assert ready.worker["code"] == place.launch().bundle.sha256
     assert ready.capabilities["layers"] == ["flatten", "dense"]
+
+
+def test_where_the_interpreter_is_stands_in_the_log_and_on_no_record(host: Worker) -> None:
+    assert sys.executable not in json.dumps(host.ready.worker)
+    assert sys.executable in host.log.read_text()
 
 
 def test_a_cell_trains_and_the_next_starts_afresh(host: Worker, place: Place) -> None:
