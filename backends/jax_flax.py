@@ -13,11 +13,11 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import device_choice, jax_programs
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
+from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import LAYERS, ModelSpec
@@ -278,11 +278,8 @@ def _accelerator(device: Any) -> str:
 
 def _compute_threads() -> int | None:
     """Threads of XLA's CPU pool, counted in this process; None where the system does not show threads by name."""
-    try:
-        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    except OSError:
-        return None
-    return names.count("tf_XLAEigen")
+    names = system.thread_names()
+    return None if names is None else names.count("tf_XLAEigen")
 
 
 def _first_line(error: BaseException) -> str:

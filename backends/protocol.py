@@ -60,7 +60,8 @@ class Capabilities:
     """What a backend can do, as data that feeds the support table. ``modes`` has the default first.
 
     ``inputs`` maps each mode to the input forms it supports, default first. ``refusals`` maps a
-    thing it cannot do (a layer, a precision) to the reason, one line each.
+    thing it cannot do (a layer, a precision) to the reason, one line each. ``can_fork``: whether the loaded framework
+    survives a fork, on systems where a process may fork at all.
     """
 
     accelerators: tuple[str, ...]

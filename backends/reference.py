@@ -7,7 +7,6 @@ trains at once: ``train`` returns when the work is done.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -250,8 +249,7 @@ class ReferenceBackend:
             precisions=("float32",),
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
-            # Apple's matrix library, which NumPy uses there, does not survive a fork.
-            can_fork=sys.platform != "darwin",
+            can_fork=True,
             refusals={
                 "mixed_bfloat16": "the reference computes in float64 only",
                 "mixed_float16": "the reference computes in float64 only",

@@ -9,7 +9,6 @@ and ``directml`` through its plugin for TensorFlow 2.10. The step is in ``tensor
 from __future__ import annotations
 
 import contextlib
-import os
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from backends.tensorflow_fit import FitTrainer, recording_model_class
 from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network
 from backends.tensorflow_steps import StepTrainer
+from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WorkerCrashed, WrongDevice
 from harness.core.model import LAYERS
@@ -63,7 +63,7 @@ class TensorFlowBackend:
             precisions=("float32",),
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
-            can_fork=hasattr(os, "fork"),
+            can_fork=True,
             refusals={
                 "mixed_bfloat16": reason,
                 "mixed_float16": reason,
@@ -123,7 +123,7 @@ class TensorFlowBackend:
             "first_operation_on": where,
             "intra_op_threads_asked": tf.config.threading.get_intra_op_parallelism_threads(),
             "inter_op_threads_asked": tf.config.threading.get_inter_op_parallelism_threads(),
-            "threads": _threads(),
+            "threads": system.thread_count(),
             "xla": target.mode == "xla",
             "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
             "onednn": _onednn(),
@@ -279,7 +279,7 @@ class TensorFlowSession:
             "parameters_on": sorted({str(variable.device) for variable in self._network.trained.values()}),
             "loss_on": [] if loss is None else [str(loss.device)],
             "peak_device_memory_bytes": None,
-            "threads": _threads(),
+            "threads": system.thread_count(),
         }
         if any(":GPU:" in place for place in facts["parameters_on"]):
             with contextlib.suppress(ValueError, tf.errors.OpError):
@@ -289,14 +289,6 @@ class TensorFlowSession:
     def close(self) -> None:
         """End the thread of ``fit``; let go of dataset and step."""
         self._trainer.close()
-
-
-def _threads() -> int | None:
-    """Threads of this process at present, where the system tells."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return None
 
 
 def _onednn() -> bool | None:

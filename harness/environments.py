@@ -12,11 +12,9 @@ environment lets several processes ask at once: one builds, the others wait.
 from __future__ import annotations
 
 import os
-import platform
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from typing import Literal, Protocol, TextIO
 
 from filelock import FileLock, Timeout
 
+from harness.core import system
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, EnvironmentBuildError
 from harness.interpreters import clean_variables, downloadable, find_python, how_to_get, problem_of, uv_binary
@@ -103,7 +102,7 @@ def inspect(definition: Definition) -> Environment:
         problem = problem_of(python)
         return Environment(identity, None, python, "broken" if problem else "ready", problem)
     folder = _root() / _key(identity)
-    python = _python_in(folder)
+    python = system.python_of_environment(folder)
 
     def found(state: State, detail: str = "") -> Environment:
         return Environment(identity, folder, python, state, detail)
@@ -140,7 +139,7 @@ def ensure(definition: Definition, progress: Progress = lambda line: None) -> Pa
     identity = definition.environment
     folder = _root() / _key(identity)
     if _is_ready(folder, identity):
-        return _python_in(folder)
+        return system.python_of_environment(folder)
     try:
         lock = FileLock(folder.with_name(f"{folder.name}.lock"))
         try:
@@ -157,7 +156,7 @@ def ensure(definition: Definition, progress: Progress = lambda line: None) -> Pa
         raise EnvironmentBuildError(
             f"target {name!r}: environment could not be built in {folder.parent} ({error})"
         ) from error
-    return _python_in(folder)
+    return system.python_of_environment(folder)
 
 
 def _build(definition: Definition, lock: Path, folder: Path, progress: Progress) -> None:
@@ -168,7 +167,7 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
     prefix = f"tmp-{folder.name[:8]}-"
     _remove(folder, *root.glob(f"{prefix}*"))
     temporary = root / f"{prefix}{secrets.token_hex(3)}"
-    python = _python_in(temporary)
+    python = system.python_of_environment(temporary)
     base = find_python(version)
     log = folder.with_name(f"{folder.name}.log")
     progress(f"{name}: building its environment (first use only) with Python {version}")
@@ -255,11 +254,7 @@ def _root() -> Path:
 
 def _key(identity: str) -> str:
     """An environment's folder: packages and Python from the identity, and the platform they are for."""
-    return f"{identity.removeprefix('lock:')}-{sys.platform}-{platform.machine().lower()}"
-
-
-def _python_in(folder: Path) -> Path:
-    return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
+    return f"{identity.removeprefix('lock:')}-{system.platform_name()}-{system.machine_name()}"
 
 
 def _is_ready(folder: Path, identity: str) -> bool:
@@ -267,7 +262,7 @@ def _is_ready(folder: Path, identity: str) -> bool:
         marker = read_json(folder / MARKER, _Marker)
     except ContractError:
         return False
-    return marker.identity == identity and _python_in(folder).exists()
+    return marker.identity == identity and system.python_of_environment(folder).exists()
 
 
 def _remove(*folders: Path) -> None:

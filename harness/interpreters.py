@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.core import system
 from harness.core.errors import EnvironmentBuildError
 
 OLDEST_PYTHON = (3, 10)
@@ -48,7 +49,7 @@ def find_python(version: str) -> Path | None:
     for folder in _pyenv_folders():
         installed = [path for path in folder.glob(f"{version}.*") if path.name.rpartition(".")[2].isdecimal()]
         for path in sorted(installed, key=lambda path: int(path.name.rpartition(".")[2]), reverse=True):
-            python = path / "python.exe" if os.name == "nt" else path / "bin" / f"python{version}"
+            python = system.python_of_installation(path, version)
             if python.exists():
                 return python
     return None

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +22,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness import tomlfile
+from harness.core import system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError
@@ -32,20 +31,8 @@ FOLDER = Path(__file__).parent / "targets"
 PLATFORMS = ("linux", "windows", "macos")
 MATMUL_PRECISIONS = ("highest", "tf32")
 
-_MACHINES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGITS = re.compile(r"[0-9.]+")
-
-
-def platform_name() -> str:
-    """``linux``, ``windows`` or ``macos`` (or what ``sys.platform`` says elsewhere)."""
-    return {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
-
-
-def machine_name() -> str:
-    """Processor architecture: ``x86_64``, ``arm64``, or what the system calls another."""
-    machine = platform.machine().lower()
-    return _MACHINES.get(machine, machine)
 
 
 @dataclass(frozen=True)
@@ -99,8 +86,8 @@ class TargetDefinition:
     @property
     def unavailable_here(self) -> str:
         """Why this target cannot exist on this platform; empty if it can."""
-        here = platform_name()
-        exact = f"{here}-{machine_name()}"
+        here = system.platform_name()
+        exact = f"{here}-{system.machine_name()}"
         if exact in self.unavailable or here in self.unavailable:
             return self.unavailable.get(exact) or self.unavailable[here]
         if here not in self.platforms:
@@ -338,7 +325,7 @@ def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> Ta
         raise UsageError(f"{file}: key {within}.lock: only allowed where python is a version, found {table.python!r}")
     if not own_interpreter and table.lock is None:
         raise UsageError(f"{file}: missing key 'lock' in [{within}]: python = {table.python!r} needs a lock file")
-    lock = table.lock.get(platform_name()) if isinstance(table.lock, dict) else table.lock
+    lock = table.lock.get(system.platform_name()) if isinstance(table.lock, dict) else table.lock
     return TargetDefinition(
         name=name,
         description=table.description,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -16,12 +17,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.core.errors import Unsupported
 
 _PR_SET_PDEATHSIG = 1
 _POSIX_ONLY = "Windows cannot do this"
+_MACHINES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
 _WINDOWS_EXITS = {0xC0000005: "access violation", 0xC00000FD: "stack overflow", 0xC0000409: "abort"}
 
 
@@ -32,6 +35,27 @@ class ChildExit:
     pid: int
     exit_code: int
     signal: int
+
+
+def platform_name() -> str:
+    """``linux``, ``windows`` or ``macos`` (or what ``sys.platform`` says elsewhere)."""
+    return {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
+
+
+def machine_name() -> str:
+    """Processor architecture: ``x86_64``, ``arm64``, or what the system calls another."""
+    machine = platform.machine().lower()
+    return _MACHINES.get(machine, machine)
+
+
+def python_of_environment(folder: Path) -> Path:
+    """Where the interpreter of the virtual environment ``folder`` is."""
+    return folder / "Scripts" / "python.exe" if sys.platform == "win32" else folder / "bin" / "python"
+
+
+def python_of_installation(folder: Path, version: str) -> Path:
+    """Where a Python such as ``3.11`` that is installed in ``folder`` of its own has its interpreter."""
+    return folder / "python.exe" if sys.platform == "win32" else folder / "bin" / f"python{version}"
 
 
 def can_fork() -> bool:
@@ -222,6 +246,23 @@ def peak_memory_bytes() -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def thread_names() -> tuple[str, ...] | None:
+    """The name of each thread that this process has now, native ones included; None where the system does not tell."""
+    tasks = Path("/proc/self/task")
+    try:
+        return tuple((task / "comm").read_text(errors="replace").strip() for task in tasks.iterdir())
+    except OSError:
+        return None
+
+
+def thread_count() -> int | None:
+    """How many threads this process has now, native ones included; None where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return None
 
 
 def processor_seconds() -> float:

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from harness.core import system
 from harness.core.errors import Unsupported
 
 ROOT = Path(__file__).parents[2]
-POSIX_ONLY = {
+NOT_ELSEWHERE = {
+    "sys": {"platform"},
     "os": {"fork", "killpg", "setsid", "waitpid", "waitid", "sched_setaffinity", "sched_getaffinity", "getuid"},
     "signal": {"SIGKILL", "SIGUSR1", "SIGCHLD", "pthread_sigmask", "alarm"},
 }
@@ -70,7 +72,7 @@ def test_exits_are_put_in_words() -> None:
     assert system.signal_name(999) == "signal 999"
 
 
-def test_posix_names_stand_in_the_system_module_only() -> None:
+def test_the_systems_name_and_posix_calls_stand_in_the_system_module_only() -> None:
     files = [path for folder in ("harness", "backends") for path in (ROOT / folder).rglob("*.py")]
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.value.id}.{node.attr}"
@@ -79,10 +81,47 @@ def test_posix_names_stand_in_the_system_module_only() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
-        and node.attr in POSIX_ONLY.get(node.value.id, ())
+        and node.attr in NOT_ELSEWHERE.get(node.value.id, ())
     ]
     assert len(files) > 20
     assert found == []
+
+
+def test_threads_are_counted_and_named_where_the_system_tells() -> None:
+    before = system.thread_count()
+    ends = threading.Event()
+    thread = threading.Thread(target=ends.wait)
+    thread.start()
+    try:
+        during, names = system.thread_count(), system.thread_names()
+    finally:
+        ends.set()
+        thread.join()
+    if Path("/proc/self/task").exists():
+        assert before is not None
+        assert during == before + 1
+        assert names is not None
+        assert len(names) == during
+    else:
+        assert before is during is names is None
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "environment", "installation"),
+    [
+        ("linux", "linux", "e/bin/python", "3.11.9/bin/python3.11"),
+        ("darwin", "macos", "e/bin/python", "3.11.9/bin/python3.11"),
+        ("win32", "windows", "e/Scripts/python.exe", "3.11.9/python.exe"),
+        ("freebsd14", "freebsd14", "e/bin/python", "3.11.9/bin/python3.11"),
+    ],
+)
+def test_each_system_has_its_name_and_its_places_of_interpreters(
+    monkeypatch: pytest.MonkeyPatch, found: str, name: str, environment: str, installation: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", found)
+    assert system.platform_name() == name
+    assert system.python_of_environment(Path("e")) == Path(environment)
+    assert system.python_of_installation(Path("3.11.9"), "3.11") == Path(installation)
 
 
 def test_the_kernels_count_of_memory_kills_is_read() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import targets
+from harness.core import system
 from harness.core.cell import INPUTS, MODES
 from harness.core.errors import UsageError
 
@@ -173,8 +174,8 @@ def test_a_missing_lock_file_is_a_usage_error() -> None:
 def test_a_target_says_why_it_cannot_exist_on_a_platform(
     platform: str, machine: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "platform_name", lambda: platform)
-    monkeypatch.setattr(targets, "machine_name", lambda: machine)
+    monkeypatch.setattr(system, "platform_name", lambda: platform)
+    monkeypatch.setattr(system, "machine_name", lambda: machine)
     reason = targets.built_in()["tensorflow210-cpu"].unavailable_here
     assert words in reason
     assert bool(reason) == bool(words)
@@ -182,9 +183,9 @@ def test_a_target_says_why_it_cannot_exist_on_a_platform(
 
 def test_a_lock_per_platform_is_chosen_and_its_absence_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"backend": "b", "modes": ["jit"], "python": "3.12", "lock": {"windows": "w.txt", "linux": "l.txt"}}
-    monkeypatch.setattr(targets, "platform_name", lambda: "windows")
+    monkeypatch.setattr(system, "platform_name", lambda: "windows")
     assert own(**table).lock == Path("folder/w.txt").absolute()
-    monkeypatch.setattr(targets, "platform_name", lambda: "macos")
+    monkeypatch.setattr(system, "platform_name", lambda: "macos")
     assert own(**table).unavailable_here == "mine has no lock file for macos"
 
 
