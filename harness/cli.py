@@ -332,7 +332,7 @@ def main() -> None:
     """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
     _prepare_streams()
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
