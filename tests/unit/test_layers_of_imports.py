@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
     "core",
-    "paths tomlfile machine interpreters statistics",
+    "paths tomlfile machine interpreters statistics runfiles",
+    "plan runlock",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis",
     "hosts verify progress report doctor",
     "heats",

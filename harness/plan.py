@@ -1,0 +1,147 @@
+"""What a run will do, frozen in its ``plan.json``, and how two plans differ.
+
+The file names each model, training, dataset, inputs and target once, by digest, and each cell is a row of five digests
+and its repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness import runfiles
+from harness.core import codec
+from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
+from harness.core.errors import StoreError
+from harness.core.model import ModelSpec
+from harness.core.training import TrainingSpec
+
+PLAN_FILE = "plan.json"
+
+_SHOWN = 3
+_AXES: dict[str, Callable[[Cell], object]] = {
+    "model": lambda cell: cell.model.name,
+    "dataset": lambda cell: cell.dataset.name,
+    "training examples": lambda cell: cell.dataset.train_examples,
+    "batch size": lambda cell: cell.training.batch_size,
+    "epochs": lambda cell: cell.training.epochs,
+    "optimizer": lambda cell: cell.training.optimizer.name,
+    "learning rate": lambda cell: cell.training.learning_rate.base,
+    "seed": lambda cell: cell.training.seed,
+    "precision": lambda cell: cell.training.precision,
+    "target": lambda cell: cell.target.label,
+    "environment": lambda cell: cell.target.environment[:ID_LENGTH],
+    "repeat": lambda cell: cell.repeat,
+}
+"""What a difference between plans is told in."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do. ``skips``: cell_id -> reason, for cells known in advance not to run."""
+
+    name: str
+    command: str
+    created: str
+    harness_version: str
+    cells: tuple[Cell, ...]
+    skips: dict[str, str] = field(default_factory=dict)
+
+
+_Row = tuple[str, str, str, str, str, int]
+
+
+@dataclass(frozen=True)
+class _PlanFile:
+    """``plan.json``: shared parts by digest; ``cells`` are (model, training, dataset, inputs, target, repeat)."""
+
+    name: str
+    command: str
+    created: str
+    harness_version: str
+    models: dict[str, ModelSpec]
+    trainings: dict[str, TrainingSpec]
+    datasets: dict[str, Dataset]
+    inputs: dict[str, Inputs]
+    targets: dict[str, Target]
+    cells: tuple[_Row, ...]
+    skips: dict[str, str]
+
+
+def encode(plan: Plan) -> bytes:
+    """The bytes of a plan's file."""
+    return runfiles.document(codec.to_json(_to_file(plan)))
+
+
+def read(path: Path) -> Plan:
+    """Decode a plan's file. Raises StoreError if it is damaged."""
+    return _from_file(runfiles.read(path, _PlanFile), path)
+
+
+def difference(kept: Plan, wanted: Plan) -> str:
+    """In one line how the cells of two plans differ; empty if they do not."""
+    kept_rows, wanted_rows = {_row(cell) for cell in kept.cells}, {_row(cell) for cell in wanted.cells}
+    if kept_rows == wanted_rows:
+        return ""
+    differences = []
+    for name, value in _AXES.items():
+        in_kept, in_wanted = {value(cell) for cell in kept.cells}, {value(cell) for cell in wanted.cells}
+        if in_kept != in_wanted:
+            differences.append(f"{name} {_shown(in_kept)} there, {_shown(in_wanted)} asked for")
+    how = "; ".join(differences) or "equal names, but other contents or combinations"
+    only_kept, only_wanted = len(kept_rows - wanted_rows), len(wanted_rows - kept_rows)
+    return f"{only_kept} cells only there, {only_wanted} only asked for ({how})"
+
+
+@lru_cache(maxsize=100_000)
+def _key(part: Any) -> str:
+    """Digest of a part, remembered: thousands of cells share few models and targets."""
+    return codec.digest(part)[:ID_LENGTH]
+
+
+def _row(cell: Cell) -> _Row:
+    keys = (_key(part) for part in (cell.model, cell.training, cell.dataset, cell.inputs, cell.target))
+    return (*keys, cell.repeat)  # type: ignore[return-value]
+
+
+def _to_file(plan: Plan) -> _PlanFile:
+    return _PlanFile(
+        name=plan.name,
+        command=plan.command,
+        created=plan.created,
+        harness_version=plan.harness_version,
+        models={_key(cell.model): cell.model for cell in plan.cells},
+        trainings={_key(cell.training): cell.training for cell in plan.cells},
+        datasets={_key(cell.dataset): cell.dataset for cell in plan.cells},
+        inputs={_key(cell.inputs): cell.inputs for cell in plan.cells},
+        targets={_key(cell.target): cell.target for cell in plan.cells},
+        cells=tuple(_row(cell) for cell in plan.cells),
+        skips=plan.skips,
+    )
+
+
+def _from_file(file: _PlanFile, path: Path) -> Plan:
+    try:
+        cells = tuple(
+            Cell(
+                model=file.models[model],
+                training=file.trainings[training],
+                dataset=file.datasets[dataset],
+                inputs=file.inputs[inputs],
+                target=file.targets[target],
+                repeat=repeat,
+            )
+            for model, training, dataset, inputs, target, repeat in file.cells
+        )
+    except KeyError as error:
+        raise StoreError(f"{path}: damaged, a cell names {error}, which is not in the file") from error
+    return Plan(file.name, file.command, file.created, file.harness_version, cells, file.skips)
+
+
+def _shown(values: set[Any]) -> str:
+    ordered = sorted(values)
+    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(str(value) for value in ordered[:_SHOWN]) + more
