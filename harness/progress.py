@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.lane import Progress as LaneProgress
+from harness.wording import plural
 
 REFRESH_SECONDS = 0.5
 """A bar drawn more often would take the processor that the next block is measured on."""
@@ -130,8 +131,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def plural(count: int, noun: str) -> str:
-    """1 epoch, 2 epochs."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -12,8 +12,9 @@ from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
 from harness.estimate import Estimates
-from harness.progress import duration, name, plural
+from harness.progress import duration, name
 from harness.targets import TargetDefinition
+from harness.wording import plural
 
 UNFETCHED = ""
 """The hash of a dataset that is still to be downloaded: cells of it have no identity yet."""

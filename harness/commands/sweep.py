@@ -22,7 +22,8 @@ from harness.core.record import FAILED
 from harness.estimate import Estimates
 from harness.lane import now
 from harness.paths import cache_folder
-from harness.progress import RunProgress, plural
+from harness.progress import RunProgress
+from harness.wording import plural
 
 RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from harness.wording import plural
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -52,11 +54,6 @@ def percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.2f}"
 
 
-def count(number: int, noun: str) -> str:
-    """``1 cell``, ``2,000 cells``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def target_text(row: Row) -> str:
     """The target's label, with the repeat where there is one."""
     return f"{row['target']} (repeat {row['repeat']})" if row["repeat"] else str(row["target"])
@@ -77,7 +74,7 @@ COLUMNS = (
 _TRAITS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: str(row["model"]),
     "dataset": lambda row: f"{row['dataset']} ({row['train_examples']:,} examples)",
-    "epochs": lambda row: count(row["epochs"], "epoch"),
+    "epochs": lambda row: plural(row["epochs"], "epoch"),
     "optimizer": lambda row: f"{row['optimizer']} {row['learning_rate']:g}{_scaling(row['scaling'])}",
     "precision": lambda row: str(row["precision"]),
     "seed": lambda row: f"seed {row['seed']}",

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, count, percent, target_text
+from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, percent, target_text
+from harness.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
@@ -171,11 +172,11 @@ def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable
     """What a reader must know before trusting the table: unproven, missing and unreadable cells."""
     unproven = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
     if unproven:
-        _line(console, f"Not proven to do the reference's work: {count(unproven, 'cell')}.", style="yellow")
+        _line(console, f"Not proven to do the reference's work: {plural(unproven, 'cell')}.", style="yellow")
     missing = planned - frame.height - unreadable
     if missing > 0:
         _line(
-            console, f"Not run yet: {missing:,} of {count(planned, 'cell')}; the same command resumes.", style="yellow"
+            console, f"Not run yet: {missing:,} of {plural(planned, 'cell')}; the same command resumes.", style="yellow"
         )
     if unreadable:
-        _line(console, f"Not readable, so not in the table: {count(unreadable, 'record')}.", style="red")
+        _line(console, f"Not readable, so not in the table: {plural(unreadable, 'record')}.", style="red")

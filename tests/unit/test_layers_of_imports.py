@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
     "core",
-    "paths tomlfile machine interpreters statistics runfiles",
+    "paths tomlfile machine interpreters statistics runfiles wording",
     "plan runlock",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis",
     "hosts verify progress report doctor",
@@ -34,7 +34,11 @@ LEVELS = (
 
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}
 
-ONLY = {"report": {"core", "analysis", "statistics"}, "analysis": {"core", "statistics"}, "statistics": {"core"}}
+ONLY = {
+    "report": {"core", "analysis", "statistics", "wording"},
+    "analysis": {"core", "statistics"},
+    "statistics": {"core"},
+}
 """Of the lower levels these may import no others: analysis starts nothing, a report computes nothing."""
 
 FRAMEWORKS = {"tensorflow", "keras", "tf_keras", "jax", "jaxlib", "flax", "optax"}
