@@ -195,11 +195,11 @@ def _add(
         found[name] = _definition(name, tables[name], file, within)
 
 
-def resolve(text: str, definitions: Mapping[str, TargetDefinition], *, default_input: str | None = None) -> Target:
+def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     """Turn ``name``, ``name:mode`` or ``name:mode@key=value@...`` into a cell's target.
 
     Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``. The mode defaults to the definition's first, the
-    input to ``default_input`` or else ``resident``; Keras's ``fit`` always takes its batches from the host.
+    input to ``resident``; Keras's ``fit`` always takes its batches from the host.
     Raises UsageError with what is allowed and the nearest valid name.
     """
     where = f"target {text!r}"
@@ -236,7 +236,7 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition], *, default_i
         )
     if definition.accelerator == "cpu" and chosen.get("matmul_precision") == "tf32":
         raise UsageError(f"{where}: tf32 exists on GPUs only; on a CPU target matmul_precision is 'highest'")
-    chosen.setdefault("input", "host" if mode == "fit" else default_input or INPUTS[0])
+    chosen.setdefault("input", "host" if mode == "fit" else INPUTS[0])
     return Target(
         name=name,
         backend=definition.backend,

@@ -10,8 +10,6 @@ from harness.commands import common
 from harness.core.errors import StoreError, UsageError
 from harness.report import exports, terminal
 
-FORMATS = ("csv", "json", "parquet", "markdown")
-
 
 def run(folder: Path, format: str | None) -> int:
     """Show a stored run. Exit status 1 if a record could not be read."""

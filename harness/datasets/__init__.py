@@ -9,13 +9,13 @@ package is cheap: NumPy and the rest are imported when they are needed.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import tomlfile
 from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
 
@@ -192,8 +192,7 @@ def _chosen_folder(data_dir: Path | None) -> Path | None:
 
 def _own_file(source: str) -> Path:
     if not source.endswith(".npz"):
-        close = difflib.get_close_matches(source, BUILT_IN, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = tomlfile.nearest(source, BUILT_IN)
         raise UsageError(
             f"dataset: found {source!r}, allowed: {', '.join(BUILT_IN)}, or the path of an .npz file{hint}"
         )

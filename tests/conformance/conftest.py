@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm."""
     if "lane" in metafunc.fixturenames:
         metafunc.parametrize("lane", every_lane(), scope="session")
-
-
-Probing = Callable[[], None]

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import polars as pl
 import pytest
 from rich.console import Console
 
-from harness import analysis
+from harness import analysis, cli
 from harness.core.errors import HarnessError, UsageError
 from harness.core.record import Epoch, Record
 from harness.report import exports, terminal
@@ -245,3 +246,9 @@ class TestExports:
     def test_unknown_format_names_those_allowed(self) -> None:
         with pytest.raises(UsageError, match="allowed: csv, json, parquet, markdown"):
             exports.export(self.frame(), "xlsx", io.BytesIO())
+
+    def test_the_command_line_offers_every_format(self) -> None:
+        # Written out there: whoever asks for help must not wait for what writes the formats.
+        (option,) = (parameter for parameter in cli.report.params if parameter.name == "format")
+        assert isinstance(option.type, click.Choice)
+        assert tuple(option.type.choices) == exports.FORMATS

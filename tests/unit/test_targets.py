@@ -10,7 +10,7 @@ import pytest
 
 from harness import targets
 from harness.core import system
-from harness.core.cell import INPUTS, MODES
+from harness.core.cell import MODES
 from harness.core.errors import UsageError
 
 LOCKS = sorted((targets.FOLDER / "locks").glob("*.txt"))
@@ -75,13 +75,6 @@ def test_a_label_names_the_same_target_again() -> None:
     definitions = targets.built_in()
     target = targets.resolve("tensorflow-cpu:xla@cpus=1@input=host", definitions)
     assert targets.resolve(target.label, definitions) == target
-
-
-def test_the_default_input_holds_for_every_mode_that_has_a_choice() -> None:
-    definitions = targets.built_in()
-    for chosen in INPUTS:
-        assert targets.resolve("jax-cpu", definitions, default_input=chosen).input == chosen
-        assert targets.resolve("tensorflow-cpu:fit", definitions, default_input=chosen).input == "host"
 
 
 @pytest.mark.parametrize(
