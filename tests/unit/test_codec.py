@@ -164,8 +164,13 @@ def test_whole_number_in_a_float_field_has_the_digest_of_the_float() -> None:
 def test_non_finite_floats_travel_as_words() -> None:
     block = messages.Block(1, 0.5, math.inf, -math.inf, [math.nan])
     assert codec.to_json(block) == {
-        "kind": "block", "steps": 1, "started": 0.5, "seconds": "Infinity", "cpu_seconds": "-Infinity", "losses": ["NaN"],
-    }  # fmt: skip
+        "kind": "block",
+        "steps": 1,
+        "started": 0.5,
+        "seconds": "Infinity",
+        "cpu_seconds": "-Infinity",
+        "losses": ["NaN"],
+    }
 
 
 @pytest.mark.parametrize(
