@@ -20,8 +20,8 @@ from harness.core.errors import DatasetError
 from harness.datasets import mnist
 from harness.datasets.download import Patience, fetch
 from harness.datasets.known import KnownFile
+from tests.unit import real_mnist
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 CONTENT = random.Random(0).randbytes(200_000)
 FILE = KnownFile("some-file", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 NAME = "some-file.gz"
@@ -257,15 +257,14 @@ def test_a_dripping_mirror_is_left_for_the_next(tmp_path: Path, serve: Serve) ->
 def test_mnist_comes_whole_from_a_mirror_and_the_working_one_is_asked_first(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if mnist.missing(REAL):
-        pytest.skip(f"the real MNIST files are not in {REAL}")
+    real = real_mnist.copy_to(tmp_path / "real")
     down = serve(Mirror(status=500))
-    mirror = serve(Mirror(files={path.name: path.read_bytes() for path in REAL.iterdir()}, cuts=[1_000_000]))
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    mirror = serve(Mirror(files={path.name: path.read_bytes() for path in real.iterdir()}, cuts=[1_000_000]))
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("HARNESS_DATA_DIR", raising=False)
     monkeypatch.setattr(mnist, "MIRRORS", (down.url, mirror.url))
     prepared = datasets.prepare("mnist")
-    assert prepared.dataset.sha256 == mnist.read_folder(REAL).sha256()
+    assert prepared.dataset.sha256 == mnist.read_folder(real).sha256()
     assert len(down.asked) == 1
     assert len(mirror.asked) == 5
     assert not list(tmp_path.rglob("*.part"))

@@ -12,8 +12,7 @@ import pytest
 from harness import datasets
 from harness.core.errors import DatasetError
 from harness.datasets import mnist
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+from tests.unit import real_mnist
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +24,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the real files that a test may damage."""
-    if mnist.missing(REAL):
-        pytest.skip(f"the real MNIST files are not in {REAL}")
-    copy = tmp_path / "mnist"
-    copy.mkdir()
-    for path in REAL.iterdir():
-        shutil.copyfile(path, copy / path.name)
-    return copy
+    return real_mnist.copy_to(tmp_path / "mnist")
 
 
 def test_the_real_files_are_read_as_they_are(folder: Path) -> None:
