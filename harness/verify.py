@@ -159,17 +159,18 @@ class Verifier:
         return best[1], self._reference_arrays(best[1], evaluate=True)
 
     def _reference_arrays(self, probe: parity.Probe, evaluate: bool = False) -> Arrays:
-        """What the reference makes of a probe. Raises HarnessError if it fails twice: nothing can be proven then."""
-        target, _ = self._reference()
+        """What the reference makes of a probe. Raises HarnessError if it fails: nothing can be proven then."""
         training = replace(probe.cell.training, precision="float32")
-        answer = replace(probe, cell=replace(probe.cell, target=target, training=training))
-        identity = codec.digest([codec.digest(answer.cell), inputs.arrays_digest({"images": probe.images}), evaluate])
+        images = inputs.arrays_digest({"images": probe.images})
+        parts = (probe.cell.model, training, probe.cell.dataset)
+        identity = codec.digest([*(codec.digest(part) for part in parts), images, evaluate])[:16]
         attempt = 0
         while identity not in self._references:
             attempt += 1
-            folder = self._scratch / f"reference-{identity[:16]}"
             try:
-                worker = self._reference()[1]
+                target, worker = self._reference()
+                answer = replace(probe, cell=replace(probe.cell, target=target, training=training))
+                folder = self._scratch / f"reference-{identity}"
                 self._references[identity] = run_probe(answer, worker, folder, self._timeout, evaluate)
             except CellError as error:
                 if attempt == ATTEMPTS:
