@@ -353,7 +353,9 @@ def main() -> None:
         _drop_output()
         status = 0
     except OSError as error:
-        what = "the output cannot be written" if error.filename is None else f"{error.filename}: cannot be used"
+        # The current folder is the only thing that Python looks for without naming it.
+        unnamed = "the current folder is gone" if isinstance(error, FileNotFoundError) else "output cannot be written"
+        what = unnamed if error.filename is None else f"{error.filename}: cannot be used"
         status = _fail(f"{what} ({error.strerror or error})")
         _drop_output()
     sys.exit(status)

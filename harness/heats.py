@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from harness import inputs, machine
 from harness.core import codec
 from harness.core.cell import Cell
-from harness.core.errors import CellError, StoreError
+from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
 from harness.core.record import Record
 from harness.hosts import Hosts
 from harness.lane import Files, Lane, Progress, now
@@ -25,7 +25,7 @@ from harness.parity import Proof
 from harness.store import Run
 from harness.verify import Verifier
 
-ROOM_TO_WORK = 64 * 1024
+ROOM_TO_WORK = 1024 * 1024
 """Bytes. On a disk with less a worker's crash is the disk's doing, and no record of its target."""
 
 
@@ -83,11 +83,18 @@ class Runner:
                     record = self._run_cell(cell)
                     if record.status == "out_of_memory":
                         self._remember(cell)
-        except OSError as error:
-            reason = "the disk is full" if self._disk_is_full() else error.strerror or error
+        except StoreError:
+            raise
+        except (HarnessError, OSError) as error:
+            if self._disk_is_full():
+                problem = "the disk is full"
+            elif isinstance(error, OSError):
+                problem = f"{error.filename or 'a file'} cannot be written"
+            else:
+                raise
+            said = (error.strerror if isinstance(error, OSError) else None) or error
             raise StoreError(
-                f"{error.filename or self._run.folder}: cannot be written ({reason}); finished records are kept, "
-                "the same command resumes"
+                f"{self._run.folder}: {problem} ({said}); finished records are kept, the same command resumes"
             ) from error
 
     def _run_cell(self, cell: Cell) -> Record:
@@ -129,10 +136,7 @@ class Runner:
 
     def _save(self, record: Record) -> Record:
         if record.status == "crashed" and self._disk_is_full():
-            raise StoreError(
-                f"{self._run.folder}: the disk is full, and a worker ended ({record.reason}); free some space and "
-                "run the command again"
-            )
+            raise WorkerCrashed(record.reason)
         self._run.save(record)
         self._watcher.finished(record)
         return record

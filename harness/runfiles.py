@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from harness.core import codec
 from harness.core.errors import ContractError, StoreError
+from harness.core.record import Record
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ def read(path: Path, cls: type[T]) -> T:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise StoreError(f"{path}: damaged, it is not JSON ({error})") from error
+        advice = "; remove it, and its cell is run again" if cls is Record else ""
+        raise StoreError(f"{path}: damaged, it is not JSON ({error}){advice}") from error
     version = data.pop("schema_version", None) if isinstance(data, dict) else None
     if version != codec.SCHEMA_VERSION:
         raise StoreError(f"{path}: schema version {version!r}, this harness reads {codec.SCHEMA_VERSION}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def open_hosts(
         if target.name in problems:
             raise Unsupported(problems[target.name])
         definition = definitions[target.name]
+        extra_path = () if definition.path is None else (definition.path,)
+        for folder in (bundle.path, *extra_path):
+            if os.pathsep in str(folder):
+                raise Unsupported(f"{folder}: Python finds no module in a folder whose path holds {os.pathsep!r}")
         place = f"{target.name}-{lane}" if lane else target.name
         try:
             python = environments.ensure(definition)
@@ -42,7 +47,7 @@ def open_hosts(
             scratch=scratch / f"host-{place}",
             log=logs / f"{place}.log",
             fork=fork,
-            extra_path=() if definition.path is None else (definition.path,),
+            extra_path=extra_path,
         )
 
     return hosts.Hosts(launch), bundle

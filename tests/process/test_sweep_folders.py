@@ -69,6 +69,20 @@ def test_a_folder_of_another_plan_is_refused_and_left_as_it_is(sweeper: Sweeper)
     assert sweeper.record_bytes() == before
 
 
+def test_a_damaged_record_is_named_with_the_way_out_of_it(sweeper: Sweeper) -> None:
+    sweeper.run(batch_sizes=[4, 8])
+    damaged = next(iter(sweeper.kept.records_folder.glob("*.json")))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
+    done = sweeper.run(batch_sizes=[4, 8])
+    assert done.returncode == 1
+    assert the_error(done.stderr).startswith(f"harness: {damaged}: damaged")
+    assert the_error(done.stderr).endswith("; remove it, and its cell is run again")
+    damaged.unlink()
+    assert sweeper.run(batch_sizes=[4, 8]).returncode == 0
+    assert count(sweeper.statuses()) == {"ok": 2}
+
+
 def test_a_folder_that_is_not_writable_is_one_clear_error(sweeper: Sweeper) -> None:
     sweeper.run(batch_sizes=[4])
     before = sweeper.record_bytes()
@@ -87,7 +101,7 @@ def test_a_folder_that_is_not_writable_is_one_clear_error(sweeper: Sweeper) -> N
     assert sweeper.run(batch_sizes=[4]).returncode == 0
 
 
-@pytest.mark.parametrize(("room_at_first", "gets_somewhere"), [(20_000, False), (80_000, True)])
+@pytest.mark.parametrize(("room_at_first", "gets_somewhere"), [(40_000, False), (170_000, True)])
 def test_a_full_disk_stops_the_sweep_and_resuming_after_freeing_completes_it(
     sweeper: Sweeper, room_at_first: int, gets_somewhere: bool
 ) -> None:
@@ -96,7 +110,7 @@ def test_a_full_disk_stops_the_sweep_and_resuming_after_freeing_completes_it(
         filler.parent.mkdir()
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         filler.write_bytes(b"x" * (free - room_at_first))
-        sizes = range(2, 16)
+        sizes = range(2, 34)
         done = sweeper.run(target=LANES, batch_sizes=sizes)
         assert done.returncode == 1
         error = the_error(done.stderr)
@@ -109,7 +123,7 @@ def test_a_full_disk_stops_the_sweep_and_resuming_after_freeing_completes_it(
 
         filler.unlink()
         assert sweeper.run(target=LANES, batch_sizes=sizes).returncode == 0
-        assert count(sweeper.statuses()) == {"ok": 28}
+        assert count(sweeper.statuses()) == {"ok": 64}
         after = sweeper.record_bytes()
         assert {name: after[name] for name in finished} == finished
 

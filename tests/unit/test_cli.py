@@ -362,7 +362,7 @@ def test_output_that_cannot_be_written_is_one_line(folder: Path, cache: Path, ar
     with open("/dev/full", "wb") as full:
         done = process(arguments, folder, cache, stdout=full.fileno())
     assert done.returncode == 1
-    assert done.stderr == "harness: the output cannot be written (No space left on device)\n"
+    assert done.stderr == "harness: output cannot be written (No space left on device)\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
@@ -373,6 +373,18 @@ def test_a_command_runs_without_standard_streams(folder: Path, cache: Path, clos
         done = subprocess.run(f"{HARNESS} {arguments} {closed}", shell=True, cwd=folder, env=env, capture_output=True)
         assert done.returncode == status
         assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is in use")
+def test_a_current_folder_that_is_gone_is_one_line(cache: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"rmdir {gone}; {HARNESS} targets"
+    env = {**os.environ, "HARNESS_CACHE_DIR": str(cache)}
+    done = subprocess.run(command, shell=True, cwd=gone, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("harness: the current folder is gone")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_cache_that_cannot_be_used_is_one_line_that_names_it(folder: Path) -> None:
