@@ -59,7 +59,7 @@ def test_a_worker_sees_nothing_of_the_persons_python(tmp_path: Path, monkeypatch
     assert "/elsewhere" not in environment.values()
     assert environment["PYTHONPATH"] == str(made.path)
     assert environment["TF_CPP_MIN_LOG_LEVEL"] == "2"
-    assert environment["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in environment  # it changes what is computed: a target's definition may set it
     assert Path(environment["TMPDIR"]).is_relative_to(tmp_path)
 
 
