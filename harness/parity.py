@@ -45,7 +45,7 @@ PARITY_VERSION = 1
 """Counts changes of the probes or tolerances: a proof of another version does not count."""
 
 SMALLEST_SCALE = 1e-2
-"""Times the tolerance of gradients this is 1e-6: differences that small, of the largest array, are float32's rounding."""
+"""Times the tolerance of gradients this is 1e-6: what float32's rounding alone makes of the largest array."""
 
 EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
 TEST_EXAMPLES = 503
