@@ -299,7 +299,7 @@ def test_a_plan_lists_cells_with_what_is_skipped_and_why(call: Caller) -> None:
     assert not Path("harness-runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *LISTS])
+@pytest.mark.parametrize("arguments", [["models", "show", "deep-bn"], ["targets"], ["report", str(GOLDEN)]])
 @pytest.mark.parametrize(
     "variables",
     [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
@@ -342,8 +342,13 @@ def test_colours_are_for_terminals_and_for_those_who_want_them(folder: Path, cac
     assert not COLOURS.search(process(arguments, folder, cache, FORCE_COLOR="1", NO_COLOR="1").stdout)
 
 
-PRINTING = [["--help"], ["models"], ["models", "--json"], ["report", str(GOLDEN)]]
-PRINTING += [["report", str(GOLDEN), "--format", format] for format in ("csv", "json", "parquet", "markdown")]
+PRINTING = [
+    ["--help"],
+    ["models"],
+    ["models", "--json"],
+    ["report", str(GOLDEN)],
+    ["report", str(GOLDEN), "--format", "csv"],
+]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
