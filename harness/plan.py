@@ -34,6 +34,7 @@ _AXES: dict[str, Callable[[Cell], object]] = {
     "precision": lambda cell: cell.training.precision,
     "target": lambda cell: cell.target.label,
     "environment": lambda cell: cell.target.environment[:ID_LENGTH],
+    "variables and own code": lambda cell: cell.target.settings or "none",
     "repeat": lambda cell: cell.repeat,
 }
 """What a difference between plans is told in."""
