@@ -16,8 +16,9 @@ rounding; so its epsilon is ``PROBE_EPSILON``, at which the place of epsilon in 
 
 An error is the largest absolute difference in an array relative to the largest absolute value of the
 reference's array; for parameters, the largest difference relative to the largest change that training made, which
-is much stricter. Arrays much smaller than the largest of their kind (a bias before batch normalisation
-has a gradient of zero, plus rounding) are measured against ``SMALLEST_SCALE`` of that.
+is much stricter. Arrays much smaller than the largest of their kind are measured against ``SMALLEST_SCALE`` of
+that; those that are zero in mathematics, such as the gradient of a bias before batch normalisation,
+against ``VANISHING_SCALE`` of it, since what is found there is the rounding of sums that cancel.
 
 Probe of ties, for models with a max-pool: images of zeros and ones through a kernel that looks at its centre only, so
 that nearly every window ties. The gradient of the kernel's other places tells which tied value it came through.
@@ -44,8 +45,9 @@ from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
 PARITY_VERSION = 1
 """Counts changes of the probes or tolerances: a proof of another version does not count."""
 
-SMALLEST_SCALE = 1e-2
-"""Times the tolerance of gradients this is 1e-6: what float32's rounding alone makes of the largest array."""
+SMALLEST_SCALE = 1e-3
+VANISHING, VANISHING_SCALE = 1e-9, 0.1
+"""A reference's array this much smaller than the largest of its kind is zero in mathematics: see ``_scale``."""
 
 EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
 TEST_EXAMPLES = 503
@@ -365,18 +367,25 @@ def _worst(
 ) -> Quantity:
     """The array of a group with the largest error, relative to the largest value of its scale."""
     sizes = {key: _largest(scale) for key, scale in scales.items()}
-    floor = SMALLEST_SCALE * max(sizes.values())
+    largest = max(sizes.values())
     worst = Quantity(name, -1.0, tolerance)
     for key, scale in sizes.items():
         detail = key.partition("/")[2]
         if key not in found or found[key].shape != reference[key].shape:
             return Quantity(name, math.inf, tolerance, f"{detail or key} missing or of another shape")
-        error = _largest(found[key].astype(np.float64) - reference[key]) / (max(scale, floor) or 1.0)
+        error = _largest(found[key].astype(np.float64) - reference[key]) / (_scale(scale, largest) or 1.0)
         if math.isnan(error):
             return Quantity(name, math.nan, tolerance, detail)
         if error > worst.error:
             worst = Quantity(name, error, tolerance, detail)
     return worst
+
+
+def _scale(own: float, largest: float) -> float:
+    """What an array's error is relative to, given its own largest value and the largest of all of its kind."""
+    if own < VANISHING * largest:
+        return VANISHING_SCALE * largest
+    return max(own, SMALLEST_SCALE * largest)
 
 
 def _binomial_bound(share: float, trials: int, looks: int) -> float:
