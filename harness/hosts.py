@@ -15,10 +15,15 @@ STARTS = 2
 
 
 class Hosts:
-    """Gives each target its worker. ``launch`` says how a target's host is started for a lane (may raise CellError)."""
+    """Gives each target its worker.
 
-    def __init__(self, launch: Callable[[Target, int], Launch]) -> None:
+    ``launch`` says how a target's host is started for a lane (and may raise CellError); ``start_timeout`` is how many
+    seconds its framework may take to import.
+    """
+
+    def __init__(self, launch: Callable[[Target, int], Launch], start_timeout: float) -> None:
         self._launch = launch
+        self._start_timeout = start_timeout
         self._workers: dict[tuple[str, int, int], Worker] = {}
         self._failed_starts: Counter[tuple[str, int, int]] = Counter()
 
@@ -37,7 +42,7 @@ class Hosts:
             self._failed_starts[key] = self._failed_starts[key] + 1 if _never_started(worker) else 0
             if self._failed_starts[key] >= STARTS:
                 return worker
-        worker = self._workers[key] = Worker(self._launch(target, lane))
+        worker = self._workers[key] = Worker(self._launch(target, lane), self._start_timeout)
         return worker
 
     def stop(self) -> None:

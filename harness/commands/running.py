@@ -21,9 +21,14 @@ def open_hosts(
     problems: Mapping[str, str],
     scratch: Path,
     logs: Path,
+    timeout: float,
     fork: bool = True,
 ) -> tuple[hosts.Hosts, workers.Bundle]:
-    """Hosts for the targets, and the bundle of code that they run."""
+    """Hosts for the targets, and the bundle of code that they run.
+
+    ``timeout``: the longest wait for one answer, in seconds; a first import on a cold network disk may take as long,
+    and never less than is allowed it anyway.
+    """
     bundle = workers.bundle(cache_folder("bundles"))
 
     def launch(target: Target, lane: int) -> workers.Launch:
@@ -50,7 +55,7 @@ def open_hosts(
             extra_path=extra_path,
         )
 
-    return hosts.Hosts(launch), bundle
+    return hosts.Hosts(launch, max(timeout, workers.START_SECONDS)), bundle
 
 
 def open_verifier(

@@ -116,7 +116,7 @@ def execute(
     reference = targets.resolve(running.REFERENCE, prepared.definitions)
     common.build_environments(prepared.definitions, [reference], console)
     pool, bundle = running.open_hosts(
-        prepared.definitions, problems, kept.scratch_folder, kept.logs_folder, request.fork
+        prepared.definitions, problems, kept.scratch_folder, kept.logs_folder, request.timeout, request.fork
     )
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
     with pool, RunProgress(console, expected, estimates.learn) as progress, _terminable():

@@ -48,7 +48,7 @@ def run(request: Request) -> int:
     proofs: list[Proof] = []
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as folder:
         place = Path(folder)
-        pool, bundle = running.open_hosts(definitions, problems, place, place, request.fork)
+        pool, bundle = running.open_hosts(definitions, problems, place, place, request.timeout, request.fork)
         with pool:
             verifier = running.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
             for target in wanted:

@@ -2,6 +2,6 @@
 
 from harness.workers.code_bundle import Bundle, bundle
 from harness.workers.launch import Launch
-from harness.workers.worker import Worker
+from harness.workers.worker import START_SECONDS, Worker
 
-__all__ = ["Bundle", "Launch", "Worker", "bundle"]
+__all__ = ["START_SECONDS", "Bundle", "Launch", "Worker", "bundle"]

@@ -24,7 +24,7 @@ class Bench:
         self.folder = folder
         self.definitions = targets.definitions()
         self.hosts: Hosts
-        self.hosts, self.bundle = running.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs")
+        self.hosts, self.bundle = running.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs", TIMEOUT)
         proofs = folder / "proofs"
         proofs.mkdir()
         code = {"code": self.bundle.sha256}
