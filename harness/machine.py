@@ -13,7 +13,10 @@ import psutil
 
 @lru_cache(maxsize=1)
 def facts() -> dict[str, Any]:
-    """What does not change while the harness runs: processor, cores, memory in bytes, system."""
+    """What does not change while the harness runs: processor, cores, memory in bytes, system.
+
+    ``governor``, ``boost`` and ``smt`` are None where the system does not tell.
+    """
     return {
         "id": machine_id(),
         "system": platform.system(),
@@ -25,6 +28,8 @@ def facts() -> dict[str, Any]:
         "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
         "memory_bytes": psutil.virtual_memory().total,
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "boost": boost(),
+        "smt": _switch("/sys/devices/system/cpu/smt/active"),
     }
 
 
@@ -45,10 +50,22 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def boost() -> bool | None:
+    """Whether the processor may exceed its nominal clock rate; None where the system does not tell."""
+    general = _switch("/sys/devices/system/cpu/cpufreq/boost")
+    without_turbo = _switch("/sys/devices/system/cpu/intel_pstate/no_turbo")
+    return general if without_turbo is None else not without_turbo
+
+
 def machine_id() -> str:
     """A stable name for this machine that reveals nothing: a hash of its own id, or of its host name."""
     own = _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id") or platform.node()
     return hashlib.sha256(f"backend-harness:{own}".encode()).hexdigest()[:12]
+
+
+def _switch(path: str) -> bool | None:
+    """A file that holds 0 or 1."""
+    return {"0": False, "1": True}.get(_read(path) or "")
 
 
 def _read(path: str) -> str | None:

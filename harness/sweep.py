@@ -5,12 +5,13 @@
     target = ["tensorflow-cpu", "jax-cpu"]    # name[:mode][@key=value]
     dataset = "digits"                        # mnist, digits, or a file that ends in .npz
     batch_size = [32, 128, 512]
+    cpus = [1, 2]                             # processors per worker; all if not given
     [training]
     learning_rate = [0.01, 0.1]
 
-Axes take one value or a list: model, target, batch_size, epochs, seed, optimizer, learning_rate. A
-sweep has one cell for each combination of them. Presets are the files in ``harness/sweeps/``. Every mistake is a
-``UsageError`` of one line that names file and key, or the flag.
+Axes take one value or a list: model, target, cpus, batch_size, epochs, seed, optimizer, learning_rate. A
+sweep has one cell for each combination of them; each number of cpus makes of each target one of its own. Presets are
+the files in ``harness/sweeps/``. Every mistake is a ``UsageError`` of one line that names file and key, or the flag.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
+from harness.plan import INTERLEAVES
 
 FOLDER = Path(__file__).with_name("sweeps")
 SUFFIX = ".toml"
@@ -41,7 +43,7 @@ LARGEST_EPOCHS = 10_000
 """The order of examples in every epoch is drawn beforehand and held in memory."""
 
 PATH_KEYS = ("model", "dataset")
-TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision")
+TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision", "interleave")
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
 
 V = TypeVar("V")
@@ -105,17 +107,19 @@ class SweepForm(BaseModel):
     target: Annotated[list[Text], _LISTED, _AXIS]
     dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
     batch_size: Annotated[list[Count], _LISTED, _AXIS]
+    cpus: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
     seed: Annotated[list[Seed], _LISTED, _AXIS] = [0]
     train_examples: Count | None = None
     test_examples: Count | None = None
+    interleave: Annotated[str, _one_of(INTERLEAVES)] = INTERLEAVES[0]
     training: TrainingForm = TrainingForm()
     targets: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep. Models and the dataset are names, or absolute paths of files.
+    """A checked sweep. Models and the dataset are names, or absolute paths of files; the axis cpus is in ``targets``.
 
     ``own_targets`` are the tables ``[targets.NAME]`` as written. ``source`` is the preset or file as
     the person named it; ``base`` the folder that its relative paths refer to. ``flags`` maps dotted keys that came
@@ -135,6 +139,7 @@ class Sweep:
     optimizers: tuple[OptimizerSpec, ...]
     learning_rates: tuple[LearningRate, ...]
     precision: str
+    interleave: str
     own_targets: dict[str, Any]
     source: str
     base: Path
@@ -142,7 +147,7 @@ class Sweep:
 
     def where(self, key: str) -> str:
         """How an error should name a key: its flag, or the file and the key."""
-        return self.flags.get(key, f"{self.source}: key {key}")
+        return _where(key, self.source, self.flags)
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,10 @@ def expand(
     return planned
 
 
+def _where(key: str, source: str, flags: Mapping[str, str]) -> str:
+    return flags.get(key, f"{source}: key {key}")
+
+
 def _path(source: str) -> Path:
     if source.endswith(SUFFIX):
         return Path(source)
@@ -252,7 +261,7 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         name=form.name,
         description=form.description,
         models=_once(_absolute(model, base) for model in form.model),
-        targets=_once(form.target),
+        targets=_targets(form, source, flags),
         dataset=_absolute(form.dataset, base),
         batch_sizes=_once(form.batch_size),
         epochs=_once(form.epochs),
@@ -262,11 +271,25 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         optimizers=_once(_optimizer(name, training) for name in training.optimizer),
         learning_rates=_once(_learning_rate(rate, training) for rate in training.learning_rate),
         precision=training.precision,
+        interleave=form.interleave,
         own_targets=form.targets,
         source=source,
         base=base,
         flags=flags,
     )
+
+
+def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[str, ...]:
+    """The targets' texts; with the axis ``cpus`` one of each for every number of processors."""
+    if not form.cpus:
+        return _once(form.target)
+    for text in form.target:
+        if any(option.startswith("cpus=") for option in text.split("@")[1:]):
+            raise UsageError(
+                f"{_where('cpus', source, flags)}: found {tomlfile.shown(form.cpus)} beside the target {text!r}, "
+                "allowed: numbers here or @cpus= in targets, not both"
+            )
+    return _once(f"{text.strip()}@cpus={count}" for text in form.target for count in form.cpus)
 
 
 def _optimizer(name: str, training: TrainingForm) -> OptimizerSpec:

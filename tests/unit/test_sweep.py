@@ -120,6 +120,15 @@ def test_files_are_relative_to_the_sweep_file_and_names_stay_names(tmp_path: Pat
     assert loaded.dataset == str(tmp_path / "data.npz")
 
 
+def test_each_number_of_processors_makes_a_target_of_its_own(tmp_path: Path) -> None:
+    text = HEAD.replace('"jax-cpu"', '["a", "b:xla@input=host", "a"]')
+    expected = ("a@cpus=1", "a@cpus=2", "b:xla@input=host@cpus=1", "b:xla@input=host@cpus=2")
+    assert load(tmp_path, text + "cpus = [1, 2, 1]\n").targets == expected
+    assert load(tmp_path, text, cpus=("1,2",)).targets == expected
+    assert load(tmp_path, text + "cpus = 4\n").targets == ("a@cpus=4", "b:xla@input=host@cpus=4")
+    assert load(tmp_path, text + "cpus = 4\n", cpus=("1", "2"), target=(" a ",)).targets == ("a@cpus=1", "a@cpus=2")
+
+
 def test_own_targets_are_handed_on_untouched(tmp_path: Path) -> None:
     loaded = load(tmp_path, HEAD + "[targets.mine]\npython = 'p'\nanything = [1, 2]\n")
     assert loaded.own_targets == {"mine": {"python": "p", "anything": [1, 2]}}
@@ -195,6 +204,12 @@ def test_where_names_the_flag_or_the_file_and_key(tmp_path: Path) -> None:
         (HEAD.replace("= 32", "= 'many'"), "key batch_size: found 'many', allowed: a whole number of 1 or more"),
         (HEAD.replace("= 32", "= [32, 0]"), "key batch_size[1]: found 0, allowed: a whole number of 1 or more"),
         (HEAD.replace("= 32", "= 32.0"), "key batch_size: found 32.0, allowed: a whole number of 1 or more"),
+        (HEAD + "cpus = [1, 0]", "key cpus[1]: found 0, allowed: a whole number of 1 or more"),
+        (HEAD + "cpus = []", "key cpus: found [], allowed: a list of at least one (a whole number of 1 or more)"),
+        (
+            HEAD.replace('"jax-cpu"', '["b", "a@cpus=2"]') + "cpus = [1, 2]",
+            "key cpus: found [1, 2] beside the target 'a@cpus=2', allowed: numbers here or @cpus= in targets, not both",
+        ),
         (HEAD + "epochs = true", "key epochs: found true, allowed: a whole number of 1 or more"),
         (HEAD + "epochs = -1", "key epochs: found -1, allowed: a whole number of 1 or more"),
         (HEAD + "seed = 2147483648", "key seed: found 2147483648, allowed: a whole number from 0 to 2147483647"),

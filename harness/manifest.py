@@ -1,0 +1,242 @@
+"""The fairness manifest: what must be equal on both sides of a comparison, or be known.
+
+``manifest`` reads it from a record, ``differences`` says where lanes differ and whether that follows from the targets
+that the person named, ``obstacles`` says why no headline may be made of them. Records go in, plain values come out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from harness.core import variables
+from harness.core.cell import Target
+from harness.core.record import NOT_THE_WORK, Record
+
+FLAGS = {
+    "deterministic_ops": "TF_DETERMINISTIC_OPS",
+    "cudnn_deterministic": "TF_CUDNN_DETERMINISTIC",
+    "xla_flags": "XLA_FLAGS",
+}
+"""Variables with a key of their own; empty where a worker has none of that name."""
+
+THREADS = ("compute_threads", "threads", "intra_op_threads_asked", "inter_op_threads_asked")
+
+NATURAL: dict[str, Callable[[float, float], bool]] = {
+    # TensorFlow on one target counts one more thread now and then; a pool of another size is two at least.
+    "threads": lambda one, other: abs(one - other) >= 2,
+    # One more process that computes.
+    "load_1min": lambda one, other: abs(one - other) >= 1.0,
+    "available_memory_bytes": lambda one, other: max(one, other) >= 2 * min(one, other),
+    "swap_used_bytes": lambda one, other: (one > 0) != (other > 0),
+}
+"""Keys that vary by themselves, and what of two known values counts as a difference."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key in which lanes differ: ``values`` has one entry per lane, None where it is not known.
+
+    ``matters``: the ratio would answer another question. ``asked``: it follows from the targets as named; where some
+    pairs of lanes make it matter, from those pairs' targets. ``why`` is one sentence, without a full stop.
+    """
+
+    key: str
+    values: tuple[Any, ...]
+    matters: bool
+    asked: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How to judge a key.
+
+    A difference between two lanes is asked for if their targets differ in a field of ``asks``, or, in the same
+    backend, of ``variants``. ``optional``: a backend need not tell it, so another one's silence is no finding.
+    """
+
+    why: str
+    asks: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    matters: bool = True
+    optional: bool = False
+
+
+_THREADS = _Rule(
+    "the threads that share the work", ("backend", "cpus", "accelerator"), variants=("environment", "settings")
+)
+_DETERMINISM = _Rule("deterministic kernels are others, often slower ones", ("settings",))
+_LOAD = _Rule("other work on the machine takes its share", matters=False)
+
+RULES = {
+    "accelerator": _Rule("the device that computes", ("accelerator",)),
+    "mode": _Rule("how the framework runs a step", ("mode",)),
+    "input": _Rule("batches from the host are copied in every step, resident ones never", ("input",)),
+    "precision": _Rule("a narrower type is less work"),
+    "matmul_precision": _Rule("TF32 multiplies fewer bits", ("matmul_precision",)),
+    "tf32": _Rule("TF32 multiplies fewer bits", ("matmul_precision",), optional=True),
+    "xla": _Rule("XLA compiles a step as a whole and fuses its operations", ("mode", "backend")),
+    "xla_flags": _Rule("flags change what XLA makes of a step", ("settings",)),
+    "deterministic_ops": _DETERMINISM,
+    "cudnn_deterministic": _DETERMINISM,
+    "onednn": _Rule("oneDNN has other kernels", ("backend",), variants=("environment", "settings")),
+    "layout": _Rule("the order of axes chooses the kernels", ("backend", "accelerator"), matters=False),
+    "processors": _Rule("the processors that the worker may use", ("cpus",)),
+    **dict.fromkeys(THREADS, _THREADS),
+    "preallocation": _Rule(
+        "memory taken beforehand is not asked for in a step", ("accelerator",), variants=("settings",), optional=True
+    ),
+    "programs": _Rule("kept programs are loaded, not compiled", ("backend",), matters=False),
+    "process": _Rule("a forked process begins with what its host has done already"),
+    "interleave": _Rule("only lanes that take turns share the machine's drift"),
+    "environment": _Rule("the interpreter and the packages", ("name", "backend"), matters=False),
+    "python": _Rule("the interpreter", ("backend", "environment"), matters=False),
+    "packages": _Rule("versions of the framework and its libraries", ("backend", "environment"), matters=False),
+    "settings": _Rule("variables and code that the target's definition gives", ("name", "backend")),
+    "variables": _Rule(
+        "variables change what a framework computes", ("settings", "backend", "device"), variants=("environment",)
+    ),
+    "device_variables": _Rule("variables choose the devices", ("settings", "backend", "device"), matters=False),
+    "code": _Rule("the harness's own code in the worker"),
+    "gpu": _Rule("the GPU that computes", ("device", "accelerator")),
+    "driver": _Rule("the driver has kernels and a compiler of its own", ("accelerator",), optional=True),
+    "platform_version": _Rule("the runtime below the framework", ("backend", "environment", "accelerator")),
+    "machine": _Rule("different hardware"),
+    "processor": _Rule("the processor"),
+    "logical_cores": _Rule("the processors of the machine", matters=False),
+    "usable_cores": _Rule("the processors that the harness may use"),
+    "smt": _Rule("two threads of one core share its units"),
+    "governor": _Rule("the governor sets the clock rate"),
+    "boost": _Rule("boost sets the clock rate"),
+    "memory_bytes": _Rule("the memory of the machine", matters=False),
+    "load_1min": _LOAD,
+    "available_memory_bytes": _Rule("little free memory leads to swapping", matters=False),
+    "swap_used_bytes": _Rule("swapping stops a process for milliseconds", matters=False),
+}
+"""Every key of a manifest, in its order."""
+
+
+def manifest(record: Record) -> dict[str, Any]:
+    """The manifest of one record: the keys of RULES with JSON values, None where the record does not tell."""
+    target, worker, machine = record.cell.target, record.worker, record.machine
+    device = worker.get("device") or {}
+    on_gpu = target.accelerator != "cpu"
+    forked = worker.get("forked")
+    found = {
+        "accelerator": target.accelerator,
+        "mode": target.mode,
+        "input": target.input,
+        "precision": record.cell.training.precision,
+        "matmul_precision": target.matmul_precision,
+        "layout": device.get("layout", "NHWC"),
+        "preallocation": device.get("preallocation") if on_gpu else None,
+        "process": None if forked is None else "forked" if forked else "fresh",
+        "interleave": record.heat.get("interleave"),
+        "environment": target.environment,
+        "settings": target.settings,
+        "gpu": device.get("device_name") if on_gpu else None,
+        "platform_version": device.get("platform_version") if on_gpu else None,
+        "machine": machine.get("id"),
+        **_variables(worker.get("variables")),
+        **{key: device.get(key) for key in ("tf32", "xla", "onednn", "processors", "programs", "driver", *THREADS)},
+        **{key: worker.get(key) for key in ("python", "packages", "code")},
+    }
+    return {key: found[key] if key in found else machine.get(key) for key in RULES}
+
+
+def differences(lanes: Sequence[Record]) -> list[Difference]:
+    """Every key in which two of the lanes differ, those of NATURAL notably, in the order of RULES."""
+    sides = [(lane.cell.target, manifest(lane)) for lane in lanes]
+    found = (_difference(key, rule, sides) for key, rule in RULES.items())
+    return [difference for difference in found if difference is not None]
+
+
+def obstacles(lanes: Sequence[Record]) -> list[str]:
+    """Why the lanes' times make no headline, a line each; empty if they do.
+
+    A lane that never opened, or that did other work, is named with its reason and compared with none.
+    """
+    lines = []
+    if len({lane.work_id for lane in lanes}) > 1:
+        lines.append(f"different work: {_by_lane(lanes, [lane.work_id for lane in lanes])}")
+    compared = []
+    for lane in lanes:
+        if lane.status in NOT_THE_WORK or (lane.status != "ok" and not lane.worker.get("device")):
+            reason = f": {lane.reason}" if lane.reason else ""
+            lines.append(f"{lane.cell.target.label}: {lane.status.replace('_', ' ')}{reason}")
+        else:
+            compared.append(lane)
+    for found in differences(compared):
+        if found.matters and not found.asked:
+            values = _by_lane(compared, found.values)
+            name = found.key.replace("_", " ")
+            lines.append(f"{found.why}: {values}" if found.key == "machine" else f"{name}: {values}; {found.why}")
+    return lines
+
+
+Side = tuple[Target, Mapping[str, Any]]
+"""A lane's target and manifest."""
+
+
+def _difference(key: str, rule: _Rule, sides: Sequence[Side]) -> Difference | None:
+    pairs = [(one, other) for one, other in combinations(sides, 2) if _differ(key, one[1][key], other[1][key])]
+    if not pairs:
+        return None
+    mattering = [pair for pair in pairs if _matters(key, rule, *pair)]
+    causes = [_causes(key, rule, *pair) for pair in mattering or pairs]
+    asked = all(causes)
+    fields = dict.fromkeys(field.replace("_", " ") for cause in causes for field in cause)
+    why = f"{rule.why}; follows from the {' and '.join(fields)} asked for" if asked else rule.why
+    return Difference(key, tuple(values[key] for _, values in sides), bool(mattering), asked, why)
+
+
+def _differ(key: str, one: Any, other: Any) -> bool:
+    if key in NATURAL and one is not None and other is not None:
+        return NATURAL[key](one, other)
+    return bool(one != other)
+
+
+def _matters(key: str, rule: _Rule, one: Side, other: Side) -> bool:
+    if key in THREADS:
+        # Another backend counts other threads, and other processors are a difference of their own.
+        return one[0].backend == other[0].backend and one[1]["processors"] == other[1]["processors"]
+    return rule.matters
+
+
+def _causes(key: str, rule: _Rule, one: Side, other: Side) -> list[str]:
+    """The fields of the targets that a difference follows from."""
+    is_one_backend = one[0].backend == other[0].backend
+    fields = (*rule.asks, *(rule.variants if is_one_backend else ()))
+    causes = [field for field in fields if getattr(one[0], field) != getattr(other[0], field)]
+    if not causes and rule.optional and not is_one_backend and None in (one[1][key], other[1][key]):
+        return ["backend"]
+    return causes
+
+
+def _variables(effective: Mapping[str, str] | None) -> dict[str, Any]:
+    """A worker's environment variables by group: the flags, others that change what is computed, those of devices."""
+    if effective is None:
+        return dict.fromkeys((*FLAGS, "variables", "device_variables"))
+    others = {name: value for name, value in effective.items() if name not in FLAGS.values()}
+    return {
+        **{key: effective.get(name, "") for key, name in FLAGS.items()},
+        "variables": {name: value for name, value in others.items() if variables.is_computing(name)},
+        "device_variables": {name: value for name, value in others.items() if not variables.is_computing(name)},
+    }
+
+
+def _by_lane(lanes: Sequence[Record], values: Sequence[Any]) -> str:
+    return ", ".join(f"{lane.cell.target.label} {_shown(value)}" for lane, value in zip(lanes, values, strict=True))
+
+
+def _shown(value: Any) -> str:
+    """A value within a line."""
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value if isinstance(value, str) and value else json.dumps(value)
