@@ -64,6 +64,14 @@ class JaxBackend:
         """JAX, its compiled half, and the libraries that make the step."""
         return {package: version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
+    def keep_programs(self, folder: str) -> None:
+        """JAX's own persistent cache: an equal program is then loaded, not compiled, by the next process."""
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
     def initialise(self, target: Target) -> dict[str, Any]:
         """Start the one backend asked for.
 

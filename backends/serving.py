@@ -32,6 +32,7 @@ from harness.core.messages import (
     Probed,
     Reply,
     Request,
+    Synchrony,
     Train,
 )
 
@@ -89,16 +90,20 @@ class _OpenCell:
         _work_in(opening.scratch)
         cell = opening.cell
         processors = system.use_processors(cell.target.cpus)
+        keep_programs = getattr(backend, "keep_programs", None) if opening.programs else None
+        if keep_programs is not None:
+            keep_programs(opening.programs)
         facts, initialise_seconds = loop.timed(lambda: backend.initialise(cell.target))
         self._arrays, load_seconds = loop.timed(lambda: arrays.load(opening))
         self.session, build_seconds = loop.timed(lambda: backend.session(cell, self._arrays))
         self._evaluates = False
+        self._last_block: loop.Usage | None = None
         self.opened = Opened(
             pid=os.getpid(),
             initialise_seconds=initialise_seconds,
             load_seconds=load_seconds,
             build_seconds=build_seconds,
-            device={**facts, "processors": list(processors)},
+            device={**facts, "processors": list(processors), "programs_kept": keep_programs is not None},
         )
 
     def answer(self, request: Request) -> Reply:
@@ -111,13 +116,18 @@ class _OpenCell:
             return self._probe(request)
         if isinstance(request, Forward):
             return self._forward(request)
+        if isinstance(request, Synchrony):
+            return loop.claimed_ends(self.session, request)
         raise ContractError(f"{request.kind} came while a cell was open")
 
     def _train(self, request: Train) -> Block:
-        return loop.train_block(self.session, request.steps)
+        block = loop.train_block(self.session, request.steps, request.settle, self._last_block)
+        self._last_block = loop.Usage.now()
+        return block
 
     def _evaluate(self) -> Evaluated:
         compile_seconds = 0.0
+        self._last_block = None  # what evaluation uses is not the idleness of a waiting lane
         if not self._evaluates:
             _, compile_seconds = loop.timed(lambda: self.session.evaluate(first_batch_only=True))
             self._evaluates = True

@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.core.record import Record
+from harness.core.record import NOT_THE_WORK, Record
 
 if TYPE_CHECKING:
     import polars as pl
-
-NOT_THE_WORK = ("parity_failed", "wrong_device")
-"""Statuses whose times say nothing about the target: no headline shows them."""
 
 GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
 """Columns that, with the batch size, say which work a row did."""
@@ -32,7 +29,7 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     Times in seconds, memory in bytes. ``images_per_second``: median over ``train`` blocks of steps
     times batch size over seconds. ``seconds_per_epoch``: steps of an epoch at the mean pace of all steps but
     the compiling ones, so an epoch that compiled or was cut short does not count as a quick one.
-    ``train_seconds``: all blocks but compile. Empty (null) where a record has no such measurement.
+    ``train_seconds``: all timed blocks but compile. Empty (null) where a record has no such measurement.
     """
     import polars as pl
 
@@ -138,19 +135,24 @@ def _row(record: Record) -> tuple[Any, ...]:
         images_per_second if is_the_work else None,
         pace * cell.steps_per_epoch if is_the_work and pace is not None else None,
         trained_seconds if is_the_work and trained_steps else None,
-        phases.compile if is_the_work else None,
+        phases.compile if is_the_work and not _programs_kept(record) else None,
         phases.framework_import,
         phases.build,
         phases.evaluate if is_the_work else None,
         last.test_accuracy if last else None,
         last.test_loss if last else None,
         last.train_loss if last else None,
-        sum(record.blocks.steps),
+        sum(record.blocks.steps) + sum(record.blocks.settle),
         record.peak_memory_bytes,
         record.proof,
         record.started,
         record.attempt,
     )
+
+
+def _programs_kept(record: Record) -> bool:
+    """Whether it may have found its programs compiled, so that its compile phase is no compilation."""
+    return bool(record.worker.get("device", {}).get("programs_kept"))
 
 
 def _block_figures(record: Record) -> tuple[float | None, float, int]:

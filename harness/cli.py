@@ -114,6 +114,7 @@ def cli() -> None:
 @click.argument("source", default="quick", metavar="[PRESET|FILE.toml]")
 @_axis("--target", "-t", metavar="NAME[:MODE][@KEY=VALUE],...", help="Targets: see 'harness targets'.")
 @_axis("--batch-size", "-b", metavar="N,...", help="Batch sizes.")
+@_axis("--cpus", metavar="N,...", help="Processors per worker, each a target of its own.")
 @_axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
 @_axis("--model", "-m", metavar="NAME|FILE,...", help="Models: see 'harness models'.")
 @click.option("--dataset", "-d", metavar="NAME|FILE.npz", help="mnist, digits, or a file of your own.")
@@ -123,6 +124,11 @@ def cli() -> None:
 @click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")
 @click.option("--train-examples", metavar="N", help="Use only the first N training images.")
 @click.option("--test-examples", metavar="N", help="Use only the first N test images.")
+@click.option(
+    "--interleave",
+    metavar="HOW",
+    help="How cells of equal work take turns: block (short blocks, the default), cell (whole), none.",
+)
 @data_dir_option
 @_folder("--out", "-o", help="Run folder; a run that is there already is resumed.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print the cells and an estimate of the time; run nothing.")
@@ -162,6 +168,67 @@ def sweep(
             plan_only=plan_only,
             json=json,
             retry=retry is not None,
+            timeout=timeout,
+            fork=fork,
+        )
+    )
+
+
+@cli.command()
+@click.argument("sides", nargs=-1, metavar="A B [C]...")
+@_axis("--batch-size", "-b", metavar="N,...", help="Batch sizes; 32, 128 and 512 if not given.")
+@click.option("--model", "-m", default="mnist-cnn", show_default=True, metavar="NAME|FILE", help="The model.")
+@click.option("--dataset", "-d", default="digits", show_default=True, metavar="NAME|FILE.npz", help="The dataset.")
+@click.option("--optimizer", default="momentum", show_default=True, metavar="NAME", help="The optimizer.")
+@click.option(
+    "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the ratio's interval."
+)
+@click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Most time for all: 90s, 10m, 1h.")
+@data_dir_option
+@_folder("--out", "-o", help="Run folder; a comparison that is there already is resumed.")
+@json_option
+@timeout_option
+@fork_option
+def compare(
+    sides: tuple[str, ...],
+    batch_size: tuple[str, ...],
+    model: str,
+    dataset: str,
+    optimizer: str,
+    precision: str,
+    budget: str,
+    out: Path | None,
+    data_dir: Path | None,
+    json: bool,
+    timeout: float,
+    fork: bool,
+) -> int:
+    """Say which target trains faster, by how much, and whether that can be told from noise.
+
+    A, B, ... are targets, as in 'harness sweep --target': NAME[:MODE][@KEY=VALUE]. Each is compared with the first.
+    They take turns in short blocks, in several fresh processes each, beside a second copy of the first target,
+    which shows how large a difference means nothing. A and B may also be two run folders.
+
+    \b
+    Example:
+      harness compare tensorflow-cpu jax-cpu --batch-size 32,128
+      harness compare tensorflow-cpu:graph tensorflow-cpu:xla --precision 0.01 --budget 5m
+      harness compare jax-cpu@cpus=1 jax-cpu@cpus=2
+    """
+    from harness.commands import compare as command
+
+    return command.run(
+        command.Request(
+            sides=sides,
+            batch_sizes=batch_size,
+            model=model,
+            dataset=dataset,
+            optimizer=optimizer,
+            precision=precision,
+            budget=budget,
+            out=out,
+            data_dir=data_dir,
+            json=json,
             timeout=timeout,
             fork=fork,
         )

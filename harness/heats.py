@@ -1,29 +1,41 @@
 """Which cells run together and in what order, and running them: planned cells in, records out.
 
-A heat is all cells that differ only in their target. Its lanes run whole, one after the other, in an order that turns
-round from heat to heat, so that none is always the one on the warmer machine. Every planned
-cell ends as exactly one record, whatever becomes of its worker.
+A heat is all cells that differ only in their target. With ``interleave`` "block" its lanes are resident at the same
+time and take turns in short blocks (``harness.rounds``); with "cell" they run whole, one after the other, in an order
+that turns round from heat to heat, so that none is always the one on the warmer machine; with "none" whole in the
+order of the plan. Where memory does not hold all lanes of a heat, it falls back from block to cell. Every
+planned cell ends as exactly one record, whatever becomes of its worker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import inputs, machine
+from harness import inputs, machine, rounds
 from harness.core import codec
-from harness.core.cell import Cell
+from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
 from harness.core.record import Record
 from harness.hosts import Hosts
 from harness.lane import Files, Lane, Progress, now
 from harness.parity import Proof
+from harness.plan import INTERLEAVES
+from harness.rounds import Rounds
 from harness.store import Run
 from harness.verify import Verifier
+
+NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after the other"
+
+FEWEST_ROUNDS = 6
+"""Of a heat that is measured by time: one whole cycle of orders for three lanes."""
 
 ROOM_TO_WORK = 1024 * 1024
 """Bytes. On a disk with less a worker's crash is the disk's doing, and no record of its target."""
@@ -34,6 +46,41 @@ class Heat:
     """Cells of equal work, in the order in which they run."""
 
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How heats of a comparison differ from those of a sweep: they stop when they have measured for ``seconds``,
+    or for FEWEST_ROUNDS where these take longer.
+
+    Nothing is evaluated, and compiled programs are kept in ``programs`` for later processes on the processor. On
+    other accelerators they are not: a compilation may choose its algorithms by timing them, which is
+    part of what differs between processes.
+    """
+
+    seconds: float
+    programs: Path
+
+
+@dataclass(frozen=True)
+class HeatFacts:
+    """How a cell ran beside others, for its record.
+
+    ``interleave``: "block", "cell" or "none", as it was really done; ``fallback`` says why, where that is not what was
+    asked for. ``cells``: all of the heat. ``rounds`` of which ``dropped`` (number -> reason) do not count;
+    ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
+    cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
+    """
+
+    interleave: str
+    cells: tuple[str, ...]
+    fallback: str = ""
+    rounds: int = 0
+    dropped: dict[str, str] | None = None
+    block_steps: int = 0
+    settle_steps: int = 0
+    measured_seconds: float | None = None
+    idle_share: float | None = None
 
 
 class Watcher(Protocol):
@@ -49,19 +96,46 @@ class Watcher(Protocol):
         """A cell's record is saved."""
 
 
-def heats(cells: Iterable[Cell]) -> list[Heat]:
-    """Group cells by work and repeat, in order of first appearance; every other heat runs backwards."""
+def heats(cells: Iterable[Cell], interleave: str = "block") -> list[Heat]:
+    """Group cells by work and repeat, in order of first appearance; every other heat runs backwards.
+
+    With ``interleave`` "none" each cell is a heat of its own.
+    """
+    if interleave == "none":
+        return [Heat((cell,)) for cell in cells]
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.work_id, cell.repeat), []).append(cell)
     return [Heat(tuple(reversed(group)) if index % 2 else tuple(group)) for index, group in enumerate(groups.values())]
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A cell that can be opened: its lane and what its record needs."""
+
+    cell: Cell
+    lane: Lane
+    facts: dict[str, Any]
+    proof: str
+    attempt: int
+    log: str
+
+    def record(self, heat: HeatFacts) -> Record:
+        return self.lane.record(self.facts, self.proof, self.attempt, self.log, codec.to_json(heat))
+
+
 class Runner:
     """Runs the cells of one run folder. ``timeout``: longest wait for one answer of a worker, in seconds."""
 
     def __init__(
-        self, run: Run, hosts: Hosts, verifier: Verifier, dataset: Path, timeout: float, watcher: Watcher
+        self,
+        run: Run,
+        hosts: Hosts,
+        verifier: Verifier,
+        dataset: Path,
+        timeout: float,
+        watcher: Watcher,
+        measure: Measure | None = None,
     ) -> None:
         self._run = run
         self._hosts = hosts
@@ -69,20 +143,24 @@ class Runner:
         self._dataset = dataset
         self._timeout = timeout
         self._watcher = watcher
+        self._measure = measure
+        self._interleave = run.plan.interleave
+        assert self._interleave in INTERLEAVES
         self._too_large: dict[tuple[str, str, str], int] = {}
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run ``cells`` to their records. KeyboardInterrupt saves the present cell as interrupted and goes on up.
+        """Run ``cells`` to their records. KeyboardInterrupt saves those under way as interrupted and goes on up.
 
         Raises StoreError if the run folder cannot be written.
         """
         self._recall({cell.cell_id for cell in cells})
         try:
-            for heat in heats(cells):
-                for cell in heat.cells:
-                    record = self._run_cell(cell)
-                    if record.status == "out_of_memory":
-                        self._remember(cell)
+            for heat in heats(cells, self._interleave):
+                if self._interleave == "block" and len(heat.cells) > 1:
+                    self._run_together(heat.cells)
+                else:
+                    for cell in heat.cells:
+                        self._run_alone(cell, self._ids(heat.cells))
         except StoreError:
             raise
         except (HarnessError, OSError) as error:
@@ -97,47 +175,163 @@ class Runner:
                 f"{self._run.folder}: {problem} ({said}); finished records are kept, the same command resumes"
             ) from error
 
-    def _run_cell(self, cell: Cell) -> Record:
-        attempt = self._run.set_aside(cell.cell_id)
-        skip = self._run.plan.skips.get(cell.cell_id, "") or self._too_large_reason(cell)
-        if skip:
-            return self._save(_unrun(cell, "skipped", skip, attempt))
-        facts = {**machine.facts(), **machine.load()}
-        try:
-            self._watcher.started(cell, "checking parity")
-            training, give = cell.training, partial(self._hosts.worker, cell.target)
-            proof = self._verifier.proof(cell.target, cell.model, training.optimizer, training.precision, give)
-            worker = give()
-        except CellError as error:
-            return self._save(_unrun(cell, error.status, str(error), attempt, facts))
-        if proof.problem:
-            return self._save(_unrun(cell, proof.problem_status, f"parity probe: {proof.problem}", attempt, facts))
-        self._keep_proof(proof)
-        if not proof.passed:
-            return self._save(_unrun(cell, "parity_failed", proof.reason, attempt, facts, proof.id))
+    def warm(self, cells: Sequence[Cell]) -> None:
+        """Start the hosts of one heat of each kind of work, all at once, and check parity; failures come up again."""
+        places: dict[str, Counter[Target]] = {}
+        hosts = [(cell, self._place(cell, places.setdefault(cell.work_id, Counter()))) for cell in cells]
+        for cell, place in hosts:
+            with contextlib.suppress(CellError):
+                self._hosts.worker(cell.target, place)
+        for cell, place in hosts:
+            with contextlib.suppress(CellError):
+                self._watcher.started(cell, "checking parity")
+                self._proof(cell, place)
 
-        parameters, order = inputs.write(self._run.inputs_folder, cell)
-        scratch = self._run.scratch_folder / cell.cell_id
-        scratch.mkdir(parents=True, exist_ok=True)
-        files = Files(self._dataset, parameters, order, scratch)
-        lane = Lane(cell, worker, files, self._timeout, self._watcher.progressed)
-        log = _relative(worker.log, self._run.folder)
+    def skip(self, cells: Sequence[Cell], reason: str) -> None:
+        """Record cells as skipped."""
+        for cell in cells:
+            self._save(_unrun(cell, "skipped", reason, self._run.set_aside(cell.cell_id)))
+
+    def _run_together(self, cells: Sequence[Cell]) -> None:
+        """One heat, its lanes taking turns; what memory did not hold has no record then, and runs whole."""
+        left = self._take_turns(cells)
+        if not left:
+            return
+        hungry, *others = left
+        record = self._run_alone(hungry, self._ids(cells), NOT_HELD)
+        if record.status == "out_of_memory" and len(others) > 1:
+            self._run_together(others)  # it was that one's own need, so the others may still fit
+            return
+        for cell in others:
+            self._run_alone(cell, self._ids(cells), NOT_HELD if len(cells) > 1 else "")
+
+    def _take_turns(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Open all lanes and take turns to the end. Returns cells without a record, the one out of memory first."""
+        places: Counter[Target] = Counter()
+        found = [self._prepare(cell, self._place(cell, places)) for cell in cells]
+        ready = [one for one in found if one is not None]
+        turns, starved = Rounds(), None
+        try:
+            for one in ready:
+                self._watcher.started(one.cell, "building")
+                one.lane.open()
+                while one.lane.warming and one.lane.advance():
+                    pass
+                if one.lane.status == "out_of_memory" and len(ready) > 1:
+                    starved = one
+                    break
+            if starved is not None:
+                for one in ready:
+                    one.lane.abandon()
+                return [starved.cell, *(one.cell for one in ready if one is not starved)]
+            rounds.take_turns([one.lane for one in ready], turns, self._enough)
+            for one in ready:
+                one.lane.close()
+        except KeyboardInterrupt:
+            for one in ready:
+                one.lane.interrupt()
+            for one in ready:
+                self._save(one.record(self._facts(cells, turns, one)))
+            raise
+        late = [one.cell for one in ready if one.lane.status == "out_of_memory" and len(ready) > 1]
+        for one in ready:
+            if one.cell not in late:
+                self._save(one.record(self._facts(cells, turns, one)))
+        return late
+
+    def _enough(self, turns: Rounds) -> bool:
+        measure = self._measure
+        return measure is not None and turns.seconds >= measure.seconds and turns.count >= FEWEST_ROUNDS
+
+    def _facts(self, cells: Sequence[Cell], turns: Rounds, one: _Ready) -> HeatFacts:
+        return HeatFacts(
+            interleave="block",
+            cells=self._ids(cells),
+            rounds=turns.count,
+            dropped={str(number): reason for number, reason in turns.dropped.items()},
+            block_steps=turns.steps,
+            settle_steps=turns.settle,
+            measured_seconds=self._measure.seconds if self._measure else None,
+            idle_share=one.lane.idle_share(turns.seconds),
+        )
+
+    @staticmethod
+    def _ids(cells: Sequence[Cell]) -> tuple[str, ...]:
+        return tuple(cell.cell_id for cell in cells)
+
+    @staticmethod
+    def _place(cell: Cell, places: Counter[Target]) -> int:
+        """Which of its target's hosts a lane uses: a host serves one cell at a time."""
+        key = cell.target
+        same = [target for target in places if (target.name, target.device) == (key.name, key.device)]
+        number = sum(places[target] for target in same)
+        places[key] += 1
+        return number
+
+    def _run_alone(self, cell: Cell, beside: tuple[str, ...], fallback: str = "") -> Record:
+        """One cell whole, from opening to its record."""
+        ready = self._prepare(cell, 0)
+        if ready is None:
+            record = self._run.record(cell.cell_id)
+            assert record is not None
+            return record
+        lane = ready.lane
+        heat = HeatFacts("none" if self._interleave == "none" else "cell", beside, fallback)
+        began = time.monotonic()
         try:
             self._watcher.started(cell, "building")
             if lane.open():
                 while lane.advance():
-                    pass
+                    if self._measure is not None and time.monotonic() - began >= self._measure.seconds:
+                        break
                 lane.close()
         except KeyboardInterrupt:
             lane.interrupt()
-            self._save(lane.record(facts, proof.id, attempt, log))
+            self._save(ready.record(heat))
             raise
-        return self._save(lane.record(facts, proof.id, attempt, log))
+        return self._save(ready.record(heat))
+
+    def _prepare(self, cell: Cell, place: int) -> _Ready | None:
+        """Check parity and write what the cell needs. None if it cannot run: its record is saved."""
+        attempt = self._run.set_aside(cell.cell_id)
+        skip = self._run.plan.skips.get(cell.cell_id, "") or self._too_large_reason(cell)
+        if skip:
+            self._save(_unrun(cell, "skipped", skip, attempt))
+            return None
+        facts = {**machine.facts(), **machine.load()}
+        try:
+            self._watcher.started(cell, "checking parity")
+            proof = self._proof(cell, place)
+            worker = self._hosts.worker(cell.target, place)
+        except CellError as error:
+            self._save(_unrun(cell, error.status, str(error), attempt, facts))
+            return None
+        if proof.problem:
+            self._save(_unrun(cell, proof.problem_status, f"parity probe: {proof.problem}", attempt, facts))
+            return None
+        self._keep_proof(proof)
+        if not proof.passed:
+            self._save(_unrun(cell, "parity_failed", proof.reason, attempt, facts, proof.id))
+            return None
+        parameters, order = inputs.write(self._run.inputs_folder, cell)
+        scratch = self._run.scratch_folder / cell.cell_id
+        scratch.mkdir(parents=True, exist_ok=True)
+        keeps = self._measure is not None and cell.target.accelerator == "cpu"
+        programs = self._measure.programs if self._measure is not None and keeps else None
+        files = Files(self._dataset, parameters, order, scratch, programs)
+        lane = Lane(cell, worker, files, self._timeout, self._watcher.progressed, evaluates=self._measure is None)
+        return _Ready(cell, lane, facts, proof.id, attempt, _relative(worker.log, self._run.folder))
+
+    def _proof(self, cell: Cell, place: int) -> Proof:
+        training, give = cell.training, partial(self._hosts.worker, cell.target, place)
+        return self._verifier.proof(cell.target, cell.model, training.optimizer, training.precision, give)
 
     def _save(self, record: Record) -> Record:
         if record.status == "crashed" and self._disk_is_full():
             raise WorkerCrashed(record.reason)
         self._run.save(record)
+        if record.status == "out_of_memory":
+            self._remember(record.cell)
         self._watcher.finished(record)
         return record
 

@@ -1,14 +1,16 @@
 """One cell on one worker, from opening to its record: a state machine that advances block by block.
 
-A lane decides how long its blocks are and what each counts as; it never decides when it runs. Whoever
-holds it calls ``open``, then ``advance`` until that returns False, then takes ``record``. Between two calls its
-worker waits on its pipe, so several lanes can take turns. Every failure ends the lane with a status;
-nothing but an interruption by the person is raised.
+A lane decides what each block counts as; it never decides when it runs. Whoever holds it calls ``open``, then
+either ``advance`` until that returns False, which also chooses how long the blocks are, or ``advance`` while
+``warming`` and then ``turn`` and ``end_epoch``, in turns with other lanes; then ``close`` and ``record``. Between two
+calls its worker waits on its pipe. Every failure ends the lane with a status; nothing but an interruption by the
+person is raised.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -25,6 +27,10 @@ BLOCK_SECONDS = 0.075
 
 WARMUP_STEPS = 2
 """Steps after the compiling one that do not count yet: first-use allocations and caches."""
+
+
+LATEST_BLOCKS = 50
+"""How many of the last blocks tell what a step takes now."""
 
 
 class CellWorker(Protocol):
@@ -49,12 +55,16 @@ class CellWorker(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """Where a cell's arrays are, and the only folder its worker may write to."""
+    """Where a cell's arrays are, and the only folders its worker may write to.
+
+    ``programs``: where compiled programs may be kept for the next process; None: it compiles afresh.
+    """
 
     dataset: Path
     parameters: Path
     order: Path
     scratch: Path
+    programs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,10 @@ class Progress:
 
 
 class Lane:
-    """See the module. ``timeout`` is the longest wait for one answer, in seconds."""
+    """See the module. ``timeout`` is the longest wait for one answer, in seconds.
+
+    ``evaluates``: whether the test set is evaluated after each epoch.
+    """
 
     def __init__(
         self,
@@ -77,8 +90,10 @@ class Lane:
         files: Files,
         timeout: float,
         watch: Callable[[Progress], None] = lambda progress: None,
+        evaluates: bool = True,
     ) -> None:
         self.cell = cell
+        self._evaluates = evaluates
         self._worker = worker
         self._files = files
         self._timeout = timeout
@@ -103,6 +118,7 @@ class Lane:
             parameters=str(self._files.parameters),
             order=str(self._files.order),
             scratch=str(self._files.scratch),
+            programs=str(self._files.programs or ""),
         )
 
         def prepare() -> None:
@@ -124,9 +140,68 @@ class Lane:
 
         return self._guarded(prepare)
 
+    @property
+    def status(self) -> str:
+        """What the record's status would be now."""
+        return self._status
+
+    @property
+    def running(self) -> bool:
+        """Whether there is more to train and nothing has gone wrong."""
+        return self._status == "ok" and self._steps < self.cell.total_steps
+
+    @property
+    def warming(self) -> bool:
+        """Whether the next block still compiles or warms up."""
+        return self.running and self._steps <= self._warmup_steps
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median seconds of a step, of the timed blocks so far or else of those that warmed up."""
+        for kinds in (("train",), ("warmup",), ("compile",)):
+            found = [
+                seconds / steps
+                for kind, steps, seconds in zip(
+                    self._blocks.kind, self._blocks.steps, self._blocks.seconds, strict=True
+                )
+                if kind in kinds
+            ]
+            if found:
+                return statistics.median(found[-LATEST_BLOCKS:])
+        return None
+
+    def idle_share(self, seconds: float) -> float | None:
+        """Processor time of the worker between its blocks in rounds that took ``seconds``, over what it waited."""
+        inside = [index for index, number in enumerate(self._blocks.round) if number >= 0]
+        working = sum(self._blocks.seconds[index] + self._blocks.settle_seconds[index] for index in inside)
+        waiting = seconds - working
+        # The time before the first block belongs to what came before the rounds.
+        idle = sum(self._blocks.idle_cpu_seconds[index] for index in inside[1:])
+        return idle / waiting if inside and waiting > 0 else None
+
     def advance(self) -> bool:
         """Run one block, and the evaluation if it ends an epoch; False when the lane has ended."""
         return self._guarded(self._advance) and self._steps < self.cell.total_steps
+
+    def turn(self, number: int, steps: int, settle: int) -> Block | None:
+        """One block in round ``number``: up to ``settle + steps`` steps, the latter timed; None if it failed.
+
+        The last steps of an epoch, where too few are left to settle first, are trained and do not count.
+        """
+        turned: list[Block] = []
+
+        def take() -> None:
+            left = self._left_in_epoch
+            if left > settle:
+                turned.append(self._block("train", min(steps, left - settle), settle, number))
+            else:
+                turned.append(self._block("warmup", left, 0, number))
+
+        return turned[0] if self._guarded(take) else None
+
+    def end_epoch(self) -> bool:
+        """Evaluate if an epoch has just been trained to its end; False if that failed."""
+        return self._guarded(self._evaluate_if_due)
 
     def close(self) -> None:
         """End the cell in the worker: well if it did well, at once if not."""
@@ -144,14 +219,22 @@ class Lane:
 
         self._guarded(finish)
 
+    def abandon(self) -> None:
+        """End the cell in the worker at once; no record will be taken."""
+        if self._is_open:
+            self._is_open = False
+            self._worker.abandon()
+
     def interrupt(self) -> None:
         """The person stopped the run: what is measured so far is kept as such."""
         if self._status == "ok":
             self._status, self._reason = "interrupted", f"stopped after {self._steps} of {self.cell.total_steps} steps"
         self.close()
 
-    def record(self, machine: dict[str, Any], proof: str, attempt: int, log: str) -> Record:
-        """The record of what happened; ``log`` is relative to the run folder."""
+    def record(
+        self, machine: dict[str, Any], proof: str, attempt: int, log: str, heat: dict[str, Any] | None = None
+    ) -> Record:
+        """The record of what happened; ``log`` is relative to the run folder, ``heat`` says how it ran with others."""
         by_kind = {
             kind: sum(s for s, k in zip(self._blocks.seconds, self._blocks.kind, strict=True) if k == kind)
             for kind in ("warmup", "train")
@@ -179,6 +262,7 @@ class Lane:
             worker=worker_facts(self._worker, self._device),
             machine=machine,
             log=log,
+            heat=heat or {},
         )
 
     def _guarded(self, action: Callable[[], None]) -> bool:
@@ -192,29 +276,38 @@ class Lane:
         return True
 
     def _advance(self) -> None:
-        per_epoch = self.cell.steps_per_epoch
-        epoch, within = divmod(self._steps, per_epoch)
-        kind, steps = self._next_block(per_epoch - within)
-        block = self._ask(Train(steps), Block)
-        self._steps += block.steps
+        kind, steps = self._next_block(self._left_in_epoch)
+        block = self._block(kind, steps)
+        if kind != "compile":
+            self._calibrate(block.seconds / block.steps)
+        self._evaluate_if_due()
+
+    def _block(self, kind: str, steps: int, settle: int = 0, number: int = -1) -> Block:
+        epoch = self._steps // self.cell.steps_per_epoch
+        block: Block = self._ask(Train(steps, settle), Block)
+        self._steps += block.settle + block.steps
         mean_loss = sum(block.losses) / len(block.losses) if block.losses else math.nan
-        self._keep(epoch, kind, block, mean_loss)
+        self._keep(epoch, kind, block, mean_loss, number)
         if kind == "compile":
             self._add_compile(block.seconds)
-        else:
-            self._calibrate(block.seconds / block.steps)
-        if self._steps % per_epoch == 0:
-            self._evaluate(epoch)
         accuracy = self._epochs[-1].test_accuracy if self._epochs else None
         self._watch(Progress(self.cell, self._steps, mean_loss, accuracy))
+        return block
+
+    @property
+    def _left_in_epoch(self) -> int:
+        return self.cell.steps_per_epoch - self._steps % self.cell.steps_per_epoch
+
+    @property
+    def _warmup_steps(self) -> int:
+        return min(WARMUP_STEPS, (self.cell.total_steps - 1) // 4)
 
     def _next_block(self, left_in_epoch: int) -> tuple[str, int]:
         """What the next block counts as and its steps: one compiles, a few warm up, the rest is measured."""
-        warmup = min(WARMUP_STEPS, (self.cell.total_steps - 1) // 4)
         if self._steps == 0:
             return "compile", 1
-        if self._steps <= warmup:
-            return "warmup", min(1 + warmup - self._steps, left_in_epoch)
+        if self._steps <= self._warmup_steps:
+            return "warmup", min(1 + self._warmup_steps - self._steps, left_in_epoch)
         return "train", min(self._steps_per_block, left_in_epoch)
 
     def _calibrate(self, seconds_per_step: float) -> None:
@@ -223,12 +316,17 @@ class Lane:
         last = self._steps_per_block
         self._steps_per_block = max(1, min(max(wanted, last // 2), 2 * last))
 
-    def _evaluate(self, epoch: int) -> None:
+    def _evaluate_if_due(self) -> None:
+        done, within = divmod(self._steps, self.cell.steps_per_epoch)
+        if not self._evaluates or within or done == len(self._epochs):
+            return
+        epoch = done - 1
         evaluated = self._ask(Evaluate(), Evaluated)
         self._add_compile(evaluated.compile_seconds)
+        blocks = self._blocks
         losses = [
-            (loss, steps)
-            for loss, steps, of in zip(self._blocks.mean_loss, self._blocks.steps, self._blocks.epoch, strict=True)
+            (loss, steps + settle)
+            for loss, steps, settle, of in zip(blocks.mean_loss, blocks.steps, blocks.settle, blocks.epoch, strict=True)
             if of == epoch
         ]
         train_loss = sum(loss * steps for loss, steps in losses) / sum(steps for _, steps in losses)
@@ -240,7 +338,7 @@ class Lane:
             raise CellError(f"the worker answered {type(reply).__name__} where {expected.__name__} was due")
         return reply
 
-    def _keep(self, epoch: int, kind: str, block: Block, mean_loss: float) -> None:
+    def _keep(self, epoch: int, kind: str, block: Block, mean_loss: float, number: int) -> None:
         self._blocks.epoch.append(epoch)
         self._blocks.kind.append(kind)
         self._blocks.steps.append(block.steps)
@@ -248,6 +346,12 @@ class Lane:
         self._blocks.seconds.append(block.seconds)
         self._blocks.cpu_seconds.append(block.cpu_seconds)
         self._blocks.mean_loss.append(mean_loss)
+        self._blocks.settle.append(block.settle)
+        self._blocks.settle_seconds.append(block.settle_seconds)
+        self._blocks.round.append(number)
+        self._blocks.idle_cpu_seconds.append(block.idle_cpu_seconds)
+        self._blocks.preempted.append(block.preempted)
+        self._blocks.stolen_seconds.append(block.stolen_seconds)
 
     def _add_compile(self, seconds: float) -> None:
         self._phases = replace(self._phases, compile=(self._phases.compile or 0.0) + seconds)

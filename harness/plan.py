@@ -21,6 +21,9 @@ from harness.core.training import TrainingSpec
 
 PLAN_FILE = "plan.json"
 
+INTERLEAVES = ("block", "cell", "none")
+"""How the cells of a heat take turns: see ``harness.heats``. The first is the default of new plans."""
+
 _SHOWN = 3
 _AXES: dict[str, Callable[[Cell], object]] = {
     "model": lambda cell: cell.model.name,
@@ -36,13 +39,17 @@ _AXES: dict[str, Callable[[Cell], object]] = {
     "environment": lambda cell: cell.target.environment[:ID_LENGTH],
     "variables and own code": lambda cell: cell.target.settings or "none",
     "repeat": lambda cell: cell.repeat,
+    "lane": lambda cell: cell.lane,
 }
 """What a difference between plans is told in."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run will do. ``skips``: cell_id -> reason, for cells known in advance not to run."""
+    """Everything a run will do. ``skips``: cell_id -> reason, for cells known in advance not to run.
+
+    ``interleave``: one of INTERLEAVES; its default is what was done before there was a choice.
+    """
 
     name: str
     command: str
@@ -50,6 +57,7 @@ class Plan:
     harness_version: str
     cells: tuple[Cell, ...]
     skips: dict[str, str] = field(default_factory=dict)
+    interleave: str = "cell"
 
 
 _Row = tuple[str, str, str, str, str, int]
@@ -57,7 +65,10 @@ _Row = tuple[str, str, str, str, str, int]
 
 @dataclass(frozen=True)
 class _PlanFile:
-    """``plan.json``: shared parts by digest; ``cells`` are (model, training, dataset, inputs, target, repeat)."""
+    """``plan.json``: shared parts by digest; ``cells`` are (model, training, dataset, inputs, target, repeat).
+
+    ``lanes`` are the cells' lane numbers, empty if all are 0.
+    """
 
     name: str
     command: str
@@ -70,6 +81,8 @@ class _PlanFile:
     targets: dict[str, Target]
     cells: tuple[_Row, ...]
     skips: dict[str, str]
+    interleave: str = "cell"
+    lanes: tuple[int, ...] = ()
 
 
 def encode(plan: Plan) -> bytes:
@@ -84,9 +97,10 @@ def read(path: Path) -> Plan:
 
 def difference(kept: Plan, wanted: Plan) -> str:
     """In one line how the cells of two plans differ; empty if they do not."""
-    kept_rows, wanted_rows = {_row(cell) for cell in kept.cells}, {_row(cell) for cell in wanted.cells}
+    kept_rows, wanted_rows = ({(*_row(cell), cell.lane) for cell in plan.cells} for plan in (kept, wanted))
     if kept_rows == wanted_rows:
-        return ""
+        same = kept.interleave == wanted.interleave
+        return "" if same else f"interleave {kept.interleave} there, {wanted.interleave} asked for"
     differences = []
     for name, value in _AXES.items():
         in_kept, in_wanted = {value(cell) for cell in kept.cells}, {value(cell) for cell in wanted.cells}
@@ -121,10 +135,15 @@ def _to_file(plan: Plan) -> _PlanFile:
         targets={_key(cell.target): cell.target for cell in plan.cells},
         cells=tuple(_row(cell) for cell in plan.cells),
         skips=plan.skips,
+        interleave=plan.interleave,
+        lanes=tuple(cell.lane for cell in plan.cells) if any(cell.lane for cell in plan.cells) else (),
     )
 
 
 def _from_file(file: _PlanFile, path: Path) -> Plan:
+    if file.interleave not in INTERLEAVES or len(file.lanes) not in (0, len(file.cells)):
+        raise StoreError(f"{path}: damaged, interleave or lanes do not fit its cells")
+    lanes = file.lanes or (0,) * len(file.cells)
     try:
         cells = tuple(
             Cell(
@@ -134,12 +153,13 @@ def _from_file(file: _PlanFile, path: Path) -> Plan:
                 inputs=file.inputs[inputs],
                 target=file.targets[target],
                 repeat=repeat,
+                lane=lane,
             )
-            for model, training, dataset, inputs, target, repeat in file.cells
+            for (model, training, dataset, inputs, target, repeat), lane in zip(file.cells, lanes, strict=True)
         )
     except KeyError as error:
         raise StoreError(f"{path}: damaged, a cell names {error}, which is not in the file") from error
-    return Plan(file.name, file.command, file.created, file.harness_version, cells, file.skips)
+    return Plan(file.name, file.command, file.created, file.harness_version, cells, file.skips, file.interleave)
 
 
 def _shown(values: set[Any]) -> str:

@@ -185,11 +185,11 @@ class Verifier:
     def _dropout(self, rate: float, precision: str, target: Target, give: Callable[[], CellWorker]) -> Quantities:
         probe = parity.dropout_probe(rate, precision, target)
         examples = parity.DROPOUT_EXAMPLES
-        with _ProbeFolder(self._scratch / "probe-dropout", probe) as folder:
+        with ProbeFolder(self._scratch / "probe-dropout", probe) as folder:
             training, evaluation, stepped = (
                 folder.path / f"{part}.npz" for part in ("training", "evaluation", "steps")
             )
-            with _opened(give(), folder.request, self._timeout) as worker:
+            with opened(give(), folder.request, self._timeout) as worker:
                 worker.ask(Forward(examples, parity.DROPOUT_REPEATS, True, str(training)), self._timeout)
                 worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
                 worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
@@ -200,15 +200,15 @@ class Verifier:
 
 def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float, evaluate: bool = False) -> Arrays:
     """Let a worker do a training probe; the arrays are named as ``messages.Probe`` says. Raises CellError."""
-    with _ProbeFolder(folder, probe) as files:
+    with ProbeFolder(folder, probe) as files:
         output = files.path / "probed.npz"
-        with _opened(worker, files.request, timeout):
+        with opened(worker, files.request, timeout):
             worker.ask(Probe(probe.cell.total_steps, str(output), evaluate), timeout)
         return _load(output)
 
 
 @contextmanager
-def _opened(worker: CellWorker, request: Open, timeout: float) -> Iterator[CellWorker]:
+def opened(worker: CellWorker, request: Open, timeout: float) -> Iterator[CellWorker]:
     """A cell that is open in the block: ended well after it, at once if it fails."""
     worker.open(request, timeout)
     try:
@@ -219,7 +219,7 @@ def _opened(worker: CellWorker, request: Open, timeout: float) -> Iterator[CellW
     worker.finish(timeout)
 
 
-class _ProbeFolder:
+class ProbeFolder:
     """The files of one probe, removed at the end."""
 
     def __init__(self, path: Path, probe: parity.Probe) -> None:
@@ -233,7 +233,7 @@ class _ProbeFolder:
             scratch=str(path),
         )
 
-    def __enter__(self) -> _ProbeFolder:
+    def __enter__(self) -> ProbeFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         inputs.save_array(self.path / "train_images.npy", self._probe.images)
         inputs.save_array(self.path / "train_labels.npy", self._probe.labels)

@@ -31,6 +31,7 @@ class Prepared:
     dataset: Dataset
     dataset_source: str
     data_dir: Path | None
+    interleave: str
 
 
 def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fetch: bool) -> Prepared:
@@ -50,7 +51,7 @@ def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fe
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
     planned = sweep.expand(asked, specs, resolved, dataset, identify)
-    return Prepared(asked.name, definitions, resolved, planned, dataset, asked.dataset, data_dir)
+    return Prepared(asked.name, definitions, resolved, planned, dataset, asked.dataset, data_dir, asked.interleave)
 
 
 def show(prepared: Prepared, estimates: Estimates, recorded: Mapping[str, str], json: bool) -> None:

@@ -61,6 +61,7 @@ def run(request: Request) -> int:
         harness_version=harness.__version__,
         cells=tuple(planned.cell for planned in prepared.planned),
         skips={planned.cell.cell_id: planned.skip for planned in prepared.planned if planned.skip},
+        interleave=prepared.interleave,
     )
     kept = store.Run.create(folder, plan)
     with kept.locked():
@@ -119,7 +120,7 @@ def execute(
         prepared.definitions, problems, kept.scratch_folder, kept.logs_folder, request.timeout, request.fork
     )
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
-    with pool, RunProgress(console, expected, estimates.learn) as progress, _terminable():
+    with pool, RunProgress(console, expected, estimates.learn) as progress, terminable():
         verifier = running.open_verifier(
             prepared.definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout
         )
@@ -151,7 +152,7 @@ def _expected(cell: Cell, kept: store.Run, estimates: Estimates) -> float:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: the present cell is saved, the workers are ended."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,7 @@
-"""``harness verify``: prove that targets do the reference's work, for every model and optimizer asked for."""
+"""``harness verify``: prove that targets do the reference's work, for every model and optimizer asked for.
+
+And that the clock tells the time of the work, once for each target.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from harness import models, targets
+from harness import models, synchrony, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError, UsageError
 from harness.core.training import OPTIMIZERS, OptimizerSpec
 from harness.parity import Proof, Quantity
+from harness.synchrony import Synchronisation
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
+TIMED_MODEL = "mnist-cnn"
+"""Whose steps show that time is told truly, where it is among the models asked for; else the first of them."""
+
 DROPOUT = "dropout"
 """Quantities whose names begin so are several checks of one thing, shown as the worst of them."""
 
@@ -37,7 +45,7 @@ class Request:
 
 
 def run(request: Request) -> int:
-    """Probe afresh, print the table, store the proofs. Exit status 1 if one fails."""
+    """Probe afresh, print the tables, store the proofs. Exit status 1 if anything fails."""
     definitions = common.target_definitions()
     wanted = _targets(request.targets or DEFAULT_TARGETS, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
@@ -45,17 +53,19 @@ def run(request: Request) -> int:
     console = common.standard_error()
     reference = targets.resolve(running.REFERENCE, definitions)
     problems = common.build_environments(definitions, [*wanted, reference], console)
+    timed = next((spec for spec in specs if spec.name == TIMED_MODEL), specs[0])
     proofs: list[Proof] = []
+    synchronised: list[Synchronisation] = []
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as folder:
         place = Path(folder)
         pool, bundle = running.open_hosts(definitions, problems, place, place, request.timeout, request.fork)
         with pool:
             verifier = running.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
             for target in wanted:
+                give = partial(pool.worker, target)
                 for model in specs:
                     for optimizer in optimizers:
                         try:
-                            give = partial(pool.worker, target)
                             proof = verifier.proof(target, model, optimizer, "float32", give, fresh=True)
                         except CellError as error:
                             proof = Proof(
@@ -71,11 +81,19 @@ def run(request: Request) -> int:
                             )
                         proofs.append(proof)
                         common.say(console, f"{proof.target}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
+                synchronised.append(synchrony.check(target, timed, give, place / "synchrony", request.timeout))
+                common.say(console, f"{target.label}, synchronisation: {synchronised[-1].verdict}")
     if request.json:
-        common.write_json([{"passed": proof.passed, **codec.to_json(proof)} for proof in proofs])
+        common.write_json({"proofs": _plain(proofs), "synchrony": _plain(synchronised)})
     else:
         _print(proofs)
-    return 0 if all(proof.passed for proof in proofs) else 1
+        _print_synchrony(synchronised)
+    outcomes: list[Proof | Synchronisation] = [*proofs, *synchronised]
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def _plain(outcomes: Sequence[Proof | Synchronisation]) -> list[dict[str, Any]]:
+    return [{"passed": outcome.passed, "reason": outcome.reason, **codec.to_json(outcome)} for outcome in outcomes]
 
 
 def _targets(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) -> list[Target]:
@@ -132,6 +150,27 @@ def _print(proofs: Sequence[Proof]) -> None:
             common.say(console, f"FAILED {proof.target}, {proof.model}, {proof.optimizer}: {proof.reason}")
     passed = sum(proof.passed for proof in proofs)
     common.say(console, f"{passed} of {len(proofs)} proofs passed.")
+
+
+def _print_synchrony(outcomes: Sequence[Synchronisation]) -> None:
+    """Per lane what was measured of its clock, and what that means."""
+    numbers = ("ms per step", "intercept", "outstanding", "in control")
+    common.say(common.standard_output(), "")
+    table = common.new_table("target", *numbers, "", numbers=numbers, prose=("",), title="Synchronisation")
+    for outcome in outcomes:
+        found = outcome.figures
+        shown = (
+            [""] * len(numbers)
+            if found is None
+            else [
+                f"{1000 * found.step_seconds:.3g}",
+                f"{100 * found.intercept:.1f} %",
+                f"{100 * found.outstanding:.1f} %",
+                f"{100 * found.control_outstanding:.1f} %",
+            ]
+        )
+        table.add_row(outcome.target, *shown, outcome.verdict)
+    common.print_table(table)
 
 
 def _badness(quantity: Quantity) -> tuple[bool, float]:

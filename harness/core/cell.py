@@ -74,7 +74,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run on one target; ``repeat`` numbers fresh-process repetitions."""
+    """One training run on one target; ``repeat`` numbers fresh-process repetitions.
+
+    ``lane`` numbers cells of one heat that have the same target: 0 for the first, so for nearly all.
+    """
 
     model: ModelSpec
     training: TrainingSpec
@@ -82,6 +85,7 @@ class Cell:
     inputs: Inputs
     target: Target
     repeat: int = 0
+    lane: int = 0
 
     @cached_property
     def work_id(self) -> str:
@@ -91,8 +95,9 @@ class Cell:
 
     @cached_property
     def cell_id(self) -> str:
-        """Equal exactly for the same work on the same target in the same repeat."""
-        return digest([self.work_id, _digest_of(self.target), self.repeat])[:ID_LENGTH]
+        """Equal exactly for the same work on the same target in the same repeat and lane."""
+        further = [self.lane] if self.lane else []
+        return digest([self.work_id, _digest_of(self.target), self.repeat, *further])[:ID_LENGTH]
 
     @property
     def steps_per_epoch(self) -> int:

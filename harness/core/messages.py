@@ -11,8 +11,8 @@ files whose paths the messages name.
                          <----- HostReady
     Open                 -----> forks        -----> builds
                          <--------------------------Opened
-    Train, Evaluate, Probe, Forward  --------------> works
-                         <-------------------------- Block, Evaluated, Probed, Forwarded
+    Train, Evaluate, Probe, Forward, Synchrony ----> works
+                         <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised
     Close                -------------------------->
                          <-------------------------- Closed, then exits
                          <----- ChildExited
@@ -41,8 +41,9 @@ class Open:
     ``dataset``: a folder with train_images.npy (N, H, W, C), train_labels.npy (N,), test_images.npy,
     test_labels.npy; uint8 images are divided by 255, float images taken as they are.
     ``parameters``: an .npz, full parameter name -> float32 array. ``order``: an .npy of int32
-    (epochs, examples), a permutation of the examples per epoch. ``scratch``: the only folder the
-    worker may write to.
+    (epochs, examples), a permutation of the examples per epoch. ``programs``: a folder in which a backend that can
+    may keep compiled programs and find them again, so that the next process need not compile; empty: every process
+    compiles afresh. ``scratch``: besides ``programs`` the only folder that the worker may write to.
     """
 
     kind: ClassVar[str] = "open"
@@ -51,14 +52,20 @@ class Open:
     parameters: str
     order: str
     scratch: str
+    programs: str = ""
 
 
 @dataclass(frozen=True)
 class Train:
-    """Run the next ``steps`` training steps, then synchronise. They must not cross an epoch's end."""
+    """Run the next ``settle + steps`` training steps. They must not cross an epoch's end.
+
+    The first ``settle`` are trained and synchronised before the clock starts: after another lane's turn the
+    caches hold that one's data. Then ``steps`` follow, timed, with a synchronisation at their end.
+    """
 
     kind: ClassVar[str] = "train"
     steps: int
+    settle: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,20 @@ class Forward:
 
 
 @dataclass(frozen=True)
+class Synchrony:
+    """Time blocks of each step count in ``steps``, and one block of ``control`` steps that nothing waits for.
+
+    ``repeats`` times over, each beginning with two steps to find what a read-back takes when nothing is outstanding.
+    That is ``repeats * (2 + sum(steps) + control)`` training steps, which must not cross an epoch's end.
+    """
+
+    kind: ClassVar[str] = "synchrony"
+    steps: list[int]
+    control: int
+    repeats: int
+
+
+@dataclass(frozen=True)
 class Close:
     """End the cell."""
 
@@ -131,8 +152,12 @@ class Opened:
 class Block:
     """``steps`` steps took ``seconds``, synchronisation included; ``losses`` has each step's loss.
 
-    ``started``: the machine's monotonic clock, in seconds, when the first step began. Workers of one
-    machine read the same clock, so their blocks can be put in order, and a gap in it shows.
+    ``started``: the machine's monotonic clock, in seconds, when the first timed step began. Workers of one
+    machine read the same clock, so their blocks can be put in order, and a gap in it shows. ``settle`` steps came
+    before, in ``settle_seconds``; their losses are the first. Of this process: ``idle_cpu_seconds`` is the processor
+    time that it used since its last block ended, ``preempted`` how often the kernel took a processor from it during
+    the timed steps (None where the system does not tell). ``stolen_seconds``: processor time that the machine's own
+    host took from all of its processors meanwhile, likewise.
     """
 
     kind: ClassVar[str] = "block"
@@ -141,6 +166,11 @@ class Block:
     seconds: float
     cpu_seconds: float
     losses: list[float]
+    settle: int = 0
+    settle_seconds: float = 0.0
+    idle_cpu_seconds: float = 0.0
+    preempted: int | None = None
+    stolen_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +196,33 @@ class Forwarded:
     """The file asked for by Forward is written."""
 
     kind: ClassVar[str] = "forwarded"
+
+
+@dataclass(frozen=True)
+class ClaimedEnd:
+    """``steps`` steps were said to be done after ``seconds``; what was found when that was not believed.
+
+    ``late_seconds``: how long the read-back of every parameter took then. ``missing``: how many steps had no loss
+    even after that.
+    """
+
+    steps: int
+    seconds: float
+    late_seconds: float
+    missing: int
+
+
+@dataclass(frozen=True)
+class Synchronised:
+    """``blocks`` ended as every block does; ``controls`` when ``train`` returned, without synchronisation.
+
+    ``idle_seconds``: a read-back of every parameter, one for each repeat, when nothing can be outstanding.
+    """
+
+    kind: ClassVar[str] = "synchronised"
+    blocks: list[ClaimedEnd]
+    controls: list[ClaimedEnd]
+    idle_seconds: list[float]
 
 
 @dataclass(frozen=True)
@@ -197,10 +254,23 @@ class ChildExited:
     signal: int
 
 
-Request = Union[Open, Train, Evaluate, Probe, Forward, Close]  # noqa: UP007
-Reply = Union[HostReady, Opened, Block, Evaluated, Probed, Forwarded, Closed, Failed, ChildExited]  # noqa: UP007
-REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Close)
-REPLIES: tuple[type, ...] = (HostReady, Opened, Block, Evaluated, Probed, Forwarded, Closed, Failed, ChildExited)
+Request = Union[Open, Train, Evaluate, Probe, Forward, Synchrony, Close]  # noqa: UP007
+Reply = Union[  # noqa: UP007
+    HostReady, Opened, Block, Evaluated, Probed, Forwarded, Synchronised, Closed, Failed, ChildExited
+]
+REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Synchrony, Close)
+REPLIES: tuple[type, ...] = (
+    HostReady,
+    Opened,
+    Block,
+    Evaluated,
+    Probed,
+    Forwarded,
+    Synchronised,
+    Closed,
+    Failed,
+    ChildExited,
+)
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -23,6 +23,9 @@ STATUSES = (
     "interrupted",
 )
 FAILED = tuple(status for status in STATUSES if status not in ("ok", "skipped"))
+NOT_THE_WORK = ("parity_failed", "wrong_device")
+"""Statuses whose times say nothing about the target: no headline shows them."""
+
 BLOCK_KINDS = ("compile", "warmup", "train")
 
 
@@ -53,6 +56,12 @@ class Blocks:
     ``started`` is the machine's monotonic clock in seconds, of which only differences mean something.
     ``seconds`` runs from the first step's start to the end of a true synchronisation. ``cpu_seconds`` is
     the process's processor time in the block, all threads together.
+
+    A block in a heat may begin with ``settle`` steps that are trained and not timed, in ``settle_seconds``;
+    ``round`` numbers the heat's rounds, in which every lane has one block (-1: outside of rounds).
+    ``idle_cpu_seconds``: processor time of the process between its last block and this one. ``preempted``:
+    involuntary context switches in the timed steps; ``stolen_seconds``: taken from the whole machine by its host
+    meanwhile (both None where the system does not tell). These lists are empty in records of before there were heats.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -62,6 +71,12 @@ class Blocks:
     cpu_seconds: list[float] = field(default_factory=list)
     mean_loss: list[float] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
+    settle: list[int] = field(default_factory=list)
+    settle_seconds: list[float] = field(default_factory=list)
+    round: list[int] = field(default_factory=list)
+    idle_cpu_seconds: list[float] = field(default_factory=list)
+    preempted: list[int | None] = field(default_factory=list)
+    stolen_seconds: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,8 @@ class Record:
     ``reason`` is one line, empty for ``ok``. ``proof`` is the id of the parity proof under
     ``proofs/``. ``worker`` holds what the worker says of itself: python, packages, device,
     threads, code hash. ``machine`` what the harness says of the machine. ``log`` is relative to the run folder.
-    ``peak_memory_bytes``: largest resident set of the worker process, framework included.
+    ``peak_memory_bytes``: largest resident set of the worker process, framework included. ``heat``: how it ran
+    beside others (``harness.heats.HeatFacts``); empty for a record of before there were heats.
     """
 
     cell: Cell
@@ -101,3 +117,4 @@ class Record:
     worker: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     log: str = ""
+    heat: dict[str, Any] = field(default_factory=dict)

@@ -270,6 +270,38 @@ def processor_seconds() -> float:
     return time.process_time()
 
 
+def preemptions() -> int | None:
+    """How often the kernel has taken a processor from this process against its will; None on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def stolen_seconds() -> float | None:
+    """Processor time that the host of a virtual machine gave to others, all processors together, since its start.
+
+    In ticks of 10 ms as a rule; None where the system does not tell.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        with open("/proc/stat", encoding="ascii") as lines:
+            return int(lines.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def suspended_seconds() -> float:
+    """How much longer the machine has existed than its monotonic clock has run: it grows while it is suspended.
+
+    Only differences mean something. On Windows and macOS a change of the wall clock counts too.
+    """
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return (time.time() if boot is None else time.clock_gettime(boot)) - time.monotonic()
+
+
 def out_of_memory_kills() -> int | None:
     """How many processes the kernel has killed for memory since the machine started; None where it does not tell."""
     return _proc_value("/proc/vmstat", "oom_kill", 1) if sys.platform == "linux" else None

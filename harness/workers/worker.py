@@ -45,6 +45,7 @@ ANSWERS: dict[type, type] = {
     messages.Evaluate: messages.Evaluated,
     messages.Probe: messages.Probed,
     messages.Forward: messages.Forwarded,
+    messages.Synchrony: messages.Synchronised,
     Close: Closed,
 }
 
@@ -105,8 +106,13 @@ class Worker:
         if isinstance(request, Open):
             return self.open(request, timeout)
         reply: Reply = self._question(request, ANSWERS[type(request)], timeout)
-        if isinstance(request, Train) and isinstance(reply, messages.Block) and reply.steps != request.steps:
-            raise self._nonsense(Line(messages.encode(reply)), f"when asked for {request.steps} steps")
+        if (
+            isinstance(request, Train)
+            and isinstance(reply, messages.Block)
+            and (reply.settle, reply.steps) != (request.settle, request.steps)
+        ):
+            asked = f"{request.settle} and {request.steps}" if request.settle else f"{request.steps}"
+            raise self._nonsense(Line(messages.encode(reply)), f"when asked for {asked} steps")
         return reply
 
     def finish(self, timeout: float) -> Closed:

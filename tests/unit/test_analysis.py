@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import analysis
-from harness.core.record import STATUSES, Blocks, Epoch, Phases, Record
+from harness.core.record import NOT_THE_WORK, STATUSES, Blocks, Epoch, Phases, Record
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 
@@ -71,7 +71,7 @@ class TestFigures:
         assert (row["images_per_second"], row["seconds_per_epoch"], row["train_seconds"]) == (None, None, None)
         assert row["steps"] == 1
 
-    @pytest.mark.parametrize("status", analysis.NOT_THE_WORK)
+    @pytest.mark.parametrize("status", NOT_THE_WORK)
     def test_times_of_other_work_are_not_shown(self, status: str) -> None:
         row = only_row(record(cell(), status, reason="gradients differ"))
         for column in (

@@ -77,6 +77,8 @@ WRONG = [
     (OWN + "--batch-size ,", "--batch-size: found '', allowed: a whole number"),
     (OWN + "-b 8 -b 1.5", "--batch-size: found 1.5, allowed: a whole number"),
     (OWN + "--batch-size 99999999999999999999", "--batch-size: found 99999999999999999999, allowed: a whole number"),
+    (OWN + "--cpus 0", "--cpus: found 0, allowed: a whole number of 1 or more"),
+    (OWN + "--cpus 1 --target reference@cpus=1", "--cpus: found [1] beside the target 'reference@cpus=1', allowed: "),
     (OWN + "--epochs two", "--epochs: found 'two', allowed: a whole number"),
     (OWN + "--epochs 1000000000", "--epochs: found 1000000000, allowed: a whole number from 1 to 10000"),
     (OWN + "--seed -1", "--seed: found -1, allowed: a whole number from 0"),
@@ -297,6 +299,12 @@ def test_a_plan_lists_cells_with_what_is_skipped_and_why(call: Caller) -> None:
     assert "batch 13, 1 epoch, seed 0: skipped: batch size 13 is larger than the 12 training examples" in out
     assert re.search(r"^1 cell to run, 1 .*; about \d", out, re.MULTILINE)
     assert not Path("harness-runs").exists()
+
+
+def test_each_number_of_processors_is_a_target_of_its_own(call: Caller) -> None:
+    status, out, _ = call("sweep sweep.toml --cpus 1,2 --plan")
+    assert status == 0
+    assert re.findall(r"  (reference\S+), m, batch 8, ", out) == ["reference:numpy@cpus=1", "reference:numpy@cpus=2"]
 
 
 @pytest.mark.parametrize("arguments", [["models", "show", "deep-bn"], ["targets"], ["report", str(GOLDEN)]])

@@ -24,9 +24,11 @@ LEVELS = (
     "core",
     "paths tomlfile machine interpreters statistics runfiles wording",
     "plan runlock",
-    "models sweep targets environments datasets inputs workers store parity lane estimate analysis",
-    "hosts verify progress report doctor",
-    "heats",
+    "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest",
+    "comparison hosts rounds verify progress doctor",
+    "report",
+    "heats synchrony",
+    "compare",
     "commands",
     "cli",
 )
@@ -35,8 +37,10 @@ LEVELS = (
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}
 
 ONLY = {
-    "report": {"core", "analysis", "statistics", "wording"},
+    "report": {"core", "analysis", "comparison", "manifest", "statistics", "wording"},
     "analysis": {"core", "statistics"},
+    "comparison": {"core", "manifest", "statistics"},
+    "manifest": {"core"},
     "statistics": {"core"},
 }
 """Of the lower levels these may import no others: analysis starts nothing, a report computes nothing."""

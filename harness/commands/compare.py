@@ -1,0 +1,236 @@
+"""``harness compare``: lanes against the first one, over batch sizes, with verdicts; or two stored runs."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness import compare, comparison, datasets, heats, inputs, models, store, targets
+from harness.commands import common, running
+from harness.commands.sweep import default_folder, terminable
+from harness.comparison import Comparison, LaneKey
+from harness.core.cell import Cell, Dataset, Target
+from harness.core.errors import StoreError, UsageError
+from harness.core.record import Record
+from harness.core.training import OPTIMIZERS, OptimizerSpec, TrainingSpec
+from harness.lane import Progress, now
+from harness.progress import duration
+from harness.report import comparing
+from harness.sweep import DATASETS, LARGEST_COUNT
+from harness.targets import TargetDefinition
+from harness.tomlfile import nearest
+from harness.wording import plural
+
+DEFAULT_BATCH_SIZES = (32, 128, 512)
+STEPS = 3000
+"""Training steps that a heat may take at most, in whole epochs: their order is drawn beforehand."""
+
+MOST_EPOCHS = 200
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
+_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of ``harness compare``; ``budget`` as written, such as 10m."""
+
+    sides: Sequence[str]
+    batch_sizes: Sequence[str]
+    model: str
+    dataset: str
+    optimizer: str
+    precision: str
+    budget: str
+    out: Path | None
+    data_dir: Path | None
+    json: bool
+    timeout: float
+    fork: bool
+
+
+def run(request: Request) -> int:
+    """Compare. Exit status 1 if a lane failed or was not comparable, or the person stopped it."""
+    if len(request.sides) < 2:
+        raise UsageError("compare: two or more targets, or two run folders, are needed")
+    folders = [Path(side) for side in request.sides]
+    are_runs = [(folder / store.PLAN_FILE).is_file() for folder in folders]
+    if all(are_runs):
+        return _stored(folders, request.json)
+    if any(are_runs):
+        raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
+    goal = compare.Goal(_precision(request.precision), seconds_of(request.budget))
+    definitions = common.target_definitions()
+    lanes = comparison.lane_keys([targets.resolve(side, definitions) for side in request.sides])
+    console = common.standard_error()
+    dataset = common.prepare_dataset(_dataset(request.dataset), request.data_dir, console)
+    kept = _plan(request, lanes, datasets.limited(dataset.dataset, None, None))
+    with kept.locked():
+        waiting = kept.pending(frozenset({"interrupted"}))
+        stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, dataset.folder, request)
+    found = comparison.compare(_measured(kept), lanes)
+    _show(found, kept.folder, request.json)
+    if stopped:
+        resume = shlex.join(["harness", *sys.argv[1:]])
+        more = "" if request.out else f" --out {shlex.quote(str(kept.folder))}"
+        common.say(console, f"stopped; what was measured until then is above; this resumes: {resume}{more}")
+    return 1 if stopped or any(one.verdict == comparison.NOT_COMPARABLE for one in found) or not found else 0
+
+
+def seconds_of(text: str) -> float:
+    """``90``, ``90s``, ``10m``, ``1.5h`` as seconds. Raises UsageError."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 1 <= seconds <= 7 * 86400:
+        raise UsageError(f"--budget: found {text!r}, allowed: a time from 1s to 7 days, such as 90s, 10m, 1.5h")
+    return seconds
+
+
+def _precision(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0005 <= value <= 0.5:
+        raise UsageError(f"--precision: found {text!r}, allowed: a half width from 0.0005 to 0.5, such as 0.02 for 2 %")
+    return value
+
+
+def _dataset(name: str) -> str:
+    if name not in DATASETS and not name.endswith(".npz"):
+        allowed = f"{', '.join(DATASETS)}, or a file that ends in .npz"
+        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
+    return name
+
+
+def _sizes(texts: Sequence[str]) -> list[int]:
+    found = []
+    for text in texts:
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= LARGEST_COUNT):
+            raise UsageError(f"--batch-size: found {text!r}, allowed: a whole number from 1 to {LARGEST_COUNT}")
+        found.append(int(text))
+    return sorted(set(found)) or list(DEFAULT_BATCH_SIZES)
+
+
+def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store.Run:
+    model = models.load(request.model)
+    if request.optimizer not in OPTIMIZERS:
+        hint = nearest(request.optimizer, OPTIMIZERS)
+        raise UsageError(f"--optimizer: found {request.optimizer!r}{hint}, allowed: {', '.join(OPTIMIZERS)}")
+    if (model.input_shape, model.classes) != (dataset.image_shape, dataset.classes):
+        raise UsageError(f"--model: {model.name!r} does not fit the images or classes of {dataset.name!r}")
+    cells = []
+    for size in _sizes(request.batch_sizes):
+        if size > dataset.train_examples:
+            raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
+        per_epoch = dataset.train_examples // size
+        training = TrainingSpec(size, min(math.ceil(STEPS / per_epoch), MOST_EPOCHS), OptimizerSpec(request.optimizer))
+        drawn = inputs.identify(model, dataset.train_examples, training.epochs, training.seed)
+        cells += [
+            Cell(model, training, dataset, drawn, key.target, repeat, key.lane)
+            for repeat in range(compare.MOST_REPEATS)
+            for key in lanes
+        ]
+    plan = store.Plan(
+        name="compare",
+        command=shlex.join(["harness", *sys.argv[1:]]),
+        created=now(),
+        harness_version=harness.__version__,
+        cells=tuple(cells),
+        interleave="block",
+    )
+    return store.Run.create(request.out or default_folder("compare"), plan)
+
+
+def _execute(
+    kept: store.Run,
+    waiting: Sequence[Cell],
+    lanes: Sequence[LaneKey],
+    goal: compare.Goal,
+    definitions: Mapping[str, TargetDefinition],
+    dataset: Path,
+    request: Request,
+) -> bool:
+    """Run heats. Returns whether the person stopped it."""
+    console = common.standard_error()
+    common.say(console, f"records in {kept.folder}")
+    wanted: list[Target] = [key.target for key in lanes]
+    problems = common.build_environments(definitions, wanted, console)
+    common.build_environments(definitions, [targets.resolve(running.REFERENCE, definitions)], console)
+    pool, bundle = running.open_hosts(
+        definitions, problems, kept.scratch_folder, kept.logs_folder, request.timeout, request.fork
+    )
+
+    def tell(found: list[Comparison], left: float) -> None:
+        for one in found:
+            common.say(console, f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
+
+    with pool, terminable():
+        verifier = running.open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout)
+        measure = heats.Measure(compare.HEAT_SECONDS, kept.scratch_folder / "programs")
+        runner = heats.Runner(kept, pool, verifier, dataset, request.timeout, _Quiet(), measure)
+        try:
+            compare.Series(kept, runner, lanes, goal, tell).run(waiting)
+        except KeyboardInterrupt:
+            return True
+    shutil.rmtree(kept.scratch_folder, ignore_errors=True)
+    return False
+
+
+def _measured(kept: store.Run) -> list[Record]:
+    return [record for record in kept.records() if record.status != "skipped"]
+
+
+def _show(found: Sequence[Comparison], folder: Path | None, json: bool) -> None:
+    if json:
+        verdicts = {label: comparison.overall(group) for label, group in comparing.by_lane(found).items()}
+        rows = [comparison.to_plain(one) for one in found]
+        common.write_json({"run": str(folder) if folder else None, "verdicts": verdicts, "comparisons": rows})
+        return
+    comparing.print_comparisons(found, common.standard_output(), comparison.overall)
+    if folder:
+        common.say(common.standard_output(), f"Run folder: {folder}")
+
+
+def _stored(folders: Sequence[Path], json: bool) -> int:
+    if len(folders) != 2:
+        raise UsageError(f"compare: found {plural(len(folders), 'run folder')}, allowed: two")
+    sides = []
+    for folder in folders:
+        unreadable: list[StoreError] = []
+        sides.append(list(store.Run.open(folder).records(unreadable)))
+        for problem in unreadable:
+            common.say(common.standard_error(), f"warning: {problem}; it is not compared")
+    common.say(
+        common.standard_error(),
+        "warning: these runs did not take turns, so drift between them is not cancelled; "
+        f"the intervals allow {100 * comparison.RUN_TO_RUN:g} % (one standard deviation) for each run",
+    )
+    names = (str(folders[0]), str(folders[1]))
+    found = comparison.compare_runs(sides[0], sides[1], names)
+    if not found:
+        raise UsageError("compare: the two runs have no work in common (same model, training, dataset and inputs)")
+    _show(found, None, json)
+    return 1 if all(one.verdict == comparison.NOT_COMPARABLE for one in found) else 0
+
+
+class _Quiet:
+    """A comparison reports heat by heat, not cell by cell; what fails is said at once."""
+
+    def started(self, cell: Cell, doing: str) -> None:
+        """Nothing."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Nothing: drawing would take the processor that the next block is measured on."""
+
+    def finished(self, record: Record) -> None:
+        """Say what went wrong."""
+        if record.status not in ("ok", "skipped"):
+            what = f"{record.cell.target.label}, batch {record.cell.training.batch_size}"
+            common.say(common.standard_error(), f"{what}: {record.status.replace('_', ' ')}: {record.reason}")

@@ -1,0 +1,114 @@
+"""Open lanes taking turns: in every round each lane has one short block, in an order that is balanced over rounds.
+
+Whatever slows the machine for longer than a round slows all lanes alike and cancels in their ratio. What is
+quicker than a block averages out over rounds. So a block should be short: on a noisy machine of two cores a
+lane's speed wanders with the moment at which it is woken, by the same 8 % in blocks of 15 ms as in
+blocks of 80 ms, and five times as many of the former fit into a minute. Yet after a turn of another lane
+the caches are cold, so each block begins with a step that is trained and not timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from harness.core import system
+from harness.lane import Lane
+
+BLOCK_SECONDS = 0.02
+"""What the timed part of the slowest lane's block should take, at least one step."""
+
+SETTLE_BELOW_SECONDS = 0.25
+"""A step that takes longer needs none before it: filling the caches again costs it less than one per cent."""
+
+CALIBRATION_ROUNDS = 6
+"""After these the block is measured anew: the steps that warm up are too few to go by."""
+
+GAP_SECONDS = 1.0
+"""Nobody worked for that long in mid-round: the machine or the harness was stopped."""
+
+PAUSED_TIMES, PAUSED_SECONDS = 20.0, 2.0
+"""A block that takes that many times its lane's usual time, and that many seconds more, slept with the machine."""
+
+
+@dataclass
+class Rounds:
+    """What a series of rounds was: its number, the dropped ones with the reason, and how long the blocks were."""
+
+    count: int = 0
+    steps: int = 1
+    settle: int = 0
+    seconds: float = 0.0
+    dropped: dict[int, str] = field(default_factory=dict)
+
+
+def order(number: int, lanes: int) -> tuple[int, ...]:
+    """Who runs first, second, ... in round ``number``: a Williams design, balanced for position and predecessor.
+
+    Over each cycle of ``lanes`` rounds (twice as many for an odd number) every lane stands in every
+    place, and directly after every other lane, equally often (Williams, Aust. J. Sci. Res. A 2:149, 1949).
+    For two lanes: A B, B A.
+    """
+    zigzag = [0]
+    for step in range(1, lanes):
+        zigzag.append((step + 1) // 2 if step % 2 else lanes - step // 2)
+    squares = 1 if lanes % 2 == 0 else 2
+    square, row = divmod(number % (squares * lanes), lanes)
+    found = [(place + row) % lanes for place in zigzag]
+    return tuple(reversed(found)) if square else tuple(found)
+
+
+def take_turns(
+    lanes: Sequence[Lane],
+    rounds: Rounds,
+    enough: Callable[[Rounds], bool] = lambda rounds: False,
+    clock: Callable[[], float] = time.monotonic,
+    suspended: Callable[[], float] = system.suspended_seconds,
+) -> None:
+    """Run rounds on open, warmed-up lanes until all have ended or ``enough`` says so; ``rounds`` is kept up to date.
+
+    A lane that fails ends; the others go on. All that run train the same number of steps in a round.
+    """
+    began = clock()
+    _calibrate(lanes, rounds)
+    while any(lane.running for lane in lanes) and not enough(rounds):
+        number = rounds.count
+        if number == CALIBRATION_ROUNDS:
+            _calibrate(lanes, rounds)
+        start, slept, worked = clock(), suspended(), 0.0
+        for index in order(number, len(lanes)):
+            lane = lanes[index]
+            if not lane.running:
+                continue
+            usual = lane.step_seconds
+            asked = clock()
+            block = lane.turn(number, rounds.steps, rounds.settle)
+            if block is None:
+                worked += clock() - asked
+                continue
+            worked += block.settle_seconds + block.seconds
+            beyond = block.seconds - (usual or block.seconds) * block.steps
+            if usual and block.seconds > PAUSED_TIMES * usual * block.steps and beyond > PAUSED_SECONDS:
+                rounds.dropped[number] = f"a block took {block.seconds:.1f} s"
+        slept, gap = suspended() - slept, clock() - start - worked
+        if slept > GAP_SECONDS:
+            rounds.dropped[number] = f"the machine was suspended for {slept:.1f} s"
+        elif gap > GAP_SECONDS:
+            rounds.dropped[number] = f"nothing ran for {gap:.1f} s"
+        rounds.count = number + 1
+        for lane in lanes:
+            if lane.running or lane.status == "ok":
+                lane.end_epoch()
+        rounds.seconds = clock() - began
+
+
+def _calibrate(lanes: Sequence[Lane], rounds: Rounds) -> None:
+    """Steps of a block by the slowest lane that runs."""
+    known = [lane.step_seconds for lane in lanes if lane.running]
+    slowest = max((seconds for seconds in known if seconds), default=BLOCK_SECONDS)
+    rounds.steps = max(1, round(BLOCK_SECONDS / slowest))
+    rounds.settle = (
+        1 if len(known) > 1 and statistics.median([s or slowest for s in known]) < SETTLE_BELOW_SECONDS else 0
+    )

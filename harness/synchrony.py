@@ -1,0 +1,244 @@
+"""Whether the end of a block is the end of its work: the check of the clock that everything else rests on.
+
+A worker times blocks of several step counts; after each it reads every parameter back, which cannot be had before
+the work is done. Beside them it times controls whose end nothing waits for. Three things must hold. Time grows in
+proportion to steps. Nothing is outstanding at the end of a block. And the control is caught by that same look at
+what is outstanding; or, where the framework computes within the call, it takes as long as a block does.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness import inputs
+from harness.core.cell import Cell, Dataset, Inputs, Target
+from harness.core.errors import CellError
+from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
+from harness.core.model import ModelSpec
+from harness.core.training import TrainingSpec
+from harness.lane import CellWorker
+from harness.parity import Probe
+from harness.statistics import proportionality
+from harness.verify import ProbeFolder, opened
+
+INTERCEPT = 0.10
+"""Largest distance from proportion: the time at no steps as share of the largest block's."""
+
+SCATTER = 0.25
+"""Largest distance of a step count's median time from the straight line, as share of that time."""
+
+OUTSTANDING = 0.05
+"""Largest share of the work that may come after the end of a block."""
+
+CAUGHT = 0.20
+"""Least share of a control's work that must come after its end for it to be told from a block."""
+
+AS_LONG = 0.20
+"""How far the time of a control that is not caught may be from a block's, as share of that."""
+
+MULTIPLES = (1, 2, 4, 8)
+"""Step counts of the blocks, in units of ``k`` steps."""
+
+CONTROL = 4
+"""Steps of the control, in the same units."""
+
+SMALLEST_SECONDS = 0.03
+"""What ``k`` steps should take, where the cell has enough steps for it."""
+
+MOST_REPEATS, FEWEST_REPEATS, BUDGET_SECONDS = 7, 3, 5.0
+"""Repeats are as many as fit the budget, within bounds."""
+
+CALIBRATION_UNITS, CALIBRATION_STEPS = 5, 64
+"""What finding ``k`` and the read-backs may use up: multiples of the largest ``k`` that there may be, and steps."""
+
+BATCH_SIZE = 32
+IMAGE_BYTES = 200_000_000
+"""Of float32 images that are resident in the worker: they bound the steps of the one epoch."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured, medians over repeats.
+
+    ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``, ``control_outstanding``:
+    share of the work that came after the end of blocks and controls. ``control_time``: a control's time until its
+    end, as share of that of a block of as many steps. ``missing``: steps without a loss at the end of a block.
+    """
+
+    step_seconds: float
+    intercept: float
+    scatter: float
+    outstanding: float
+    missing: int
+    control_outstanding: float
+    control_time: float
+
+    @property
+    def control_caught(self) -> bool:
+        """Whether the control was told from a block by what was outstanding at its end."""
+        return self.control_outstanding >= CAUGHT
+
+    @property
+    def control_as_long(self) -> bool:
+        """Whether the control took as long as a block, with nothing outstanding: there is nothing to catch."""
+        return abs(self.control_time - 1) <= AS_LONG and self.control_outstanding <= OUTSTANDING
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What does not hold, one phrase each."""
+        found = []
+        if not (self.step_seconds > 0 and abs(self.intercept) <= INTERCEPT):
+            found.append(
+                f"time does not grow in proportion to steps: at no steps it is {self.intercept:.0%} "
+                f"of the largest block's (allowed {INTERCEPT:.0%})"
+            )
+        elif not self.scatter <= SCATTER:
+            found.append(
+                f"time does not grow evenly with steps: {self.scatter:.0%} off a straight line (allowed {SCATTER:.0%})"
+            )
+        if self.missing:
+            found.append(f"{self.missing} steps had no loss yet at the end of a block")
+        if not self.outstanding <= OUTSTANDING:
+            found.append(
+                f"{self.outstanding:.0%} of a block's work came after its end (allowed {OUTSTANDING:.0%}): "
+                "synchronise does not wait for it"
+            )
+        if not (self.control_caught or self.control_as_long):
+            found.append(
+                f"the unsynchronised control took {self.control_time:.0%} of a block's time, "
+                f"but only {self.control_outstanding:.0%} of its work was seen to be outstanding"
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Synchronisation:
+    """The outcome for one target. ``problem`` is why there are no figures, the check itself having failed."""
+
+    target: str
+    figures: Figures | None = None
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are figures and nothing is wrong with them."""
+        return self.figures is not None and not self.figures.faults
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line; empty if it passed."""
+        return self.problem or ("; ".join(self.figures.faults) if self.figures else "nothing was measured")
+
+    @property
+    def verdict(self) -> str:
+        """One line for a person."""
+        if self.figures is None or not self.passed:
+            return f"FAILED: {self.reason}"
+        if self.figures.control_caught:
+            return "ok: the unsynchronised control is caught"
+        return (
+            "ok, nothing to catch: the framework computes within the call "
+            f"(unsynchronised time is {self.figures.control_time:.0%} of synchronised)"
+        )
+
+
+def check(
+    target: Target, model: ModelSpec, worker: Callable[[], CellWorker], folder: Path, timeout: float
+) -> Synchronisation:
+    """Measure and judge one target on steps of ``model``. ``folder`` is removed afterwards.
+
+    ``worker`` gives the live worker; ``timeout`` is for one answer, in seconds. A CellError becomes a ``problem``.
+    """
+    try:
+        host = worker()
+        host.ready  # noqa: B018  # before the files are made
+        with ProbeFolder(folder, _probe(target, model)) as files, opened(host, files.request, timeout):
+            return Synchronisation(target.label, figures(_measure(host, _steps(model), timeout)))
+    except CellError as error:
+        return Synchronisation(target.label, problem=str(error))
+
+
+def figures(found: Synchronised) -> Figures:
+    """What a worker's times say. ValueError for fewer than 3 step counts, or none equal to the control's."""
+    idle = statistics.median(found.idle_seconds)
+    line = proportionality([block.steps for block in found.blocks], [block.seconds for block in found.blocks])
+    size = found.controls[0].steps
+    control = statistics.median(end.seconds for end in found.controls)
+    block = statistics.median(end.seconds for end in found.blocks if end.steps == size)
+    return Figures(
+        step_seconds=line.slope,
+        intercept=line.intercept,
+        scatter=line.worst,
+        outstanding=_outstanding(found.blocks, idle),
+        missing=max(end.missing for end in found.blocks),
+        control_outstanding=_outstanding(found.controls, idle),
+        control_time=control / block,
+    )
+
+
+def _outstanding(ends: Sequence[ClaimedEnd], idle: float) -> float:
+    """Share of the work after the end: by the time of the read-back, or by the losses missing after it."""
+    seconds = late = 0.0
+    missing = []
+    for steps in {end.steps for end in ends}:
+        alike = [end for end in ends if end.steps == steps]
+        seconds += statistics.median(end.seconds for end in alike)
+        late += max(statistics.median(end.late_seconds for end in alike) - idle, 0.0)
+        missing.append(statistics.median(end.missing for end in alike) / steps)
+    return max(late / (seconds + late), *missing)
+
+
+def _measure(worker: CellWorker, steps: int, timeout: float) -> Synchronised:
+    """Find ``k`` by doubling, then time everything. ``steps``: how many the cell has."""
+    per_unit = sum(MULTIPLES) + CONTROL
+    largest = max((steps - CALIBRATION_STEPS) // (MOST_REPEATS * per_unit + CALIBRATION_UNITS), 1)
+    _seconds(worker, 1, timeout)  # compiles
+    unit, seconds = 1, _seconds(worker, 1, timeout)
+    while seconds < SMALLEST_SECONDS and unit < largest:
+        unit = min(2 * unit, largest)
+        seconds = _seconds(worker, unit, timeout)
+    fitting = math.ceil(unit * SMALLEST_SECONDS / seconds)
+    unit, seconds = min(fitting, unit), seconds * min(fitting, unit) / unit
+    repeats = min(max(int(BUDGET_SECONDS / (seconds * per_unit)), FEWEST_REPEATS), MOST_REPEATS)
+    return _ask(worker, Synchrony([unit * multiple for multiple in MULTIPLES], unit * CONTROL, repeats), timeout)
+
+
+def _seconds(worker: CellWorker, steps: int, timeout: float) -> float:
+    """What a block takes until it is read back, whatever its end is claimed to be."""
+    (block,) = _ask(worker, Synchrony([steps], steps, 1), timeout).blocks
+    return block.seconds + block.late_seconds
+
+
+def _ask(worker: CellWorker, request: Synchrony, timeout: float) -> Synchronised:
+    reply = worker.ask(request, timeout)
+    assert isinstance(reply, Synchronised)
+    return reply
+
+
+def _steps(model: ModelSpec) -> int:
+    """Steps whose images, all different, fit in IMAGE_BYTES."""
+    return max(IMAGE_BYTES // (BATCH_SIZE * math.prod(model.input_shape) * np.dtype(np.float32).itemsize), 1)
+
+
+def _probe(target: Target, model: ModelSpec) -> Probe:
+    """Random images for one epoch, more than enough."""
+    generator = np.random.default_rng(0)
+    count = _steps(model) * BATCH_SIZE
+    images = generator.integers(0, 256, (count, *model.input_shape), np.uint8)
+    labels = generator.integers(0, model.classes, count, np.int32)
+    dataset = Dataset("probe", "", count, BATCH_SIZE, model.input_shape, model.classes)
+    return Probe(
+        cell=Cell(model, TrainingSpec(BATCH_SIZE), dataset, Inputs("", ""), target),
+        images=images,
+        labels=labels,
+        test_images=images[:BATCH_SIZE],
+        test_labels=labels[:BATCH_SIZE],
+        parameters=inputs.draw_parameters(model, seed=0),
+        order=generator.permutation(count).astype(np.int32)[None],
+    )
