@@ -16,8 +16,8 @@ Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_
 indices. Mathematics is canonical (``harness.core.training``); dropout masks are the framework's own,
 seeded from ``cell.training.seed``. ``train`` may return before the work is done and must not wait for
 it; it does nothing that the shortest loop in that framework would not do. A backend that can keep compiled
-programs in a folder has a method ``keep_programs(folder)`` as well, which is called before ``initialise``. Foreign errors are translated by
-``translate``. An adapter reads no clock, prints nothing and writes no file.
+programs in a folder has a method ``keep_programs(folder)`` as well, which is called before ``initialise``.
+Foreign errors are translated by ``translate``. An adapter reads no clock, prints nothing and writes no file.
 """
 
 from __future__ import annotations

@@ -7,12 +7,10 @@ import threading
 import time
 from typing import Any
 
-from fake_backend import FakeBackend, FakeSession
+from fake_backend import STEP_SECONDS, FakeBackend, FakeSession
 
 from backends.protocol import Arrays
 from harness.core.cell import Cell
-
-STEP_SECONDS = 0.004
 
 
 class Asynchronous(FakeBackend):

@@ -26,6 +26,7 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, OutOfMemory, Unsupported
 
 SLOW_SECONDS = 0.3
+STEP_SECONDS = 0.004
 
 
 class FakeFrameworkError(Exception):

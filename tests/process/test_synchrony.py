@@ -11,7 +11,7 @@ from harness.core.cell import Target
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.synchrony import Figures, Synchronisation
 from harness.workers import Worker
-from tests.process.asynchronous_backend import STEP_SECONDS
+from tests.process.fake_backend import STEP_SECONDS
 from tests.process.small_cell import Place
 
 MODEL = ModelSpec("small", (4, 4, 1), (Flatten(), Dense(3, bias=False)))

@@ -170,6 +170,11 @@ def test_non_finite_floats_travel_as_words() -> None:
         "seconds": "Infinity",
         "cpu_seconds": "-Infinity",
         "losses": ["NaN"],
+        "settle": 0,
+        "settle_seconds": 0.0,
+        "idle_cpu_seconds": 0.0,
+        "preempted": None,
+        "stolen_seconds": None,
     }
 
 
