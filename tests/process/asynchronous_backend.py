@@ -10,6 +10,7 @@ from typing import Any
 from fake_backend import STEP_SECONDS, FakeBackend, FakeSession
 
 from backends.protocol import Arrays
+from backends.reference import ReferenceBackend, ReferenceSession
 from harness.core.cell import Cell
 
 
@@ -124,3 +125,29 @@ class Dying(FakeBackend):
 class DyingSession(FakeSession):
     def train(self, steps: int) -> None:
         raise RuntimeError("the device is gone")
+
+
+class Procrastinating(ReferenceBackend):
+    """Does the reference's work when somebody looks at it, and not before."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        return ProcrastinatingSession(cell, arrays)
+
+
+class ProcrastinatingSession(ReferenceSession):
+    _due = 0
+
+    def train(self, steps: int) -> None:
+        self._due += steps
+
+    def parameters(self) -> dict[str, Any]:
+        self._catch_up()
+        return super().parameters()
+
+    def losses(self) -> list[float]:
+        self._catch_up()
+        return super().losses()
+
+    def _catch_up(self) -> None:
+        steps, self._due = self._due, 0
+        super().train(steps)

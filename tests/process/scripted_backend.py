@@ -8,8 +8,10 @@ say that the place is reached. Parity probes are left alone, but for batch size 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,48 @@ class WrongBackend(ReferenceBackend):
         made: Any = super().session(cell, arrays)
         made._rates = tuple((step, rate * 1.01) for step, rate in made._rates)
         return made  # type: ignore[no-any-return]
+
+
+class LateBackend(ReferenceBackend):
+    """Takes ten milliseconds more for each step."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        return _LateSession(cell, arrays)
+
+
+class _LateSession(ReferenceSession):
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            super().train(1)
+            time.sleep(0.01)
+
+
+class DyingBackend(ReferenceBackend):
+    """Falls in the fifth call of ``train``, but not in a probe."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        return ReferenceSession(cell, arrays) if cell.dataset.name == "probe" else _DyingSession(cell, arrays)
+
+
+class _DyingSession(ReferenceSession):
+    calls = 0
+
+    def train(self, steps: int) -> None:
+        self.calls += 1
+        if self.calls == 5:
+            perform("segfault")
+        super().train(steps)
+
+
+class CrowdedBackend(ReferenceBackend):
+    """Has room for one session at a time, whatever its process: a lock file beside the script says whose it is."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        if cell.dataset.name == "probe":
+            return ReferenceSession(cell, arrays)
+        self._stream = open(Path(os.environ["SCRIPT"]).with_name("room"), "a")  # noqa: SIM115  # held until the end
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MemoryError("no room beside another") from None
+        return ReferenceSession(cell, arrays)

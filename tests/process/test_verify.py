@@ -1,4 +1,4 @@
-"""``harness verify`` as a command: exit status 0 if every proof passes, else 1 with what is off and by how much."""
+"""``harness verify`` as a command: exit status 0 if all holds, else 1 with what is off and by how much."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def verify(sweeper: Sweeper, *flags: str) -> subprocess.CompletedProcess[str]:
 def test_a_right_target_passes_with_every_optimizer_and_a_table_of_errors(sweeper: Sweeper) -> None:
     done = verify(sweeper, "--target", "scripted")
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-1] == f"{len(OPTIMIZERS)} of {len(OPTIMIZERS)} proofs passed."
+    assert f"{len(OPTIMIZERS)} of {len(OPTIMIZERS)} proofs passed." in done.stdout.splitlines()
     assert "FAILED" not in done.stdout + done.stderr
     for quantity in ("logits", "loss", "gradients", "losses", "parameters", "evaluation logits"):
         assert f" {quantity} " in done.stdout
     assert done.stderr.count("passed") == len(OPTIMIZERS)
+    assert "ok, nothing to catch" in _synchronisation(done)
 
 
 def test_a_wrong_target_fails_and_a_dead_one_does_not_hide_it(sweeper: Sweeper) -> None:
@@ -41,7 +42,8 @@ def test_a_wrong_target_fails_and_a_dead_one_does_not_hide_it(sweeper: Sweeper) 
     flags = [part for target in ("wrong", "dying", "homeless", "scripted") for part in ("--target", target)]
     done = verify(sweeper, *flags, "--optimizer", "sgd", "--json")
     assert done.returncode == 1
-    proofs = {proof["target"].partition(":")[0]: proof for proof in json.loads(done.stdout)}
+    outcomes = json.loads(done.stdout)
+    proofs = {proof["target"].partition(":")[0]: proof for proof in outcomes["proofs"]}
     assert {name: proof["passed"] for name, proof in proofs.items()} == {
         "wrong": False,
         "dying": False,
@@ -53,3 +55,22 @@ def test_a_wrong_target_fails_and_a_dead_one_does_not_hide_it(sweeper: Sweeper) 
     assert "gradients" not in off
     assert proofs["dying"]["problem"].startswith("worker exited with status 3 during start")
     assert "/nonexistent/python" in proofs["homeless"]["problem"]
+    clocks = {outcome["target"].partition(":")[0]: outcome for outcome in outcomes["synchrony"]}
+    assert {name for name, clock in clocks.items() if clock["passed"]} == {"wrong", "scripted"}
+    assert clocks["dying"]["reason"] == clocks["dying"]["problem"]
+    assert clocks["dying"]["problem"].startswith("worker exited with status 3 during start")
+    assert clocks["scripted"]["figures"]["step_seconds"] > 0
+
+
+def test_a_target_whose_blocks_end_before_their_work_fails_though_it_computes_the_same(sweeper: Sweeper) -> None:
+    sweeper.add("lying", "asynchronous_backend:Procrastinating")
+    done = verify(sweeper, "--target", "lying", "--optimizer", "sgd")
+    assert done.returncode == 1
+    assert "1 of 1 proofs passed." in done.stdout
+    assert "FAILED: " in _synchronisation(done)
+    assert "of a block's work came after its end" in _synchronisation(done)
+
+
+def _synchronisation(done: subprocess.CompletedProcess[str]) -> str:
+    """The table's words, however its lines are broken."""
+    return " ".join(done.stdout.partition("\nSynchronisation")[2].split())

@@ -1,0 +1,145 @@
+"""The judgement of synchronisation, on times that are made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness import synchrony
+from harness.core import codec
+from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
+from harness.synchrony import Synchronisation, figures
+
+STEP, READ_BACK = 0.010, 0.002
+COUNTS, CONTROL, REPEATS = (3, 6, 12, 24), 12, 5
+
+
+def measured(
+    fixed: float = 0.0,
+    hidden: int = 0,
+    enqueued: float = 0.0,
+    control_seen: bool = True,
+    missing: int = 0,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Synchronised:
+    """What a worker would say.
+
+    ``fixed``: seconds of every block at no steps. ``hidden``: steps that a block's end does not wait for.
+    ``enqueued``: share of its work that a control does within the call; the rest shows if ``control_seen``.
+    """
+    generator = np.random.default_rng(seed)
+
+    def taking(seconds: float) -> float:
+        return seconds * float(np.exp(noise * generator.standard_normal()))
+
+    def read_back(steps: float) -> float:
+        return taking(READ_BACK) + taking(steps * STEP)
+
+    blocks, controls = [], []
+    for repeat in range(REPEATS):
+        for steps in COUNTS if repeat % 2 == 0 else COUNTS[::-1]:
+            late = min(hidden, steps)
+            blocks.append(ClaimedEnd(steps, taking(fixed + (steps - late) * STEP + 1e-5), read_back(late), missing))
+        rest = (1 - enqueued) * CONTROL if control_seen else 0.0
+        controls.append(ClaimedEnd(CONTROL, taking(enqueued * CONTROL * STEP + 1e-5), read_back(rest), 0))
+    return Synchronised(blocks, controls, [taking(READ_BACK) for _ in range(REPEATS)])
+
+
+def judged(**changes: float) -> Synchronisation:
+    return Synchronisation("target:mode", figures(measured(**changes)))  # type: ignore[arg-type]
+
+
+def test_an_asynchronous_framework_that_waits_passes() -> None:
+    found = figures(measured())
+    assert found.step_seconds == pytest.approx(STEP)
+    assert found.intercept == pytest.approx(0, abs=1e-3)
+    assert found.outstanding == pytest.approx(0, abs=1e-9)
+    assert found.control_outstanding == pytest.approx(1, abs=1e-3)
+    assert found.control_caught
+    assert not found.faults
+
+
+def test_a_framework_that_computes_within_the_call_passes() -> None:
+    found = judged(enqueued=1.0)
+    assert found.passed
+    assert found.verdict == (
+        "ok, nothing to catch: the framework computes within the call (unsynchronised time is 100% of synchronised)"
+    )
+
+
+def test_a_control_that_is_caught_in_part_counts_as_caught() -> None:
+    assert judged(enqueued=0.7).verdict == "ok: the unsynchronised control is caught"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fixed": 0.05}, "at no steps it is 17% of the largest block's"),
+        ({"hidden": 24}, "100% of a block's work came after its end"),
+        ({"hidden": 2}, "18% of a block's work came after its end"),
+        ({"hidden": 1}, "9% of a block's work came after its end"),
+        ({"missing": 1}, "1 steps had no loss yet at the end of a block"),
+        ({"control_seen": 0}, "took 0% of a block's time, but only 0% of its work was seen"),
+        ({"enqueued": 0.5, "control_seen": 0}, "took 50% of a block's time, but only 0% of its work was seen"),
+        ({"enqueued": 0.9}, "took 90% of a block's time, but only 10% of its work was seen"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict[str, float], reason: str) -> None:
+    found = judged(**changes)
+    assert not found.passed
+    assert reason in found.reason
+    assert found.verdict == f"FAILED: {found.reason}"
+
+
+@pytest.mark.parametrize("enqueued", [0.0, 1.0])
+def test_a_noise_of_a_tenth_seldom_fails_a_sound_target(enqueued: float) -> None:
+    failed = sum(not judged(enqueued=enqueued, noise=0.1, seed=seed).passed for seed in range(1000))
+    assert failed <= 20  # and that twice, with a chance below 1 in 2,000
+
+
+def test_a_noise_of_a_tenth_hides_no_fault() -> None:
+    for changes in ({"fixed": 0.1}, {"hidden": 2}, {"enqueued": 0.5, "control_seen": 0.0}):
+        assert not any(judged(**changes, noise=0.1, seed=seed).passed for seed in range(300)), changes
+
+
+def test_nothing_that_is_not_a_number_passes() -> None:
+    sound = figures(measured())
+    for name in ("step_seconds", "intercept", "scatter", "outstanding", "control_outstanding"):
+        assert replace(sound, **{name: float("nan")}).faults, name
+
+
+def test_without_figures_there_is_a_reason() -> None:
+    found = Synchronisation("target:mode", problem="worker killed during open")
+    assert not found.passed
+    assert found.verdict == "FAILED: worker killed during open"
+    assert not Synchronisation("target:mode").passed
+
+
+def test_an_outcome_survives_json() -> None:
+    for found in (judged(), Synchronisation("target:mode", problem="dead")):
+        assert codec.from_json(Synchronisation, json.loads(json.dumps(codec.to_json(found)))) == found
+
+
+@pytest.mark.parametrize("step_seconds", [0.0, 1e-5, 1e-3, 0.02, 3.0])
+@pytest.mark.parametrize("steps", [1993, 97656])
+def test_the_measurement_stays_within_the_epoch(
+    monkeypatch: pytest.MonkeyPatch, step_seconds: float, steps: int
+) -> None:
+    asked: list[Synchrony] = []
+
+    def answer(_: object, request: Synchrony, __: float) -> Synchronised:
+        asked.append(request)
+        blocks = [ClaimedEnd(count, step_seconds * count + 1e-9, 1e-9, 0) for count in request.steps]
+        return Synchronised(blocks, [], [])
+
+    monkeypatch.setattr(synchrony, "_ask", answer)
+    synchrony._measure(None, steps, 1.0)  # type: ignore[arg-type]
+    assert sum(request.repeats * (2 + sum(request.steps) + request.control) for request in asked) <= steps
+    assert synchrony.FEWEST_REPEATS <= asked[-1].repeats <= synchrony.MOST_REPEATS
+    assert asked[-1].control in asked[-1].steps
+    if step_seconds >= 0.003:
+        assert step_seconds * asked[-1].steps[0] >= synchrony.SMALLEST_SECONDS
