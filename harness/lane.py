@@ -29,6 +29,9 @@ WARMUP_STEPS = 2
 """Steps after the compiling one that do not count yet: first-use allocations and caches."""
 
 
+SHORTEST_WAIT = 1.0
+"""Seconds. Of a lane that waited less in all nothing is said of what it did meanwhile."""
+
 LATEST_BLOCKS = 50
 """How many of the last blocks tell what a step takes now."""
 
@@ -177,7 +180,7 @@ class Lane:
         waiting = seconds - working
         # The time before the first block belongs to what came before the rounds.
         idle = sum(self._blocks.idle_cpu_seconds[index] for index in inside[1:])
-        return idle / waiting if inside and waiting > 0 else None
+        return idle / waiting if inside and waiting > SHORTEST_WAIT else None
 
     def advance(self) -> bool:
         """Run one block, and the evaluation if it ends an epoch; False when the lane has ended."""

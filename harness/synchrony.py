@@ -71,7 +71,8 @@ class Figures:
 
     ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``, ``control_outstanding``:
     share of the work that came after the end of blocks and controls. ``control_time``: a control's time until its
-    end, as share of that of the block of as many steps in the same repeat. ``missing``: steps without a loss at the end of a block.
+    end, as share of that of the block of as many steps in the same repeat. ``missing``: steps without a loss at
+    the end of a block.
     """
 
     step_seconds: float
@@ -172,7 +173,7 @@ def check(
 
 
 def figures(found: Synchronised) -> Figures:
-    """What a worker's times say. ValueError for fewer than 3 step counts, or controls that no blocks of as many steps match."""
+    """What a worker's times say. ValueError for fewer than 3 step counts, or controls no blocks match."""
     idle = statistics.median(found.idle_seconds)
     line = proportionality([block.steps for block in found.blocks], [block.seconds for block in found.blocks])
     size = found.controls[0].steps

@@ -131,11 +131,11 @@ def test_a_slower_lane_is_found_slower_in_fresh_processes(sweeper: Sweeper) -> N
     sweeper.add("late", "scripted_backend:LateBackend")
     code, answer = compared(sweeper, "scripted", "late", "--budget", "60s", "--precision", "0.5", "--out", "run")
     (one,) = answer["comparisons"]
-    assert code == 0
+    assert one["reasons"] == []
     assert one["verdict"] == "slower"
+    assert code == 0
     assert one["speed_ratio"] < 0.5
     assert one["processes"] >= 6
-    assert one["reasons"] == []
     assert set(answer["verdicts"].values()) == {"slower"}
     records = list(store.Run.open(sweeper.folder / "run").records())
     assert len(records) == 3 * 30
@@ -154,6 +154,7 @@ def test_a_lane_that_dies_is_named_and_the_others_are_compared(sweeper: Sweeper)
     )
     late, dying = answer["comparisons"]
     assert code == 1
+    assert late["reasons"] == []
     assert late["verdict"] == "slower"
     assert dying["verdict"] == comparison.NOT_COMPARABLE
     assert any("crashed" in reason for reason in dying["reasons"])
