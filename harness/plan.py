@@ -87,7 +87,11 @@ class _PlanFile:
 
 def encode(plan: Plan) -> bytes:
     """The bytes of a plan's file."""
-    return runfiles.document(codec.to_json(_to_file(plan)))
+    plain = codec.to_json(_to_file(plan))
+    for key, default in (("interleave", "cell"), ("lanes", [])):
+        if plain[key] == default:
+            del plain[key]  # of before there were heats: written again, it keeps its bytes
+    return runfiles.document(plain)
 
 
 def read(path: Path) -> Plan:

@@ -31,7 +31,7 @@ def test_a_stopped_sweep_saves_its_cell_and_the_command_that_it_names_resumes(
     sweeper: Sweeper, how: signal.Signals, fork: str
 ) -> None:
     sweeper.script(*hangs(sweeper, 8))
-    with sweeper.running(fork, target="scripted,reference") as process:
+    with sweeper.running(fork, "--interleave", "cell", target="scripted,reference") as process:
         wait_for(sweeper.folder / "reached", process)
         status, output, errors = stop(process, how)
         assert wait_until_none(sweeper.mark) == []
