@@ -232,6 +232,8 @@ def encode_record(record: Record) -> bytes:
     plain = codec.to_json(record)
     first = {key: plain.pop(key) for key in _FIRST_KEYS}
     if not plain["heat"]:
+        if not plain["cell"]["lane"]:
+            del plain["cell"]["lane"]
         del plain["heat"]  # of before there were heats: written again, it keeps its bytes
     plain["blocks"] = {key: values for key, values in plain["blocks"].items() if values or key not in _HEAT_LISTS}
     return runfiles.document(first | plain)
