@@ -26,6 +26,7 @@ from harness.lane import CellWorker
 from harness.parity import Probe
 from harness.statistics import proportionality
 from harness.verify import ProbeFolder, opened
+from harness.wording import plural
 
 INTERCEPT = 0.10
 """Largest distance from proportion: the time at no steps as share of the largest block's."""
@@ -39,8 +40,8 @@ OUTSTANDING = 0.05
 CAUGHT = 0.20
 """Least share of a control's work that must come after its end for it to be told from a block."""
 
-AS_LONG = 0.25
-"""How far the time of a control that is not caught may be from a block's, as share of that."""
+AS_LONG = 0.80
+"""Least time of a control that is not caught, as share of a block's."""
 
 MULTIPLES = (1, 2, 4, 8)
 """Step counts of the blocks, in units of ``k`` steps."""
@@ -91,7 +92,7 @@ class Figures:
     @property
     def control_as_long(self) -> bool:
         """Whether the control took as long as a block, with nothing outstanding: there is nothing to catch."""
-        return abs(self.control_time - 1) <= AS_LONG and self.control_outstanding <= OUTSTANDING
+        return self.control_time >= AS_LONG and self.control_outstanding <= OUTSTANDING
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -99,24 +100,25 @@ class Figures:
         found = []
         if not (self.step_seconds > 0 and abs(self.intercept) <= INTERCEPT):
             found.append(
-                f"time does not grow in proportion to steps: at no steps it is {self.intercept:.0%} "
-                f"of the largest block's (allowed {INTERCEPT:.0%})"
+                f"time does not grow in proportion to steps: at no steps it is {_percent(self.intercept)} "
+                f"of the largest block's (allowed {_percent(INTERCEPT)})"
             )
         elif not self.scatter <= SCATTER:
             found.append(
-                f"time does not grow evenly with steps: {self.scatter:.0%} off a straight line (allowed {SCATTER:.0%})"
+                f"time does not grow evenly with steps: {_percent(self.scatter)} off a straight line "
+                f"(allowed {_percent(SCATTER)})"
             )
         if self.missing:
-            found.append(f"{self.missing} steps had no loss yet at the end of a block")
+            found.append(f"{plural(self.missing, 'step')} had no loss yet at the end of a block")
         if not self.outstanding <= OUTSTANDING:
             found.append(
-                f"{self.outstanding:.0%} of a block's work came after its end (allowed {OUTSTANDING:.0%}): "
+                f"{_percent(self.outstanding)} of a block's work came after its end (allowed {_percent(OUTSTANDING)}): "
                 "synchronise does not wait for it"
             )
         if not (self.control_caught or self.control_as_long):
             found.append(
-                f"the unsynchronised control took {self.control_time:.0%} of a block's time, "
-                f"but only {self.control_outstanding:.0%} of its work was seen to be outstanding"
+                f"the unsynchronised control took {_percent(self.control_time)} of a block's time, "
+                f"but only {_percent(self.control_outstanding)} of its work was seen to be outstanding"
             )
         return tuple(found)
 
@@ -148,7 +150,7 @@ class Synchronisation:
             return "ok: the unsynchronised control is caught"
         return (
             "ok, nothing to catch: the framework computes within the call "
-            f"(unsynchronised time is {self.figures.control_time:.0%} of synchronised)"
+            f"(unsynchronised time is {_percent(self.figures.control_time)} of synchronised)"
         )
 
 
@@ -189,6 +191,10 @@ def figures(found: Synchronised) -> Figures:
             control.seconds / block.seconds for control, block in zip(found.controls, blocks, strict=True)
         ),
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _outstanding(ends: Sequence[ClaimedEnd], idle: float) -> float:

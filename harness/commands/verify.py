@@ -153,24 +153,28 @@ def _print(proofs: Sequence[Proof]) -> None:
 
 
 def _print_synchrony(outcomes: Sequence[Synchronisation]) -> None:
-    """Per lane what was measured of its clock, and what that means."""
-    numbers = ("ms per step", "intercept", "outstanding", "in control")
-    common.say(common.standard_output(), "")
-    table = common.new_table("target", *numbers, "", numbers=numbers, prose=("",), title="Synchronisation")
+    """Per lane what was measured of its clock, then what failed."""
+    console = common.standard_output()
+    common.say(console, "")
+    numbers = ("ms per step", "intercept", "block late", "control late", "control takes")
+    title = "Synchronisation: share of the work that came after the end of a block, and of an unsynchronised control"
+    table = common.new_table("target", *numbers, "", numbers=numbers, title=title)
     for outcome in outcomes:
-        found = outcome.figures
-        shown = (
-            [""] * len(numbers)
-            if found is None
-            else [
-                f"{1000 * found.step_seconds:.3g}",
-                f"{100 * found.intercept:.1f} %",
-                f"{100 * found.outstanding:.1f} %",
-                f"{100 * found.control_outstanding:.1f} %",
-            ]
-        )
-        table.add_row(outcome.target, *shown, outcome.verdict)
+        cells = [""] * len(numbers)
+        if (found := outcome.figures) is not None:
+            shares = (found.intercept, found.outstanding, found.control_outstanding, found.control_time)
+            cells = [f"{1000 * found.step_seconds:.2f}", *(f"{100 * share:.1f} %" for share in shares)]
+        table.add_row(outcome.target, *cells, _short(outcome))
     common.print_table(table)
+    for outcome in outcomes:
+        if not outcome.passed:
+            common.say(console, f"FAILED {outcome.target}, synchronisation: {outcome.reason}")
+
+
+def _short(outcome: Synchronisation) -> str:
+    if outcome.figures is None or not outcome.passed:
+        return "FAILED"
+    return "control caught" if outcome.figures.control_caught else "nothing to catch"
 
 
 def _badness(quantity: Quantity) -> tuple[bool, float]:

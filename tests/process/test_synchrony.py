@@ -67,13 +67,13 @@ def test_a_framework_that_computes_within_the_call_has_nothing_to_catch(own_plac
     found = check(own_place, "Synchronous")
     assert found.passed, found.reason
     assert "nothing to catch" in found.verdict
-    assert figures(found).control_time == pytest.approx(1, abs=synchrony.AS_LONG)
+    assert figures(found).control_time == pytest.approx(1, abs=0.2)
 
 
 def test_a_control_that_is_neither_caught_nor_as_slow_as_a_block_fails(own_place: Place) -> None:
     found = check(own_place, "Secretive")
     assert not found.passed
-    assert found.reason.startswith("the unsynchronised control took 0%")
+    assert found.reason.startswith("the unsynchronised control took 0 %")
 
 
 def test_time_that_does_not_grow_with_steps_fails(own_place: Place) -> None:

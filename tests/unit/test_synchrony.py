@@ -67,7 +67,7 @@ def test_a_framework_that_computes_within_the_call_passes() -> None:
     found = judged(enqueued=1.0)
     assert found.passed
     assert found.verdict == (
-        "ok, nothing to catch: the framework computes within the call (unsynchronised time is 100% of synchronised)"
+        "ok, nothing to catch: the framework computes within the call (unsynchronised time is 100 % of synchronised)"
     )
 
 
@@ -78,14 +78,14 @@ def test_a_control_that_is_caught_in_part_counts_as_caught() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"fixed": 0.05}, "at no steps it is 17% of the largest block's"),
-        ({"hidden": 24}, "100% of a block's work came after its end"),
-        ({"hidden": 2}, "18% of a block's work came after its end"),
-        ({"hidden": 1}, "9% of a block's work came after its end"),
-        ({"missing": 1}, "1 steps had no loss yet at the end of a block"),
-        ({"control_seen": 0}, "took 0% of a block's time, but only 0% of its work was seen"),
-        ({"enqueued": 0.5, "control_seen": 0}, "took 50% of a block's time, but only 0% of its work was seen"),
-        ({"enqueued": 0.9}, "took 90% of a block's time, but only 10% of its work was seen"),
+        ({"fixed": 0.05}, "at no steps it is 17 % of the largest block's"),
+        ({"hidden": 24}, "100 % of a block's work came after its end"),
+        ({"hidden": 2}, "18 % of a block's work came after its end"),
+        ({"hidden": 1}, "9 % of a block's work came after its end"),
+        ({"missing": 1}, "1 step had no loss yet at the end of a block"),
+        ({"control_seen": 0}, "took 0 % of a block's time, but only 0 % of its work was seen"),
+        ({"enqueued": 0.5, "control_seen": 0}, "took 50 % of a block's time, but only 0 % of its work was seen"),
+        ({"enqueued": 0.9}, "took 90 % of a block's time, but only 10 % of its work was seen"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, float], reason: str) -> None:
@@ -109,7 +109,7 @@ def test_a_noise_of_a_tenth_hides_no_fault() -> None:
 def test_nothing_that_is_not_a_number_passes() -> None:
     sound = figures(measured())
     for name in ("step_seconds", "intercept", "scatter", "outstanding", "control_outstanding"):
-        assert replace(sound, **{name: float("nan")}).faults, name
+        assert replace(sound, **{name: float("nan")}).faults, name  # type: ignore[arg-type]
 
 
 def test_without_figures_there_is_a_reason() -> None:
