@@ -26,8 +26,8 @@ IDLE_SHARE = 0.05
 """A waiting lane that uses more of a processor than this share of the time slows down whoever runs."""
 
 RUN_TO_RUN = 0.04
-"""Standard deviation, in log units, of the speed of the same work in runs one after the other: the larger of those
-that ``benchmarks/trust.py`` finds for whole runs on a noisy machine."""
+"""Standard deviation, in log units, of the speed of the same work in runs one after the other: an assumption, to be
+held against what ``benchmarks/trust.py --only others`` finds for whole runs on a machine."""
 
 
 @dataclass(frozen=True)
