@@ -81,17 +81,13 @@ class _PlanFile:
     targets: dict[str, Target]
     cells: tuple[_Row, ...]
     skips: dict[str, str]
-    interleave: str = "cell"
-    lanes: tuple[int, ...] = ()
+    interleave: str = field(default=Plan.interleave, metadata=codec.LATER)
+    lanes: tuple[int, ...] = field(default=(), metadata=codec.LATER)
 
 
 def encode(plan: Plan) -> bytes:
     """The bytes of a plan's file."""
-    plain = codec.to_json(_to_file(plan))
-    for key, default in (("interleave", "cell"), ("lanes", [])):
-        if plain[key] == default:
-            del plain[key]  # of before there were heats: written again, it keeps its bytes
-    return runfiles.document(plain)
+    return runfiles.document(codec.to_json(_to_file(plan)))
 
 
 def read(path: Path) -> Plan:

@@ -35,7 +35,6 @@ FOLDERS = ("records", "proofs", "inputs", "logs", "scratch")
 
 _ATTEMPT_NAME = re.compile(r"[0-9a-f]+\.attempt-\d+\.json")
 _FIRST_KEYS = ("cell_id", "work_id", "status", "reason", "attempt", "started", "finished")
-_HEAT_LISTS = ("settle", "settle_seconds", "round", "idle_cpu_seconds", "preempted", "stolen_seconds")
 _HEAD_BYTES = 512
 _ENDING = b"}\n"
 
@@ -231,11 +230,6 @@ def encode_record(record: Record) -> bytes:
     """The bytes of a record's file. Equal records give equal bytes."""
     plain = codec.to_json(record)
     first = {key: plain.pop(key) for key in _FIRST_KEYS}
-    if not plain["heat"]:
-        if not plain["cell"]["lane"]:
-            del plain["cell"]["lane"]
-        del plain["heat"]  # of before there were heats: written again, it keeps its bytes
-    plain["blocks"] = {key: values for key, values in plain["blocks"].items() if values or key not in _HEAT_LISTS}
     return runfiles.document(first | plain)
 
 

@@ -7,10 +7,10 @@ processors) is the target's affair, what is not. ``cell_id`` hashes the target a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from harness.core.codec import digest
+from harness.core.codec import LATER, digest
 from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
 
@@ -85,7 +85,7 @@ class Cell:
     inputs: Inputs
     target: Target
     repeat: int = 0
-    lane: int = 0
+    lane: int = field(default=0, metadata=LATER)
 
     @cached_property
     def work_id(self) -> str:

@@ -29,6 +29,12 @@ from harness.core.errors import ContractError
 SCHEMA_VERSION = 1
 """Version of every file and message. History: 1 = first."""
 
+LATER = {"later": True}
+"""Metadata of a dataclass field that files did not have from the first: it is written only where it is not its default.
+
+So a file of before that field keeps its bytes when it is read and written again.
+"""
+
 T = TypeVar("T")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -172,17 +178,28 @@ def _encoder(annotation: Any, terse: bool = False) -> Callable[[Any], Any]:
 
 def _dataclass_encoder(cls: Any, terse: bool) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(cls)
-    fields = [(field.name, _encoder(hints[field.name], terse), field.default) for field in dataclasses.fields(cls)]
+    fields = [
+        (field.name, _encoder(hints[field.name], terse), _left_out(field, terse)) for field in dataclasses.fields(cls)
+    ]
     kind = getattr(cls, "kind", None)
     tag = {} if kind is None else {"kind": kind}
-    if not terse:
+    if all(absent is dataclasses.MISSING for _, _, absent in fields):
         return lambda value: {**tag, **{name: encode(getattr(value, name)) for name, encode, _ in fields}}
 
-    def encode_terse(value: Any) -> Any:
-        given = ((name, encode, getattr(value, name), default) for name, encode, default in fields)
-        return {**tag, **{name: encode(found) for name, encode, found, default in given if found != default}}
+    def encode_shortened(value: Any) -> Any:
+        given = ((name, encode, getattr(value, name), absent) for name, encode, absent in fields)
+        return {**tag, **{name: encode(found) for name, encode, found, absent in given if found != absent}}
 
-    return encode_terse
+    return encode_shortened
+
+
+def _left_out(field: dataclasses.Field[Any], terse: bool) -> Any:
+    """The value of a field that is not written; MISSING, which no value equals, if all are."""
+    if not terse and not field.metadata.get("later"):
+        return dataclasses.MISSING
+    if field.metadata.get("later") and field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _is_union(origin: Any) -> bool:

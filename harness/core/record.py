@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.cell import Cell
+from harness.core.codec import LATER
 
 STATUSES = (
     "ok",
@@ -71,12 +72,12 @@ class Blocks:
     cpu_seconds: list[float] = field(default_factory=list)
     mean_loss: list[float] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
-    settle: list[int] = field(default_factory=list)
-    settle_seconds: list[float] = field(default_factory=list)
-    round: list[int] = field(default_factory=list)
-    idle_cpu_seconds: list[float] = field(default_factory=list)
-    preempted: list[int | None] = field(default_factory=list)
-    stolen_seconds: list[float | None] = field(default_factory=list)
+    settle: list[int] = field(default_factory=list, metadata=LATER)
+    settle_seconds: list[float] = field(default_factory=list, metadata=LATER)
+    round: list[int] = field(default_factory=list, metadata=LATER)
+    idle_cpu_seconds: list[float] = field(default_factory=list, metadata=LATER)
+    preempted: list[int | None] = field(default_factory=list, metadata=LATER)
+    stolen_seconds: list[float | None] = field(default_factory=list, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -117,4 +118,4 @@ class Record:
     worker: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     log: str = ""
-    heat: dict[str, Any] = field(default_factory=dict)
+    heat: dict[str, Any] = field(default_factory=dict, metadata=LATER)
