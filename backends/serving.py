@@ -103,7 +103,7 @@ class _OpenCell:
             initialise_seconds=initialise_seconds,
             load_seconds=load_seconds,
             build_seconds=build_seconds,
-            device={**facts, "processors": list(processors), "programs_kept": keep_programs is not None},
+            device={**facts, "processors": list(processors), **({} if keep_programs is None else {"programs": "kept"})},
         )
 
     def answer(self, request: Request) -> Reply:

@@ -152,7 +152,7 @@ def _row(record: Record) -> tuple[Any, ...]:
 
 def _programs_kept(record: Record) -> bool:
     """Whether it may have found its programs compiled, so that its compile phase is no compilation."""
-    return bool(record.worker.get("device", {}).get("programs_kept"))
+    return bool(record.worker.get("device", {}).get("programs"))
 
 
 def _block_figures(record: Record) -> tuple[float | None, float, int]:
