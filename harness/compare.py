@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from harness import comparison, statistics
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell
-from harness.core.record import Record
 from harness.heats import Runner
 from harness.store import Run
 
@@ -64,15 +63,14 @@ class Series:
             heats.setdefault(cell.work_id, {}).setdefault(cell.repeat, []).append(cell)
         self._runner.warm([cell for repeats in heats.values() for cell in repeats[min(repeats)]])
         self._began = time.monotonic()
-        last: dict[str, float] = {}
-        done: dict[str, str] = {}
+        standing = {work_id: self._standing(work_id) for work_id in heats}
+        last = dict.fromkeys(heats, 0.0)
         while any(heats.values()):
             for work_id, repeats in heats.items():
                 if not repeats:
                     continue
-                reason = done.get(work_id) or self._reason_to_stop(work_id, last.get(work_id, 0.0))
+                reason = self._reason_to_stop(*standing[work_id], last[work_id])
                 if reason:
-                    done[work_id] = reason
                     for waiting in repeats.values():
                         self._runner.skip(waiting, reason)
                     repeats.clear()
@@ -84,25 +82,27 @@ class Series:
                 turn = number % len(waiting)
                 self._runner.run([*waiting[turn:], *waiting[:turn]])
                 last[work_id] = time.monotonic() - start
-                self._watch(comparison.compare(self._records(work_id), self._lanes), self._left)
+                standing[work_id] = self._standing(work_id)
+                self._watch(standing[work_id][0], self._left)
 
     @property
     def _left(self) -> float:
         return self._goal.budget - (time.monotonic() - self._began)
 
-    def _records(self, work_id: str) -> list[Record]:
+    def _standing(self, work_id: str) -> tuple[list[Comparison], int]:
+        """What the records of one kind of work say, and how many there are."""
         found = [self._run.record(cell_id) for cell_id, cell in self._run.cells.items() if cell.work_id == work_id]
-        return [record for record in found if record is not None and record.status != "skipped"]
+        told = [record for record in found if record is not None and record.status != "skipped"]
+        return comparison.compare(told, self._lanes), len(told)
 
-    def _reason_to_stop(self, work_id: str, heat_seconds: float) -> str:
-        """Why no further heat of this work is run; empty if one is."""
-        found = comparison.compare(self._records(work_id), self._lanes)
+    def _reason_to_stop(self, found: Sequence[Comparison], records: int, heat_seconds: float) -> str:
+        """Why no further heat of this work is run, given how it stands; empty if one is."""
         tried = max((max(one.base.processes, one.lane.processes) for one in found), default=0)
         live = [one for one in found if not (one.lane.problem and not one.effects and tried >= FRUITLESS_REPEATS)]
         if found and (not live or all(statistics.narrow_enough(one.effects, self._goal.precision) for one in live)):
             return "the interval is as narrow as asked" if live else "no lane is left to compare"
         failed = [one for one in found if one.base.problem and not one.base.processes]
-        if failed and len(self._records(work_id)) >= FRUITLESS_REPEATS * len(self._lanes):
+        if failed and records >= FRUITLESS_REPEATS * len(self._lanes):
             return f"{failed[0].base.label} does not run: {failed[0].base.problem}"
         if found and self._left < heat_seconds:
             return "the budget of time is spent"

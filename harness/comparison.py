@@ -63,8 +63,7 @@ class Comparison:
 
     ``effects``: one log ratio of step times (lane / base) per heat. ``interval`` of their mean; None with fewer than
     two. ``floor``: what the control lane differed by, in log units; None without one. ``p_adjusted``: for all
-    comparisons made together. ``rounds`` counted, ``dropped`` not. ``settled``: whether the interval is as narrow
-    as was asked.
+    comparisons made together. ``rounds`` counted, ``dropped`` not.
     """
 
     work_id: str
@@ -148,26 +147,23 @@ def _compare_one(
     base = lanes[0]
     effects, control_effects, rounds, dropped = [], [], 0, 0
     for heat in heats:
-        if not _together(heat, (base, key)):
+        if not all(_counts(heat.get(lane)) and _shared(heat[lane]) for lane in (base, key)):
             continue
-        columns = [lane for lane in ((base, lanes[1], key) if has_control else (base, key)) if _counts(heat.get(lane))]
-        if columns[0] != base or columns[-1] != key:
-            continue
-        times = log_seconds(heat, columns)
+        bases = [base, *([lanes[1]] if has_control and _counts(heat.get(lanes[1])) else [])]
+        times, places = log_seconds(heat, [*bases, key]), range(len(bases))
         try:
-            effects.append(statistics.process_effect(times, len(columns) - 1, range(len(columns) - 1)))
-            if len(columns) == 3:
+            effects.append(statistics.process_effect(times, len(bases), places))
+            if len(bases) == 2:
                 control_effects.append(statistics.process_effect(times, 1, [0]))
         except ValueError:
             continue
-        rounds += len(statistics.paired_contrast(times, len(columns) - 1, range(len(columns) - 1)))
+        rounds += len(statistics.paired_contrast(times, len(bases), places))
         dropped += len(heat[base].heat.get("dropped") or {})
-    last = heats[-1] if heats else {}
     latest = [_latest(heats, lane) for lane in (base, key)]
     both = [record for record in latest if record is not None]
     enough = len(effects) >= 2
     return Comparison(
-        work_id=next(iter(last.values())).work_id if last else "",
+        work_id=cell.work_id,
         model=cell.model.name,
         dataset=cell.dataset.name,
         batch_size=cell.training.batch_size,
@@ -217,15 +213,14 @@ def _across(before: Sequence[Record], after: Sequence[Record], names: tuple[str,
     reasons = []
     for name, records, values in zip(names, (before, after), logs, strict=True):
         if not values:
-            one = records[0]
-            reasons.append(f"{one.cell.target.label} of {name}: {one.status.replace('_', ' ')}: {one.reason}")
+            reasons.append(f"{records[0].cell.target.label} of {name}: {_end(records[0])}")
     latest = [side[-1] for side in (before, after)]
     reasons = reasons or manifest.obstacles(latest)
     interval = statistics.drifting_interval(logs[0], logs[1], RUN_TO_RUN) if all(logs) else None
     cell = latest[0].cell
     results = []
     for name, records, values in zip(names, (before, after), logs, strict=True):
-        rate = cell.training.batch_size / math.exp(sum(values) / len(values)) if values else None
+        rate = _rate(cell.training.batch_size, values)
         results.append(LaneResult(f"{records[0].cell.target.label} of {name}", rate, len(values), ""))
     return Comparison(
         work_id=latest[0].work_id,
@@ -311,10 +306,6 @@ def _idles(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> float:
     return float(shares[len(shares) // 2]) if shares else 0.0
 
 
-def _together(heat: Mapping[LaneKey, Record], lanes: Sequence[LaneKey]) -> bool:
-    return all(lane in heat and _shared(heat[lane]) for lane in lanes)
-
-
 def _shared(record: Record) -> bool:
     return bool(record.heat.get("interleave") == "block")
 
@@ -336,16 +327,25 @@ def _problem(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> str:
     for heat in heats:
         record = heat.get(lane)
         if record is not None and record.status not in ("ok", "skipped"):
-            return f"{record.status.replace('_', ' ')}: {record.reason}"
+            return _end(record)
     return ""
+
+
+def _end(record: Record) -> str:
+    """How a record's cell ended, in words."""
+    return f"{record.status.replace('_', ' ')}: {record.reason}"
+
+
+def _rate(batch_size: int, logs: Sequence[float]) -> float | None:
+    """Images per second at the geometric mean of processes' step times, given as log seconds; None without any."""
+    return batch_size / math.exp(sum(logs) / len(logs)) if logs else None
 
 
 def _lane_result(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> LaneResult:
     medians = [process_log_seconds(heat[lane]) for heat in heats if _counts(heat.get(lane))]
     known = [value for value in medians if value is not None]
     size = next((heat[lane].cell.training.batch_size for heat in heats if lane in heat), 0)
-    rate = size / math.exp(sum(known) / len(known)) if known else None
-    return LaneResult(lane.label, rate, len(known), _problem(lane, heats))
+    return LaneResult(lane.label, _rate(size, known), len(known), _problem(lane, heats))
 
 
 def process_log_seconds(record: Record) -> float | None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from harness import inputs, machine, rounds
 from harness.core import codec
-from harness.core.cell import Cell, Target
+from harness.core.cell import Cell
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
 from harness.core.record import Record
 from harness.hosts import Hosts
@@ -177,7 +177,7 @@ class Runner:
 
     def warm(self, cells: Sequence[Cell]) -> None:
         """Start the hosts of one heat of each kind of work, all at once, and check parity; failures come up again."""
-        places: dict[str, Counter[Target]] = {}
+        places: dict[str, Counter[tuple[str, int]]] = {}
         hosts = [(cell, self._place(cell, places.setdefault(cell.work_id, Counter()))) for cell in cells]
         for cell, place in hosts:
             with contextlib.suppress(CellError):
@@ -203,11 +203,11 @@ class Runner:
             self._run_together(others)  # it was that one's own need, so the others may still fit
             return
         for cell in others:
-            self._run_alone(cell, self._ids(cells), NOT_HELD if len(cells) > 1 else "")
+            self._run_alone(cell, self._ids(cells), NOT_HELD)
 
     def _take_turns(self, cells: Sequence[Cell]) -> list[Cell]:
         """Open all lanes and take turns to the end. Returns cells without a record, the one out of memory first."""
-        places: Counter[Target] = Counter()
+        places: Counter[tuple[str, int]] = Counter()
         found = [self._prepare(cell, self._place(cell, places)) for cell in cells]
         ready = [one for one in found if one is not None]
         turns, starved = Rounds(), None
@@ -260,13 +260,10 @@ class Runner:
         return tuple(cell.cell_id for cell in cells)
 
     @staticmethod
-    def _place(cell: Cell, places: Counter[Target]) -> int:
+    def _place(cell: Cell, places: Counter[tuple[str, int]]) -> int:
         """Which of its target's hosts a lane uses: a host serves one cell at a time."""
-        key = cell.target
-        same = [target for target in places if (target.name, target.device) == (key.name, key.device)]
-        number = sum(places[target] for target in same)
-        places[key] += 1
-        return number
+        places[cell.target.name, cell.target.device] += 1
+        return places[cell.target.name, cell.target.device] - 1
 
     def _run_alone(self, cell: Cell, beside: tuple[str, ...], fallback: str = "") -> Record:
         """One cell whole, from opening to its record."""
@@ -316,10 +313,10 @@ class Runner:
         parameters, order = inputs.write(self._run.inputs_folder, cell)
         scratch = self._run.scratch_folder / cell.cell_id
         scratch.mkdir(parents=True, exist_ok=True)
-        keeps = self._measure is not None and cell.target.accelerator == "cpu"
-        programs = self._measure.programs if self._measure is not None and keeps else None
+        measure = self._measure
+        programs = measure.programs if measure is not None and cell.target.accelerator == "cpu" else None
         files = Files(self._dataset, parameters, order, scratch, programs)
-        lane = Lane(cell, worker, files, self._timeout, self._watcher.progressed, evaluates=self._measure is None)
+        lane = Lane(cell, worker, files, self._timeout, self._watcher.progressed, evaluates=measure is None)
         return _Ready(cell, lane, facts, proof.id, attempt, _relative(worker.log, self._run.folder))
 
     def _proof(self, cell: Cell, place: int) -> Proof:

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,16 +162,14 @@ class Lane:
     @property
     def step_seconds(self) -> float | None:
         """Median seconds of a step, of the timed blocks so far or else of those that warmed up."""
-        for kinds in (("train",), ("warmup",), ("compile",)):
-            found = [
-                seconds / steps
-                for kind, steps, seconds in zip(
-                    self._blocks.kind, self._blocks.steps, self._blocks.seconds, strict=True
-                )
-                if kind in kinds
-            ]
+        blocks = self._blocks
+        latest_first = range(len(blocks.kind) - 1, -1, -1)
+        for wanted in ("train", "warmup", "compile"):
+            # Asked before every block, so it must not walk through all that were before.
+            latest = islice((index for index in latest_first if blocks.kind[index] == wanted), LATEST_BLOCKS)
+            found = [blocks.seconds[index] / blocks.steps[index] for index in latest]
             if found:
-                return statistics.median(found[-LATEST_BLOCKS:])
+                return statistics.median(found)
         return None
 
     def idle_share(self, seconds: float) -> float | None:

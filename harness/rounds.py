@@ -99,16 +99,13 @@ def take_turns(
             rounds.dropped[number] = f"nothing ran for {gap:.1f} s"
         rounds.count = number + 1
         for lane in lanes:
-            if lane.running or lane.status == "ok":
+            if lane.status == "ok":
                 lane.end_epoch()
         rounds.seconds = clock() - began
 
 
 def _calibrate(lanes: Sequence[Lane], rounds: Rounds) -> None:
     """Steps of a block by the slowest lane that runs."""
-    known = [lane.step_seconds for lane in lanes if lane.running]
-    slowest = max((seconds for seconds in known if seconds), default=BLOCK_SECONDS)
-    rounds.steps = max(1, round(BLOCK_SECONDS / slowest))
-    rounds.settle = (
-        1 if len(known) > 1 and statistics.median([s or slowest for s in known]) < SETTLE_BELOW_SECONDS else 0
-    )
+    known = [lane.step_seconds or BLOCK_SECONDS for lane in lanes if lane.running]
+    rounds.steps = max(1, round(BLOCK_SECONDS / max(known, default=BLOCK_SECONDS)))
+    rounds.settle = int(len(known) > 1 and statistics.median(known) < SETTLE_BELOW_SECONDS)

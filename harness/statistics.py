@@ -254,11 +254,10 @@ def drifting_interval(a: ArrayLike, b: ArrayLike, run_to_run: float, level: floa
 
 def normal_p_value(interval: Interval) -> float:
     """Two-sided, of a log ratio of zero, from an interval by its half width: normal, so exact for many processes."""
-    from scipy.special import ndtri
-    from scipy.stats import norm
+    from scipy.special import ndtr, ndtri
 
     error = interval.half_width / float(ndtri((1 + interval.level) / 2))
-    return float(2 * norm.sf(abs(interval.estimate) / error)) if error else float(interval.estimate == 0)
+    return float(2 * ndtr(-abs(interval.estimate) / error)) if error else float(interval.estimate == 0)
 
 
 def noise_floor(control_effects: ArrayLike) -> float:

@@ -200,7 +200,7 @@ def expand(
     planned: list[Planned] = []
     sizes = sorted(set(sweep.batch_sizes))
     for model in _once(models):
-        _require_fit(sweep, model, dataset)
+        require_fit(sweep.where("model"), model, dataset)
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
             for optimizer, rate, size in product(_once(sweep.optimizers), _once(sweep.learning_rates), sizes):
@@ -319,15 +319,14 @@ def _once(values: Iterable[V]) -> tuple[V, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _require_fit(sweep: Sweep, model: ModelSpec, dataset: Dataset) -> None:
+def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
+    """Raise UsageError, which begins with ``where``, unless a model takes the dataset's images and classes."""
     if model.input_shape != dataset.image_shape:
         taken, given = ("x".join(map(str, shape)) for shape in (model.input_shape, dataset.image_shape))
-        raise UsageError(
-            f"{sweep.where('model')}: {model.name!r} takes images of {taken}, but those of {dataset.name!r} are {given}"
-        )
+        raise UsageError(f"{where}: {model.name!r} takes images of {taken}, but those of {dataset.name!r} are {given}")
     if model.classes != dataset.classes:
         raise UsageError(
-            f"{sweep.where('model')}: {model.name!r} ends in {model.classes} values, "
+            f"{where}: {model.name!r} ends in {model.classes} values, "
             f"but {dataset.name!r} has {dataset.classes} classes"
         )
 

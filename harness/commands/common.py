@@ -15,10 +15,12 @@ from rich.table import Table
 from harness import datasets, environments, targets, tomlfile
 from harness.core.cell import Target
 from harness.core.errors import EnvironmentBuildError, UsageError
+from harness.core.training import OPTIMIZERS, OptimizerSpec
 from harness.datasets import Prepared
 from harness.report.terminal import console_for, drop_output
 from harness.sweep import DATASET_SUFFIX
 from harness.targets import TargetDefinition
+from harness.tomlfile import nearest
 
 OWN_FILE = "harness.toml"
 """A person's own targets, in the folder where they work."""
@@ -69,6 +71,13 @@ def print_table(table: Table) -> None:
     unbounded = console.options.update(width=WIDEST_TABLE)
     console.width = max(console.width, console.measure(table, options=unbounded).minimum)
     console.print(table)
+
+
+def optimizer(name: str) -> OptimizerSpec:
+    """The optimizer that a flag names, with its usual constants. Raises UsageError."""
+    if name not in OPTIMIZERS:
+        raise UsageError(f"--optimizer: found {name!r}{nearest(name, OPTIMIZERS)}, allowed: {', '.join(OPTIMIZERS)}")
+    return OptimizerSpec(name)
 
 
 def prepare_dataset(source: str, data_dir: Path | None, console: Console) -> Prepared:

@@ -16,14 +16,14 @@ from harness import compare, comparison, datasets, heats, inputs, models, store,
 from harness.commands import common, running
 from harness.commands.sweep import default_folder, terminable
 from harness.comparison import Comparison, LaneKey
-from harness.core.cell import Cell, Dataset, Target
+from harness.core.cell import Cell, Dataset
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
-from harness.core.training import OPTIMIZERS, OptimizerSpec, TrainingSpec
+from harness.core.training import TrainingSpec
 from harness.lane import Progress, now
 from harness.progress import duration
 from harness.report import comparing
-from harness.sweep import DATASETS, LARGEST_COUNT
+from harness.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 from harness.wording import plural
@@ -103,8 +103,8 @@ def _precision(text: str) -> float:
 
 
 def _dataset(name: str) -> str:
-    if name not in DATASETS and not name.endswith(".npz"):
-        allowed = f"{', '.join(DATASETS)}, or a file that ends in .npz"
+    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
+        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
         raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
     return name
 
@@ -120,17 +120,14 @@ def _sizes(texts: Sequence[str]) -> list[int]:
 
 def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store.Run:
     model = models.load(request.model)
-    if request.optimizer not in OPTIMIZERS:
-        hint = nearest(request.optimizer, OPTIMIZERS)
-        raise UsageError(f"--optimizer: found {request.optimizer!r}{hint}, allowed: {', '.join(OPTIMIZERS)}")
-    if (model.input_shape, model.classes) != (dataset.image_shape, dataset.classes):
-        raise UsageError(f"--model: {model.name!r} does not fit the images or classes of {dataset.name!r}")
+    optimizer = common.optimizer(request.optimizer)
+    require_fit("--model", model, dataset)
     cells = []
     for size in _sizes(request.batch_sizes):
         if size > dataset.train_examples:
             raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
         per_epoch = dataset.train_examples // size
-        training = TrainingSpec(size, min(math.ceil(STEPS / per_epoch), MOST_EPOCHS), OptimizerSpec(request.optimizer))
+        training = TrainingSpec(size, min(math.ceil(STEPS / per_epoch), MOST_EPOCHS), optimizer)
         drawn = inputs.identify(model, dataset.train_examples, training.epochs, training.seed)
         cells += [
             Cell(model, training, dataset, drawn, key.target, repeat, key.lane)
@@ -160,19 +157,14 @@ def _execute(
     """Run heats. Returns whether the person stopped it."""
     console = common.standard_error()
     common.say(console, f"records in {kept.folder}")
-    wanted: list[Target] = [key.target for key in lanes]
-    problems = common.build_environments(definitions, wanted, console)
-    common.build_environments(definitions, [targets.resolve(running.REFERENCE, definitions)], console)
-    pool, bundle = running.open_hosts(
-        definitions, problems, kept.scratch_folder, kept.logs_folder, request.timeout, request.fork
-    )
+    wanted = [key.target for key in lanes]
+    pool, verifier = running.open_run(kept, definitions, wanted, console, request.timeout, request.fork)
 
     def tell(found: list[Comparison], left: float) -> None:
         for one in found:
             common.say(console, f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
 
     with pool, terminable():
-        verifier = running.open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout)
         measure = heats.Measure(compare.HEAT_SECONDS, kept.scratch_folder / "programs")
         runner = heats.Runner(kept, pool, verifier, dataset, request.timeout, _Quiet(), measure)
         try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness import environments, hosts, machine, targets, verify, workers
+from rich.console import Console
+
+from harness import environments, hosts, machine, store, targets, verify, workers
+from harness.commands import common
 from harness.core.cell import Target
 from harness.core.errors import EnvironmentBuildError, Unsupported
 from harness.lane import CellWorker
@@ -56,6 +59,21 @@ def open_hosts(
         )
 
     return hosts.Hosts(launch, max(timeout, workers.START_SECONDS)), bundle
+
+
+def open_run(
+    kept: store.Run,
+    definitions: Mapping[str, TargetDefinition],
+    wanted: Sequence[Target],
+    console: Console,
+    timeout: float,
+    fork: bool,
+) -> tuple[hosts.Hosts, verify.Verifier]:
+    """What the cells of a run folder need: the environments of ``wanted`` and of the reference, hosts, a verifier."""
+    problems = common.build_environments(definitions, wanted, console)
+    common.build_environments(definitions, [targets.resolve(REFERENCE, definitions)], console)
+    pool, bundle = open_hosts(definitions, problems, kept.scratch_folder, kept.logs_folder, timeout, fork)
+    return pool, open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, timeout)
 
 
 def open_verifier(

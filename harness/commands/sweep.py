@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import harness
-from harness import heats, store, targets
+from harness import heats, store
 from harness.commands import common, planning, report, running
 from harness.core.cell import Cell
 from harness.core.record import FAILED
@@ -113,17 +113,10 @@ def execute(
     console = common.standard_error()
     common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
     dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
-    problems = common.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
-    reference = targets.resolve(running.REFERENCE, prepared.definitions)
-    common.build_environments(prepared.definitions, [reference], console)
-    pool, bundle = running.open_hosts(
-        prepared.definitions, problems, kept.scratch_folder, kept.logs_folder, request.timeout, request.fork
-    )
+    wanted = [cell.target for cell in waiting]
+    pool, verifier = running.open_run(kept, prepared.definitions, wanted, console, request.timeout, request.fork)
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
     with pool, RunProgress(console, expected, estimates.learn) as progress, terminable():
-        verifier = running.open_verifier(
-            prepared.definitions, pool, bundle.sha256, kept.scratch_folder, request.timeout
-        )
         try:
             heats.Runner(kept, pool, verifier, dataset.folder, request.timeout, progress).run(waiting)
         except KeyboardInterrupt:

@@ -17,12 +17,11 @@ from harness import models, synchrony, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
-from harness.core.errors import CellError, UsageError
-from harness.core.training import OPTIMIZERS, OptimizerSpec
+from harness.core.errors import CellError
+from harness.core.training import OPTIMIZERS
 from harness.parity import Proof, Quantity
 from harness.synchrony import Synchronisation
 from harness.targets import TargetDefinition
-from harness.tomlfile import nearest
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 TIMED_MODEL = "mnist-cnn"
@@ -49,7 +48,7 @@ def run(request: Request) -> int:
     definitions = common.target_definitions()
     wanted = _targets(request.targets or DEFAULT_TARGETS, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
-    optimizers = [_optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
+    optimizers = [common.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
     console = common.standard_error()
     reference = targets.resolve(running.REFERENCE, definitions)
     problems = common.build_environments(definitions, [*wanted, reference], console)
@@ -108,12 +107,6 @@ def _targets(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) 
             modes = definitions[first.name].modes
             found += [targets.resolve(f"{name}:{mode}{at}{rest}", definitions) for mode in modes]
     return list(dict.fromkeys(found))
-
-
-def _optimizer(name: str) -> OptimizerSpec:
-    if name not in OPTIMIZERS:
-        raise UsageError(f"--optimizer: found {name!r}{nearest(name, OPTIMIZERS)}, allowed: {', '.join(OPTIMIZERS)}")
-    return OptimizerSpec(name)
 
 
 def _verdict(proof: Proof) -> str:

@@ -23,7 +23,7 @@ _LONGEST_VALUE = 60
 
 
 def by_lane(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:
-    """The rows of each lane, under a name that no two lanes share."""
+    """The rows of each lane by what it is called; those of equal targets are together."""
     grouped: dict[str, list[Comparison]] = {}
     for one in found:
         label = f"{one.lane.label} against {one.base.label}"
