@@ -17,7 +17,7 @@ from harness.core.cell import Cell
 from harness.heats import Runner
 from harness.store import Run
 
-HEAT_SECONDS = 3.0
+HEAT_SECONDS = 4.0
 """How long the rounds of one heat go on. Processes differ by 1 to 2 % on a noisy machine, so several short heats
 tell more than one long one; opening and compiling cost one to ten seconds each."""
 

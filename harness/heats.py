@@ -70,6 +70,7 @@ class HeatFacts:
     asked for. ``cells``: all of the heat. ``rounds`` of which ``dropped`` (number -> reason) do not count;
     ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
     cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
+    ``opened_together``: the lanes were built and compiled at the same time, so those phases are not one lane's own.
     """
 
     interleave: str
@@ -81,6 +82,7 @@ class HeatFacts:
     settle_steps: int = 0
     measured_seconds: float | None = None
     idle_share: float | None = None
+    opened_together: bool = False
 
 
 class Watcher(Protocol):
@@ -147,6 +149,7 @@ class Runner:
         self._interleave = run.plan.interleave
         assert self._interleave in INTERLEAVES
         self._too_large: dict[tuple[str, str, str], int] = {}
+        self._opened: set[str] = set()
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Run ``cells`` to their records. KeyboardInterrupt saves those under way as interrupted and goes on up.
@@ -210,16 +213,10 @@ class Runner:
         places: Counter[tuple[str, int]] = Counter()
         found = [self._prepare(cell, self._place(cell, places)) for cell in cells]
         ready = [one for one in found if one is not None]
-        turns, starved = Rounds(), None
+        turns, together = Rounds(), False
         try:
-            for one in ready:
-                self._watcher.started(one.cell, "building")
-                one.lane.open()
-                while one.lane.warming and one.lane.advance():
-                    pass
-                if one.lane.status == "out_of_memory" and len(ready) > 1:
-                    starved = one
-                    break
+            together = self._open(ready)
+            starved = next((one for one in ready if one.lane.status == "out_of_memory" and len(ready) > 1), None)
             if starved is not None:
                 for one in ready:
                     one.lane.abandon()
@@ -231,19 +228,45 @@ class Runner:
             for one in ready:
                 one.lane.interrupt()
             for one in ready:
-                self._save(one.record(self._facts(cells, turns, one)))
+                self._save(one.record(self._facts(cells, turns, one, together)))
             raise
         late = [one.cell for one in ready if one.lane.status == "out_of_memory" and len(ready) > 1]
         for one in ready:
             if one.cell not in late:
-                self._save(one.record(self._facts(cells, turns, one)))
+                self._save(one.record(self._facts(cells, turns, one, together)))
         return late
+
+    def _open(self, ready: Sequence[_Ready]) -> bool:
+        """Open and warm up lanes until one is out of memory. Whether they did so at the same time.
+
+        They do from a comparison's second heat of equal work on: opening is most of a heat's cost there, no phase of
+        it is what is compared, and the first has left its programs, so that no two write the same one.
+        """
+        work_id = ready[0].cell.work_id if ready else ""
+        together = self._measure is not None and work_id in self._opened
+        self._opened.add(work_id)
+        if together:
+            for one in ready:
+                one.lane.begin_opening()
+            for one in ready:
+                self._watcher.started(one.cell, "building")
+                if one.lane.status == "ok" and one.lane.open():
+                    one.lane.begin_compiling()
+        for one in ready:
+            if not together:
+                self._watcher.started(one.cell, "building")
+                one.lane.open()
+            while one.lane.warming and one.lane.advance():
+                pass
+            if one.lane.status == "out_of_memory":
+                break
+        return together
 
     def _enough(self, turns: Rounds) -> bool:
         measure = self._measure
         return measure is not None and turns.seconds >= measure.seconds and turns.count >= FEWEST_ROUNDS
 
-    def _facts(self, cells: Sequence[Cell], turns: Rounds, one: _Ready) -> HeatFacts:
+    def _facts(self, cells: Sequence[Cell], turns: Rounds, one: _Ready, together: bool) -> HeatFacts:
         return HeatFacts(
             interleave="block",
             cells=self._ids(cells),
@@ -253,6 +276,7 @@ class Runner:
             settle_steps=turns.settle,
             measured_seconds=self._measure.seconds if self._measure else None,
             idle_share=one.lane.idle_share(turns.seconds),
+            opened_together=together,
         )
 
     @staticmethod

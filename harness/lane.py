@@ -47,6 +47,9 @@ class CellWorker(Protocol):
     def open(self, request: Open, timeout: float) -> Opened:
         """Prepare the cell."""
 
+    def post(self, request: Request) -> None:
+        """A question whose answer is waited for by asking it again. Raises CellError."""
+
     def ask(self, request: Request, timeout: float) -> Reply:
         """One question, one answer. Raises CellError."""
 
@@ -114,25 +117,23 @@ class Lane:
         self._peak_memory: int | None = None
         self._is_open = False
 
+    def begin_opening(self) -> bool:
+        """Have the worker start on what ``open`` will wait for, so that several lanes can open at once."""
+
+        def post() -> None:
+            self._check()
+            self._is_open = True
+            self._worker.post(self._opening)
+
+        return self._guarded(post)
+
     def open(self) -> bool:
         """Build the cell in the worker; False if that failed."""
-        request = Open(
-            cell=self.cell,
-            dataset=str(self._files.dataset),
-            parameters=str(self._files.parameters),
-            order=str(self._files.order),
-            scratch=str(self._files.scratch),
-            programs=str(self._files.programs or ""),
-        )
 
         def prepare() -> None:
-            if self.cell.steps_per_epoch < 1:
-                raise Unsupported(
-                    f"batch size {self.cell.training.batch_size} is more than the "
-                    f"{self.cell.dataset.train_examples} training examples"
-                )
+            self._check()
             self._is_open = True
-            opened = self._worker.open(request, self._timeout)
+            opened = self._worker.open(self._opening, self._timeout)
             self._device = opened.device
             self._phases = replace(
                 self._phases,
@@ -143,6 +144,10 @@ class Lane:
             )
 
         return self._guarded(prepare)
+
+    def begin_compiling(self) -> bool:
+        """Have the worker start on the first block, which the first ``advance`` will wait for."""
+        return self._guarded(lambda: self._worker.post(Train(self._next_block(self._left_in_epoch)[1])))
 
     @property
     def status(self) -> str:
@@ -266,6 +271,25 @@ class Lane:
             log=log,
             heat=heat or {},
         )
+
+    @property
+    def _opening(self) -> Open:
+        files = self._files
+        return Open(
+            cell=self.cell,
+            dataset=str(files.dataset),
+            parameters=str(files.parameters),
+            order=str(files.order),
+            scratch=str(files.scratch),
+            programs=str(files.programs or ""),
+        )
+
+    def _check(self) -> None:
+        if self.cell.steps_per_epoch < 1:
+            raise Unsupported(
+                f"batch size {self.cell.training.batch_size} is more than the "
+                f"{self.cell.dataset.train_examples} training examples"
+            )
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         try:

@@ -1,10 +1,10 @@
 """Open lanes taking turns: in every round each lane has one short block, in an order that is balanced over rounds.
 
 Whatever slows the machine for longer than a round slows all lanes alike and cancels in their ratio. What is
-quicker than a block averages out over rounds. So a block should be short: on a noisy machine of two cores a
-lane's speed wanders with the moment at which it is woken, by the same 8 % in blocks of 15 ms as in
-blocks of 80 ms, and five times as many of the former fit into a minute. Yet after a turn of another lane
-the caches are cold, so each block begins with a step that is trained and not timed.
+quicker than a block averages out over rounds. So a block should be short: on a shared machine even the speed of an
+empty loop wanders by as much between neighbouring 2 ms as between neighbouring 100 ms, and so do lanes; shorter
+blocks are more of them for the same time. Yet after a turn of another lane the caches are cold, so each block begins
+with a step that is trained and not timed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from harness.core import system
 from harness.lane import Lane
 
-BLOCK_SECONDS = 0.02
+BLOCK_SECONDS = 0.004
 """What the timed part of the slowest lane's block should take, at least one step."""
 
 SETTLE_BELOW_SECONDS = 0.25

@@ -69,6 +69,7 @@ class Worker:
         self._ready: HostReady | None = None
         self._problem: CellError | None = None
         self._is_open = False
+        self._posted: Request | None = None
         self._mark()
         self._channel = Channel(launch)
 
@@ -94,12 +95,19 @@ class Worker:
 
     def open(self, request: Open, timeout: float) -> Opened:
         """Prepare a cell, in a new child where the host forks. ``timeout`` in seconds. Raises CellError."""
-        self.ready  # noqa: B018  # waits for the import under its own time limit
-        if self._is_open:
-            raise WorkerCrashed("the worker has a cell open already")
-        self._mark()
-        self._is_open = True
+        if self._posted != request:
+            self._begin()
         return self._question(request, Opened, timeout)
+
+    def post(self, request: Request) -> None:
+        """Ask without waiting, so that several workers can be at it; the same question next gets the answer.
+
+        Raises CellError.
+        """
+        if isinstance(request, Open):
+            self._begin()
+        self._send(request)
+        self._posted = request
 
     def ask(self, request: Request, timeout: float) -> Reply:
         """One question about the open cell, one answer of its kind. Raises CellError, which ends the cell."""
@@ -154,7 +162,23 @@ class Worker:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._kills_before = system.out_of_memory_kills()
 
+    def _begin(self) -> None:
+        self.ready  # noqa: B018  # waits for the import under its own time limit
+        if self._is_open:
+            raise WorkerCrashed("the worker has a cell open already")
+        self._mark()
+        self._is_open = True
+        self._posted = None
+
     def _question(self, request: Request, expected: type[_T], timeout: float) -> _T:
+        posted, self._posted = self._posted, None
+        if not self._is_open or posted is None:
+            self._send(request)
+        elif posted != request:
+            raise ValueError(f"{request.kind} is asked while the answer to {posted.kind} is due")
+        return self._answer(expected, request.kind, timeout, timeout)
+
+    def _send(self, request: Request) -> None:
         if not self._is_open:
             raise WorkerCrashed("the cell has ended already")
         unasked = self._channel.receive(0)
@@ -166,7 +190,6 @@ class Worker:
             self._is_open = False
             raise WorkerCrashed("the worker has ended")
         self._channel.send(messages.encode(request))  # if nobody reads it, the next event says why
-        return self._answer(expected, request.kind, timeout, timeout)
 
     def _answer(self, expected: type[_T], doing: str, timeout: float, allowed: float) -> _T:
         event = self._channel.receive(timeout)
