@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 
 from harness.core.errors import WrongDevice
+from harness.core.variables import ONLY_DEVICE
 
 
 def index_of(device: int, variable: str) -> int:
     """The position of a target's ``device`` among those that the process sees.
 
-    0 where ``variable`` names that very device alone; anywhere else a target's device counts among the visible.
+    0 where it is known to be the only one: the harness has hidden the others and said so, or ``variable`` names that
+    very device alone. Anywhere else a target's device counts among the visible.
     """
-    return 0 if os.environ.get(variable, "").strip() == str(device) else device
+    only = os.environ.get(ONLY_DEVICE) == str(device) or os.environ.get(variable, "").strip() == str(device)
+    return 0 if only else device
 
 
 def require_visible(index: int, seen: int, device: int, variable: str) -> None:

@@ -337,7 +337,7 @@ def targets(context: click.Context, json: bool) -> int:
 @targets.command("sync")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def targets_sync(names: tuple[str, ...]) -> int:
-    """Build the environments of the named targets, or of all.
+    """Build the environments of the named targets, or of all that compute on the processor.
 
     \b
     Example:

@@ -25,9 +25,13 @@ from harness import tomlfile
 from harness.core import system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, WrongDevice
+from harness.core.variables import ONLY_DEVICE
 
 FOLDER = Path(__file__).parent / "targets"
+DEVICE = "{device}"
+"""As a variable's value: the number of the target's device."""
+
 PLATFORMS = ("linux", "windows", "macos")
 MATMUL_PRECISIONS = ("highest", "tf32")
 
@@ -41,8 +45,8 @@ class TargetDefinition:
 
     Either ``lock`` (a requirements file with hashes, for this platform) with ``python_version``, or
     ``interpreter`` (absolute, links not followed: a virtual environment is found by the link's place).
-    ``modes`` has the default first. ``env`` are the worker's environment variables, where ``{device}`` stands
-    for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
+    ``modes`` has the default first. ``env`` are the worker's environment variables, where the value ``{device}``
+    stands for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
     ``macos-x86_64``, to the sentence that a person gets there. ``path`` is put on the worker's import path,
     for a ``backend`` of the form ``module:Class`` that no package has installed.
     """
@@ -96,9 +100,26 @@ class TargetDefinition:
             return f"{self.name} has no lock file for {here}"
         return ""
 
-    def variables(self, device: int = 0) -> dict[str, str]:
-        """The worker's environment variables for device number ``device``."""
-        return {key: value.replace("{device}", str(device)) for key, value in self.env.items()}
+    def variables(self, device: int = 0, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The worker's environment variables for device number ``device``.
+
+        Where ``inherited`` (the harness's own variables) shows some devices only, as a scheduler's job does by
+        ``CUDA_VISIBLE_DEVICES=2,3``, the target's devices count among those. Raises WrongDevice beyond them.
+        """
+        found = {}
+        for key, value in self.env.items():
+            if value != DEVICE:
+                found[key] = value.replace(DEVICE, str(device))
+                continue
+            shown = [name for name in (inherited or {}).get(key, "").split(",") if name.strip()]
+            if shown and device >= len(shown):
+                raise WrongDevice(
+                    f"asked for device {device}, but {key} shows {len(shown)} "
+                    f"({','.join(shown)!r}; devices count from 0)"
+                )
+            found[key] = shown[device].strip() if shown else str(device)
+            found[ONLY_DEVICE] = str(device)
+        return found
 
 
 def _member(allowed: tuple[str, ...]) -> Callable[[str], str]:

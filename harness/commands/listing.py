@@ -121,9 +121,13 @@ def list_targets(json: bool) -> int:
 
 
 def sync_targets(names: Sequence[str]) -> int:
-    """Build the environments of the named targets, or of all. Exit status 1 if one cannot be built."""
+    """Build the environments of the named targets, or of all on the processor. Exit status 1 if one cannot be built.
+
+    Those for GPUs are gigabytes, and of no use on most machines: they are built when they are named.
+    """
     definitions = common.target_definitions()
-    wanted = [_definition(name, definitions) for name in names] or list(definitions.values())
+    on_processor = [definition for definition in definitions.values() if definition.accelerator == "cpu"]
+    wanted = [_definition(name, definitions) for name in names] or on_processor
     console = common.standard_error()
     resolved = [targets.resolve(definition.name, definitions) for definition in wanted]
     problems = common.build_environments(definitions, resolved, console)

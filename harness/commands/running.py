@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +53,7 @@ def open_hosts(
             python=python,
             backend=target.backend,
             bundle=bundle,
-            env=definition.variables(target.device),
+            env=definition.variables(target.device, os.environ),
             scratch=scratch / f"host-{place}",
             log=logs / f"{place}.log",
             fork=fork,
@@ -59,6 +61,21 @@ def open_hosts(
         )
 
     return hosts.Hosts(launch, max(timeout, workers.START_SECONDS)), bundle
+
+
+def with_reference(definitions: Mapping[str, TargetDefinition], console: Console) -> dict[str, TargetDefinition]:
+    """The definitions, the reference's environment being ready.
+
+    It needs NumPy only. So where its own environment cannot be built, as on a machine without its Python or
+    without a network, it runs in the harness's own interpreter; proofs say which NumPy it had.
+    """
+    definition = definitions[REFERENCE]
+    try:
+        environments.ensure(definition, lambda line: common.say(console, line))
+    except EnvironmentBuildError as error:
+        common.say(console, f"{error}; the reference runs in the harness's own Python instead")
+        definition = replace(definition, lock=None, python_version="", interpreter=sys.executable)
+    return {**definitions, REFERENCE: definition}
 
 
 def open_run(
@@ -71,7 +88,7 @@ def open_run(
 ) -> tuple[hosts.Hosts, verify.Verifier]:
     """What the cells of a run folder need: the environments of ``wanted`` and of the reference, hosts, a verifier."""
     problems = common.build_environments(definitions, wanted, console)
-    common.build_environments(definitions, [targets.resolve(REFERENCE, definitions)], console)
+    definitions = with_reference(definitions, console)
     pool, bundle = open_hosts(definitions, problems, kept.scratch_folder, kept.logs_folder, timeout, fork)
     return pool, open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, timeout)
 

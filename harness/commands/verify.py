@@ -50,8 +50,8 @@ def run(request: Request) -> int:
     specs = [models.load(text) for text in (request.models or models.names())]
     optimizers = [common.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
     console = common.standard_error()
-    reference = targets.resolve(running.REFERENCE, definitions)
-    problems = common.build_environments(definitions, [*wanted, reference], console)
+    problems = common.build_environments(definitions, wanted, console)
+    definitions = running.with_reference(definitions, console)
     timed = next((spec for spec in specs if spec.name == TIMED_MODEL), specs[0])
     proofs: list[Proof] = []
     synchronised: list[Synchronisation] = []

@@ -15,6 +15,9 @@ COMPUTING = ("TF_", "XLA_", "JAX_", "KERAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "
 DEVICES = ("CUDA_", "NVIDIA_", "DML_", "GPU_", "HIP_", "ROCR_")
 """Beginnings of names that choose devices."""
 
+ONLY_DEVICE = "HARNESS_DEVICE"
+"""Set for a worker that is shown one device only: which of its target's devices that is."""
+
 PLACES = ("_PATH", "_HOME", "_DIR")
 """Ends of names of folders."""
 

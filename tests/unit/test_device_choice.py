@@ -32,6 +32,13 @@ def test_a_targets_device_is_never_guessed(
     assert device_choice.index_of(device, VARIABLE) == index
 
 
+def test_a_device_that_the_harness_shows_alone_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "3")
+    monkeypatch.setenv("HARNESS_DEVICE", "1")
+    assert device_choice.index_of(1, VARIABLE) == 0
+    assert device_choice.index_of(2, VARIABLE) == 2
+
+
 def test_a_device_that_cannot_be_seen_is_the_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "3")
     device_choice.require_visible(0, 1, 3, VARIABLE)

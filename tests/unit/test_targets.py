@@ -11,7 +11,7 @@ import pytest
 from harness import targets
 from harness.core import system
 from harness.core.cell import MODES
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, WrongDevice
 
 LOCKS = sorted((targets.FOLDER / "locks").glob("*.txt"))
 
@@ -22,7 +22,10 @@ def own(**table: Any) -> targets.TargetDefinition:
 
 def test_built_in_targets_are_complete() -> None:
     built_in = targets.built_in()
-    assert {"tensorflow-cpu", "tensorflow210-cpu", "jax-cpu", "reference"} <= set(built_in)
+    assert set(built_in) == {
+        *("tensorflow-cpu", "tensorflow-cuda", "tensorflow210-cpu", "tensorflow210-cuda", "tensorflow-directml"),
+        *("jax-cpu", "jax-cuda", "reference"),
+    }
     for definition in built_in.values():
         assert definition.lock is not None
         assert definition.lock.is_file()
@@ -49,7 +52,7 @@ def test_every_locked_package_has_an_exact_version_and_hashes_and_no_address(loc
 def test_a_lock_file_holds_what_its_input_pins(lock: Path) -> None:
     locked = lock.read_text("utf-8")
     for line in lock.with_suffix(".in").read_text("utf-8").splitlines():
-        requirement = line.partition("#")[0].partition(";")[0].strip()
+        requirement = re.sub(r"\[.*\]", "", line.partition("#")[0].partition(";")[0].strip())
         if "==" in requirement:
             assert re.search(rf"^{re.escape(requirement)}(?=[ \\])", locked, re.MULTILINE), requirement
 
@@ -186,6 +189,21 @@ def test_the_devices_number_is_filled_into_variables() -> None:
     mine = own(like="jax-cpu", env={"CUDA_VISIBLE_DEVICES": "{device}"})
     assert mine.variables(3)["CUDA_VISIBLE_DEVICES"] == "3"
     assert mine.variables(3)["JAX_PLATFORMS"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("inherited", "device", "shown"),
+    [("", 1, "1"), ("2,3", 0, "2"), ("2, 3", 1, "3"), ("GPU-8932f937,GPU-1", 1, "GPU-1")],
+)
+def test_a_targets_devices_count_among_those_that_a_scheduler_shows(inherited: str, device: int, shown: str) -> None:
+    variables = targets.built_in()["jax-cuda"].variables(device, {"CUDA_VISIBLE_DEVICES": inherited})
+    assert variables["CUDA_VISIBLE_DEVICES"] == shown
+    assert variables["HARNESS_DEVICE"] == str(device)
+
+
+def test_a_device_beyond_those_that_a_scheduler_shows_is_the_wrong_one() -> None:
+    with pytest.raises(WrongDevice, match=r"asked for device 2, but CUDA_VISIBLE_DEVICES shows 2 \('4,5'"):
+        targets.built_in()["jax-cuda"].variables(2, {"CUDA_VISIBLE_DEVICES": "4,5"})
 
 
 @pytest.mark.parametrize(
