@@ -61,8 +61,10 @@ CALIBRATION_UNITS, CALIBRATION_STEPS = 5, 64
 ATTEMPTS = 2
 """How often the check must fail to be believed: a machine that does other work may fail it once."""
 
-BATCH_SIZE = 32
-IMAGE_BYTES = 200_000_000
+BATCH_SIZE, GPU_BATCH_SIZE = 32, 1024
+"""A GPU computes a small batch sooner than Python asks for it; then nothing is ever outstanding, and nothing proven."""
+
+IMAGE_BYTES, GPU_IMAGE_BYTES = 200_000_000, 700_000_000
 """Of float32 images that are resident in the worker: they bound the steps of the one epoch."""
 
 
@@ -166,7 +168,7 @@ def check(
         with ProbeFolder(folder, _probe(target, model)) as files:
             for _ in range(ATTEMPTS):
                 with opened(worker(), files.request, timeout) as host:
-                    found = Synchronisation(target.label, figures(_measure(host, _steps(model), timeout)))
+                    found = Synchronisation(target.label, figures(_measure(host, _steps(target, model), timeout)))
                 if found.passed:
                     break
         return found
@@ -236,24 +238,30 @@ def _ask(worker: CellWorker, request: Synchrony, timeout: float) -> Synchronised
     return reply
 
 
-def _steps(model: ModelSpec) -> int:
-    """Steps whose images, all different, fit in IMAGE_BYTES."""
-    return max(IMAGE_BYTES // (BATCH_SIZE * math.prod(model.input_shape) * np.dtype(np.float32).itemsize), 1)
+def _batch_size(target: Target) -> int:
+    return BATCH_SIZE if target.accelerator == "cpu" else GPU_BATCH_SIZE
+
+
+def _steps(target: Target, model: ModelSpec) -> int:
+    """Steps whose images, all different, fit."""
+    bytes_allowed = IMAGE_BYTES if target.accelerator == "cpu" else GPU_IMAGE_BYTES
+    step_bytes = _batch_size(target) * math.prod(model.input_shape) * np.dtype(np.float32).itemsize
+    return max(bytes_allowed // step_bytes, 1)
 
 
 def _probe(target: Target, model: ModelSpec) -> Probe:
     """Random images for one epoch, more than enough."""
-    generator = np.random.default_rng(0)
-    count = _steps(model) * BATCH_SIZE
+    generator, batch_size = np.random.default_rng(0), _batch_size(target)
+    count = _steps(target, model) * batch_size
     images = generator.integers(0, 256, (count, *model.input_shape), np.uint8)
     labels = generator.integers(0, model.classes, count, np.int32)
-    dataset = Dataset("probe", "", count, BATCH_SIZE, model.input_shape, model.classes)
+    dataset = Dataset("probe", "", count, batch_size, model.input_shape, model.classes)
     return Probe(
-        cell=Cell(model, TrainingSpec(BATCH_SIZE), dataset, Inputs("", ""), target),
+        cell=Cell(model, TrainingSpec(batch_size), dataset, Inputs("", ""), target),
         images=images,
         labels=labels,
-        test_images=images[:BATCH_SIZE],
-        test_labels=labels[:BATCH_SIZE],
+        test_images=images[:batch_size],
+        test_labels=labels[:batch_size],
         parameters=inputs.draw_parameters(model, seed=0),
         order=generator.permutation(count).astype(np.int32)[None],
     )
