@@ -48,7 +48,8 @@ class TargetDefinition:
     ``modes`` has the default first. ``env`` are the worker's environment variables, where the value ``{device}``
     stands for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
     ``macos-x86_64``, to the sentence that a person gets there. ``path`` is put on the worker's import path,
-    for a ``backend`` of the form ``module:Class`` that no package has installed.
+    for a ``backend`` of the form ``module:Class`` that no package has installed. ``device`` and ``matmul_precision``
+    hold where a person who names the target gives no others.
     """
 
     name: str
@@ -64,6 +65,8 @@ class TargetDefinition:
     unavailable: dict[str, str]
     source: str
     path: Path | None = None
+    device: int = 0
+    matmul_precision: str = MATMUL_PRECISIONS[0]
 
     @cached_property
     def environment(self) -> str:
@@ -151,6 +154,7 @@ def _is_version(text: str) -> bool:
 Text = Annotated[str, Field(min_length=1)]
 Platform = Annotated[str, AfterValidator(_member(PLATFORMS))]
 Mode = Annotated[str, AfterValidator(_member(MODES))]
+MatmulPrecision = Annotated[str, AfterValidator(_member(MATMUL_PRECISIONS))]
 PlatformKey = Annotated[str, AfterValidator(_platform_key)]
 
 
@@ -173,6 +177,8 @@ class _Table(BaseModel):
     env: dict[str, str] = {}
     unavailable: dict[PlatformKey, Text] = {}
     path: Text | None = Field(default=None, description="the folder of a backend of your own")
+    device: int = Field(default=0, ge=0)
+    matmul_precision: MatmulPrecision = MATMUL_PRECISIONS[0]
     like: str | None = None
 
 
@@ -251,11 +257,13 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
         chosen[key] = readers[key](value)
     if mode == "fit" and chosen.get("input") == "resident":
         raise UsageError(f"{where}: mode 'fit' takes its batches from the host, so only input=host is allowed")
-    if definition.accelerator == "cpu" and chosen.get("device"):
+    chosen.setdefault("device", definition.device)
+    chosen.setdefault("matmul_precision", definition.matmul_precision)
+    if definition.accelerator == "cpu" and chosen["device"]:
         raise UsageError(
             f"{where}: a CPU target has the one device 0 (the key cpus says how many processors it may use)"
         )
-    if definition.accelerator == "cpu" and chosen.get("matmul_precision") == "tf32":
+    if definition.accelerator == "cpu" and chosen["matmul_precision"] == "tf32":
         raise UsageError(f"{where}: tf32 exists on GPUs only; on a CPU target matmul_precision is 'highest'")
     chosen.setdefault("input", "host" if mode == "fit" else INPUTS[0])
     return Target(
@@ -361,4 +369,6 @@ def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> Ta
         unavailable=table.unavailable,
         source=file,
         path=None if table.path is None else Path(table.path),
+        device=table.device,
+        matmul_precision=table.matmul_precision,
     )

@@ -191,6 +191,19 @@ def test_the_devices_number_is_filled_into_variables() -> None:
     assert mine.variables(3)["JAX_PLATFORMS"] == "cpu"
 
 
+def test_a_targets_table_may_say_its_device_and_precision() -> None:
+    table = {"like": "jax-cuda", "device": 1, "matmul_precision": "tf32"}
+    found = targets.definitions({"second": table}, "harness.toml")
+    assert targets.resolve("second", found).label == "second:jit@device=1@matmul_precision=tf32"
+    assert targets.resolve("second@device=0@matmul_precision=highest", found).label == "second:jit"
+
+
+def test_a_targets_table_gives_a_processor_no_other_device() -> None:
+    found = targets.definitions({"mine": {"like": "jax-cpu", "device": 1}}, "harness.toml")
+    with pytest.raises(UsageError, match="a CPU target has the one device 0"):
+        targets.resolve("mine", found)
+
+
 @pytest.mark.parametrize(
     ("inherited", "device", "shown"),
     [("", 1, "1"), ("2,3", 0, "2"), ("2, 3", 1, "3"), ("GPU-8932f937,GPU-1", 1, "GPU-1")],
