@@ -1,8 +1,7 @@
 """Records of heats to statements: who is faster at the same work, by how much, and whether that can be told.
 
 Records go in, plain values come out. Times are compared within a heat, round by round, then over heats of fresh
-processes (``harness.statistics``). ``compare`` answers for heats; ``compare_runs`` for records of two runs, whose lanes
-never took turns.
+processes (``harness.statistics``). Lanes of two runs, which never took turns, are ``harness.stored_runs``' affair.
 """
 
 from __future__ import annotations
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 NOT_COMPARABLE = "not comparable"
 IDLE_SHARE = 0.05
 """A waiting lane that uses more of a processor than this share of the time slows down whoever runs."""
-
-RUN_TO_RUN = 0.04
-"""Standard deviation, in log units, of the speed of the same work in runs one after the other: an assumption, to be
-held against what ``benchmarks/trust.py --only others`` finds for whole runs on a machine."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ def compare(records: Iterable[Record], lanes: Sequence[LaneKey]) -> list[Compari
         heats = [works[work_id][repeat] for repeat in sorted(works[work_id])]
         for key in lanes[2:] if has_control else lanes[1:]:
             found.append(_compare_one(cells[work_id], heats, lanes, key, has_control))
-    return _judged(found)
+    return judged(found)
 
 
 def _compare_one(
@@ -147,9 +142,9 @@ def _compare_one(
     base = lanes[0]
     effects, control_effects, rounds, dropped = [], [], 0, 0
     for heat in heats:
-        if not all(_counts(heat.get(lane)) and _shared(heat[lane]) for lane in (base, key)):
+        if not all(counts(heat.get(lane)) and _shared(heat[lane]) for lane in (base, key)):
             continue
-        bases = [base, *([lanes[1]] if has_control and _counts(heat.get(lanes[1])) else [])]
+        bases = [base, *([lanes[1]] if has_control and counts(heat.get(lanes[1])) else [])]
         times, places = log_seconds(heat, [*bases, key]), range(len(bases))
         try:
             effects.append(statistics.process_effect(times, len(bases), places))
@@ -183,67 +178,7 @@ def _compare_one(
     )
 
 
-def compare_runs(first: Iterable[Record], second: Iterable[Record], names: tuple[str, str]) -> list[Comparison]:
-    """The lanes of a second run against those of a first, where they did the same work.
-
-    Lanes with the same label are compared; where no label is in both, every one of the second with each of the first.
-    Drift between the runs is not cancelled: the intervals have a term for it (``RUN_TO_RUN``).
-    """
-    sides = [_by_work(records) for records in (first, second)]
-    found = []
-    for work_id in (one for one in sides[0] if one in sides[1]):
-        before, after = sides[0][work_id], sides[1][work_id]
-        shared = [(label, label) for label in before if label in after]
-        pairs = shared or [(one, other) for one in before for other in after]
-        found += [_across(before[one], after[other], names) for one, other in pairs]
-    return _judged(sorted(found, key=lambda one: (one.model, one.batch_size, one.lane.label)))
-
-
-def _by_work(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
-    works: dict[str, dict[str, list[Record]]] = {}
-    for record in records:
-        if record.status != "skipped":
-            works.setdefault(record.work_id, {}).setdefault(record.cell.target.label, []).append(record)
-    return works
-
-
-def _across(before: Sequence[Record], after: Sequence[Record], names: tuple[str, str]) -> Comparison:
-    sides = [[record for record in side if _counts(record)] for side in (before, after)]
-    logs = [[value for record in side if (value := process_log_seconds(record)) is not None] for side in sides]
-    reasons = []
-    for name, records, values in zip(names, (before, after), logs, strict=True):
-        if not values:
-            reasons.append(f"{records[0].cell.target.label} of {name}: {_end(records[0])}")
-    latest = [side[-1] for side in (before, after)]
-    reasons = reasons or manifest.obstacles(latest)
-    interval = statistics.drifting_interval(logs[0], logs[1], RUN_TO_RUN) if all(logs) else None
-    cell = latest[0].cell
-    results = []
-    for name, records, values in zip(names, (before, after), logs, strict=True):
-        rate = _rate(cell.training.batch_size, values)
-        results.append(LaneResult(f"{records[0].cell.target.label} of {name}", rate, len(values), ""))
-    return Comparison(
-        work_id=latest[0].work_id,
-        model=cell.model.name,
-        dataset=cell.dataset.name,
-        batch_size=cell.training.batch_size,
-        base=results[0],
-        lane=results[1],
-        effects=(),
-        control_effects=(),
-        interval=interval,
-        floor=None,
-        p_adjusted=statistics.normal_p_value(interval) if interval else math.nan,
-        verdict="",
-        reasons=tuple(reasons),
-        processes=min(len(values) for values in logs),
-        rounds=0,
-        dropped=0,
-        differences=tuple(manifest.differences(latest)),
-    )
-
-
-def _judged(found: list[Comparison]) -> list[Comparison]:
+def judged(found: list[Comparison]) -> list[Comparison]:
     """With p-values for all together (Holm), and the verdicts that follow."""
     adjusted = statistics.holm([one.p_adjusted for one in found])
     judged = []
@@ -277,7 +212,7 @@ def _reasons(
     found = list(dict.fromkeys(manifest.obstacles(both))) if len(both) == 2 else []
     for lane in (base, key):
         problem = _problem(lane, heats)
-        if problem and not any(_counts(heat.get(lane)) for heat in heats) and not any(problem in one for one in found):
+        if problem and not any(counts(heat.get(lane)) for heat in heats) and not any(problem in one for one in found):
             found.append(f"{lane.label}: {problem}")
     if found:
         return found
@@ -310,7 +245,7 @@ def _shared(record: Record) -> bool:
     return bool(record.heat.get("interleave") == "block")
 
 
-def _counts(record: Record | None) -> bool:
+def counts(record: Record | None) -> bool:
     """Whether a record's times are the work's: an interrupted one's are, as far as they go."""
     return record is not None and record.status in ("ok", "interrupted") and bool(record.blocks.seconds)
 
@@ -318,7 +253,7 @@ def _counts(record: Record | None) -> bool:
 def _latest(heats: Sequence[Mapping[LaneKey, Record]], lane: LaneKey) -> Record | None:
     """The last record that was trained, or else the last of all."""
     found = [heat[lane] for heat in heats if lane in heat]
-    trained = [record for record in found if _counts(record)]
+    trained = [record for record in found if counts(record)]
     return trained[-1] if trained else found[-1] if found else None
 
 
@@ -327,25 +262,25 @@ def _problem(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> str:
     for heat in heats:
         record = heat.get(lane)
         if record is not None and record.status not in ("ok", "skipped"):
-            return _end(record)
+            return ending(record)
     return ""
 
 
-def _end(record: Record) -> str:
+def ending(record: Record) -> str:
     """How a record's cell ended, in words."""
     return f"{record.status.replace('_', ' ')}: {record.reason}"
 
 
-def _rate(batch_size: int, logs: Sequence[float]) -> float | None:
+def rate(batch_size: int, logs: Sequence[float]) -> float | None:
     """Images per second at the geometric mean of processes' step times, given as log seconds; None without any."""
     return batch_size / math.exp(sum(logs) / len(logs)) if logs else None
 
 
 def _lane_result(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> LaneResult:
-    medians = [process_log_seconds(heat[lane]) for heat in heats if _counts(heat.get(lane))]
+    medians = [process_log_seconds(heat[lane]) for heat in heats if counts(heat.get(lane))]
     known = [value for value in medians if value is not None]
     size = next((heat[lane].cell.training.batch_size for heat in heats if lane in heat), 0)
-    return LaneResult(lane.label, _rate(size, known), len(known), _problem(lane, heats))
+    return LaneResult(lane.label, rate(size, known), len(known), _problem(lane, heats))
 
 
 def process_log_seconds(record: Record) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import compare, comparison, datasets, heats, inputs, models, store, targets
+from harness import compare, comparison, datasets, heats, inputs, models, store, stored_runs, targets
 from harness.commands import common, running
 from harness.commands.sweep import default_folder, terminable
 from harness.comparison import Comparison, LaneKey
@@ -158,15 +158,15 @@ def _execute(
     console = common.standard_error()
     common.say(console, f"records in {kept.folder}")
     wanted = [key.target for key in lanes]
-    pool, verifier = running.open_run(kept, definitions, wanted, console, request.timeout, request.fork)
+    pool, verifier, instruments = running.open_run(kept, definitions, wanted, console, request.timeout, request.fork)
 
     def tell(found: list[Comparison], left: float) -> None:
         for one in found:
             common.say(console, f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
 
-    with pool, terminable():
+    with pool, instruments, terminable():
         measure = heats.Measure(compare.HEAT_SECONDS, kept.scratch_folder / "programs")
-        runner = heats.Runner(kept, pool, verifier, dataset, request.timeout, _Quiet(), measure)
+        runner = heats.Runner(kept, pool, verifier, dataset, request.timeout, _Quiet(), measure, instruments)
         try:
             compare.Series(kept, runner, lanes, goal, tell).run(waiting)
         except KeyboardInterrupt:
@@ -202,10 +202,10 @@ def _stored(folders: Sequence[Path], json: bool) -> int:
     common.say(
         common.standard_error(),
         "warning: these runs did not take turns, so drift between them is not cancelled; "
-        f"the intervals allow {100 * comparison.RUN_TO_RUN:g} % (one standard deviation) for each run",
+        f"the intervals allow {100 * stored_runs.RUN_TO_RUN:g} % (one standard deviation) for each run",
     )
     names = (str(folders[0]), str(folders[1]))
-    found = comparison.compare_runs(sides[0], sides[1], names)
+    found = stored_runs.compare_runs(sides[0], sides[1], names)
     if not found:
         raise UsageError("compare: the two runs have no work in common (same model, training, dataset and inputs)")
     _show(found, None, json)
