@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -197,7 +196,9 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
                 status, output = _run_uv([*fill, "--requirement", str(lock)], root, stream, name, progress)
             problem = _essence(output) if status else problem_of(python)
             if problem:
-                raise EnvironmentBuildError(f"target {name!r}: environment could not be built: {problem}; log: {log}")
+                raise EnvironmentBuildError(
+                    f"target {name!r}: environment could not be built: {problem}{_path_limit()}; log: {log}"
+                )
         write_json(temporary / MARKER, _Marker(definition.environment, str(base or "")))
         os.replace(temporary, folder)
     finally:
@@ -245,6 +246,13 @@ def _essence(output: list[str]) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
 
 
+def _path_limit() -> str:
+    """A second reason that there may be: TensorFlow has files whose paths are longer than Windows takes untold."""
+    if system.long_paths_allowed():
+        return ""
+    return " (Windows is limited to paths of 260 characters here: set LongPathsEnabled, see its 'Maximum Path Length')"
+
+
 def _root() -> Path:
     try:
         return cache_folder("environments")
@@ -267,4 +275,4 @@ def _is_ready(folder: Path, identity: str) -> bool:
 
 def _remove(*folders: Path) -> None:
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        system.remove_folder(folder)

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from harness.core import system
 from harness.core.errors import ContractError
 
 SCHEMA_VERSION = 1
@@ -86,12 +87,7 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    system.sync_folder(path.parent)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

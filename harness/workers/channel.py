@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -138,11 +137,11 @@ class Channel:
             self._read(process.stdout)
             return Ended(system.wait_for_group(process))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            system.remove_folder(folder)
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
         with self._launch.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = system.start_group(
                 self._launch.command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -150,7 +149,6 @@ class Channel:
                 cwd=folder,
                 env=self._launch.environment(folder),
                 bufsize=0,
-                **system.process_group(),
             )
         return self._process
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from harness.core import messages, system
+from harness.core import device_failures, messages, system
 from harness.core.errors import (
     CellError,
     ContractError,
@@ -46,6 +46,8 @@ ANSWERS: dict[type, type] = {
     messages.Probe: messages.Probed,
     messages.Forward: messages.Forwarded,
     messages.Synchrony: messages.Synchronised,
+    messages.Placement: messages.Placed,
+    messages.Limit: messages.Limited,
     Close: Closed,
 }
 
@@ -122,6 +124,10 @@ class Worker:
             asked = f"{request.settle} and {request.steps}" if request.settle else f"{request.steps}"
             raise self._nonsense(Line(messages.encode(reply)), f"when asked for {asked} steps")
         return reply
+
+    def said(self) -> str:
+        """The end of what it wrote to its log since the cell was opened; empty if the log cannot be read."""
+        return "\n".join(_lines(self.log, self._log_start))
 
     def finish(self, timeout: float) -> Closed:
         """End the cell well. A worker that forks is then free for the next; another ends. Raises CellError."""
@@ -233,6 +239,9 @@ class Worker:
         kills = system.out_of_memory_kills()
         if killer == _SIGKILL and kills is not None and self._kills_before is not None and kills > self._kills_before:
             return OutOfMemory(f"the kernel killed the worker {when}: memory ran out")
+        known = device_failures.meaning(self.said())
+        if known is not None:
+            return known
         last = last_line(self.log, self._log_start)
         return WorkerCrashed(f"{what} {when}" + (f"; its last words: {last}" if last else ""))
 
@@ -271,13 +280,18 @@ def _decoded(event: Event) -> Reply | Ended | None:
 
 def last_line(log: Path, start: int) -> str:
     """The last line of a log since byte ``start``, before the interpreter's dump of a fatal error if there is one."""
+    lines = _lines(log, start)
+    fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    said = [line.strip() for line in (lines[: fatal[-1]] if fatal else lines) if line.strip()]
+    return said[-1][:_SHOWN_CHARACTERS] if said else (lines[fatal[-1]] if fatal else "")
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    """The lines of a log since byte ``start``, the last of them where there are very many."""
     try:
         with log.open("rb") as stream:
             size = stream.seek(0, 2)
             stream.seek(max(start, size - _TAIL_BYTES))
-            lines = stream.read().decode("utf-8", "backslashreplace").splitlines()
+            return stream.read().decode("utf-8", "backslashreplace").splitlines()
     except OSError:
-        return ""
-    fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
-    said = [line.strip() for line in (lines[: fatal[-1]] if fatal else lines) if line.strip()]
-    return said[-1][:_SHOWN_CHARACTERS] if said else (lines[fatal[-1]] if fatal else "")
+        return []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,28 @@ from harness.workers import Worker
 from tests.process.processes import wait_until_none
 from tests.process.small_cell import Place, prepare
 from tests.process.small_sweep import Sweeper
+
+LINUX_ONLY = {
+    "test_killed.py": "the kernel ends orphans on Linux",
+    "test_worker_failures.py": "written in terms of POSIX's signals and file descriptors",
+    "test_sweep_interrupted.py": "stops the harness by signals",
+    "test_whatever_a_worker_does_becomes_a_typed_record_and_the_sweep_goes_on": "names POSIX's signals",
+    "test_the_harness_sleeps_while_a_worker_runs": "stops the harness by a signal",
+    "test_an_interrupted_heat_keeps_every_lane_and_resumes": "stops the harness by a signal",
+    "test_of_two_sweeps_in_one_folder_the_second_says_who_is_there": "stops the harness by a signal",
+    "test_a_python_is_found_although_a_shim_before_it_fails": "the shim is a shell script",
+    "test_stopping_ends_everything_and_may_be_repeated": "starts a program of POSIX",
+}
+"""Files and tests that run on Linux only, and why."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip elsewhere what only Linux can show."""
+    for item in items if sys.platform != "linux" else ():
+        name = getattr(item, "originalname", item.name)
+        reason = LINUX_ONLY.get(item.path.name) or LINUX_ONLY.get(name)
+        if reason and item.path.parent.name == "process":
+            item.add_marker(pytest.mark.skip(reason=f"{reason}: tested on Linux"))
 
 
 @pytest.fixture(scope="module")
