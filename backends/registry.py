@@ -1,12 +1,12 @@
 """Backend names to classes, without importing any of them: name -> ``module:Class``.
 
-Other distributions add theirs through the entry-point group ``harness.backends``.
+Other distributions add theirs through the entry-point group ``harness.backends``. They are looked for where the worker
+runs: in the target's own interpreter, and in the folder of its ``path``. ``docs/backends.md`` is for their authors.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from backends.protocol import Backend
 from harness.core.errors import Unsupported
@@ -30,7 +30,8 @@ def create(name: str) -> Backend:
     """Instantiate a backend by its name, or by ``module:Class``. Raises Unsupported if there is none."""
     place = name if ":" in name else names().get(name)
     if place is None:
-        raise Unsupported(f"no backend is called {name!r}; known: {', '.join(sorted(names()))}")
-    module, _, attribute = place.partition(":")
-    backend: Backend = getattr(import_module(module), attribute)()
+        raise Unsupported(
+            f"no backend is called {name!r} in this target's interpreter; known there: {', '.join(sorted(names()))}"
+        )
+    backend: Backend = EntryPoint(name, place, ENTRY_POINT_GROUP).load()()
     return backend

@@ -1,0 +1,39 @@
+"""``harness targets support``: the support table, asked of the adapters in their own environments."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import support, targets
+from harness.commands import common, running
+from harness.core import codec
+from harness.core.errors import CellError
+from harness.workers import START_SECONDS
+
+
+def run(json: bool) -> int:
+    """Start a host for each adapter and environment, and print what they declare. Status 1 if one does not answer."""
+    definitions = common.target_definitions()
+    wanted = [targets.resolve(name, definitions) for name in sorted(set(support.declarers(definitions).values()))]
+    console = common.standard_error()
+    problems = common.build_environments(definitions, wanted, console)
+    declarations: dict[str, support.Capabilities | str] = {}
+    with tempfile.TemporaryDirectory(prefix="harness-support-") as folder:
+        place = Path(folder)
+        pool, _ = running.open_hosts(definitions, problems, place, place, START_SECONDS)
+        with pool:
+            for target in wanted:
+                try:
+                    declarations[target.name] = pool.worker(target).ready.capabilities
+                except CellError as error:
+                    declarations[target.name] = str(error)
+                    common.say(console, f"warning: target {target.name} says nothing: {error}")
+    found = support.rows(definitions, declarations)
+    if json:
+        common.write_json([codec.to_json(row) for row in found])
+    else:
+        with common.reader_may_leave():
+            sys.stdout.write(support.markdown(found))
+    return 1 if any(isinstance(declared, str) for declared in declarations.values()) else 0
