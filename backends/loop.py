@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from backends.protocol import Session
+from backends.protocol import Session, Yardstick
 from harness.core import system
 from harness.core.errors import ContractError
-from harness.core.messages import Block, ClaimedEnd, Synchronised, Synchrony
+from harness.core.messages import Block, ClaimedEnd, Limit, Limited, Synchronised, Synchrony
+
+SMALLEST_MATRIX = 256
+SMALLEST_ARRAY = 4 * 1024 * 1024
+"""Rows of a matrix, values of an array: where the search for the device's limits begins. Both grow by two or four."""
+
+LONGEST_PRODUCT = 0.4
+"""Seconds that the largest matrix product may be expected to take."""
+
+ARRAY_SECONDS = 0.02
+"""What passing over the largest array should take: such an array is far beyond every cache."""
+
+REPEAT_SECONDS, REPEATS, MOST_IN_A_ROW = 0.05, 5, 1000
+"""The best of so many repeats counts, each of as many operations in a row as take that long."""
 
 T = TypeVar("T")
 
@@ -99,6 +112,50 @@ def _idle_read_back(session: Session) -> float:
     _, seconds = timed(session.parameters)
     session.losses()
     return seconds
+
+
+def limits(yardstick: Yardstick, request: Limit) -> Limited:
+    """The device's best rates: of matrix products of growing size, and of one pass over arrays beyond its caches.
+
+    The best of several repeats, since whatever else the machine does can only make an operation slower.
+    """
+    size, product_size, product_rate = SMALLEST_MATRIX, 0, 0.0
+    while True:
+        seconds = _best_seconds(yardstick.product(size))
+        if 2 * size**3 / seconds > product_rate:
+            product_size, product_rate = size, 2 * size**3 / seconds
+        factors = (4, 2) if 64 * seconds <= LONGEST_PRODUCT / 8 else (2,)  # each size is a compilation: seconds on GPUs
+        fits = [one for one in factors if 3 * (one * size) ** 2 * yardstick.value_bytes <= request.memory_bytes]
+        if not fits or fits[0] ** 3 * seconds > LONGEST_PRODUCT:
+            break
+        size *= fits[0]
+    values = SMALLEST_ARRAY
+    while True:
+        addition = yardstick.addition(values)
+        addition(1)  # compiles, and touches every page for the first time
+        _, seconds = timed(partial(addition, 1))
+        factors = (4, 2) if 4 * seconds <= ARRAY_SECONDS else (2,)
+        fits = [one for one in factors if 2 * one * values * yardstick.value_bytes <= request.memory_bytes]
+        if not fits or seconds >= ARRAY_SECONDS:
+            break
+        del addition  # or two sizes would be held at once
+        values *= fits[0]
+    array_bytes = values * yardstick.value_bytes
+    return Limited(
+        product_flops_per_second=product_rate,
+        product_size=product_size,
+        memory_bytes_per_second=3 * array_bytes / _best_seconds(addition),
+        array_bytes=array_bytes,
+        dtype=yardstick.dtype,
+    )
+
+
+def _best_seconds(work: Callable[[int], None]) -> float:
+    """Seconds of one operation, by the quickest of several series of them."""
+    work(1)
+    _, once = timed(partial(work, 1))
+    times = max(1, min(round(REPEAT_SECONDS / max(once, 1e-9)), MOST_IN_A_ROW))
+    return min(timed(partial(work, times))[1] for _ in range(REPEATS)) / times
 
 
 @dataclass(frozen=True)
