@@ -1,0 +1,193 @@
+"""``harness doctor``: the machine, each target's state, what is missing and what mends it.
+
+Targets that are named are put to the test as well: their worker starts, wakes its device and trains one step of a
+small network there. A ready environment is no proof that its device works.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from harness import device_proof, doctor, examination, parity, targets
+from harness.commands import common, running
+from harness.core.cell import Target
+from harness.core.errors import CellError
+from harness.core.messages import Train
+from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
+from harness.hosts import Hosts
+from harness.lane import device_facts, require_device
+from harness.verify import ProbeFolder
+
+ANSWER_SECONDS = 300.0
+"""Longest wait for one answer of a worker: a first start compiles kernels for a new GPU."""
+
+STYLES = {
+    "ready": "green",
+    "buildable": "yellow",
+    "no device": "red",
+    "broken": "red",
+    "problem": "red",
+    "warning": "yellow",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of ``harness doctor``. ``names``: targets as people write them; empty means all, untried."""
+
+    names: Sequence[str]
+    quick: bool
+    json: bool
+
+
+def run(request: Request) -> int:
+    """Look, judge, print. Exit status 1 if a target that was named is not ready. Raises UsageError: unknown name."""
+    definitions = common.target_definitions()
+    texts = list(dict.fromkeys(request.names)) or list(definitions)
+    wanted = [targets.resolve(text, definitions) for text in texts]
+    console = common.standard_error()
+    machine = examination.look_at_machine()
+    examined = {target.name: examination.look_at_target(definitions[target.name]) for target in wanted}
+    with tempfile.TemporaryDirectory(prefix="harness-doctor-") as folder:
+        place = Path(folder)
+        pool, _ = running.open_hosts(definitions, {}, place, place, ANSWER_SECONDS)
+        with pool:
+            diagnoses = []
+            for target, text in zip(wanted, texts, strict=True):
+                trial = None
+                if request.names and not request.quick and examined[target.name].environment == "ready":
+                    common.say(console, f"{text}: starting its worker")
+                    trial = try_device(target, pool, place / "trial")
+                diagnoses.append(doctor.diagnose(examined[target.name], machine, trial))
+    about = doctor.machine_findings(machine)
+    if request.json:
+        common.write_json(_plain(machine, about, texts, [*examined.values()], diagnoses))
+    else:
+        _print(machine, about, texts, [examined[target.name] for target in wanted], diagnoses)
+    return 1 if request.names and any(found.state != "ready" for found in diagnoses) else 0
+
+
+def try_device(target: Target, pool: Hosts, folder: Path) -> Trial:
+    """Have the target's worker train one step of a small network; ``folder`` is removed afterwards."""
+    try:
+        worker = pool.worker(target)
+        with ProbeFolder(folder, parity.ties_probe("float32", target)) as files:
+            try:
+                opened = worker.open(files.request, ANSWER_SECONDS)
+                facts = device_facts(target, worker, opened)
+                require_device(device_proof.opening_problem(target, facts))
+                worker.ask(Train(1), ANSWER_SECONDS)
+                facts = {**facts, **worker.finish(ANSWER_SECONDS).device}
+            except BaseException:
+                worker.abandon()
+                raise
+            require_device(device_proof.closing_problem(target, facts, trained=True))
+    except CellError as error:
+        return Trial(error.status, str(error))
+    return Trial("ok", device=facts)
+
+
+def _print(
+    machine: Machine,
+    about: Sequence[Finding],
+    texts: Sequence[str],
+    examined: Sequence[Examined],
+    diagnoses: Sequence[Diagnosis],
+) -> None:
+    console = common.standard_output()
+    table = common.new_table("machine", "", prose=("",))
+    for row in _machine_rows(machine):
+        table.add_row(*row)
+    common.print_table(table)
+    common.say(console, "")
+    tried = any(diagnosis.trial for diagnosis in diagnoses)
+    headings = ("target", "accelerator", "environment", "state", *(("device that trained",) if tried else ()))
+    table = common.new_table(*headings, prose=("device that trained",))
+    for text, facts, diagnosis in zip(texts, examined, diagnoses, strict=True):
+        state = Text(diagnosis.state, STYLES.get(diagnosis.state, ""))
+        place = [_where(diagnosis.trial)] if tried else []
+        table.add_row(text, facts.accelerator, facts.environment, state, *place)
+    common.print_table(table)
+    findings = [*about, *(finding for diagnosis in diagnoses for finding in diagnosis.findings)]
+    if findings:
+        common.say(console, "")
+    for finding in dict.fromkeys(findings):
+        _say(console, finding)
+
+
+def _say(console: Console, finding: Finding) -> None:
+    line = Text()
+    line.append(finding.severity, STYLES.get(finding.severity, ""))
+    line.append(f": {finding.about}: {finding.text}" + (f" -> {finding.remedy}" if finding.remedy else ""))
+    console.print(line, soft_wrap=True)
+
+
+def _machine_rows(machine: Machine) -> list[tuple[str, str]]:
+    facts, load, pace = machine.processor, machine.load, machine.pace
+    cores = facts["logical_cores"]
+    usable = facts["usable_cores"] or cores
+    governor = f", governor {facts['governor']}" if facts["governor"] else ""
+    swap = load["swap_used_bytes"]
+    stolen = "" if pace.stolen is None else f"; {100 * pace.stolen:.1f} % of the time stolen"
+    driver = f"NVIDIA driver {machine.driver}" if machine.driver else "no NVIDIA driver"
+    gpus = "; ".join(f"{gpu.index}: {gpu.name}{_gibibytes(gpu.memory_bytes)}" for gpu in machine.gpus)
+    wsl = f", WSL{machine.wsl}" if machine.wsl else ""
+    length = f"{1000 * pace.block_seconds:.1f} ms"
+    return [
+        ("system", f"{facts['system']} {facts['release']}, {facts['architecture']}{wsl}"),
+        ("processor", f"{facts['processor']}, {usable} of {cores} logical cores usable{governor}"),
+        ("load", f"{load['load_1min']:.1f} (average of a minute)"),
+        ("memory", f"{_size(facts['memory_bytes'])}, {_size(load['available_memory_bytes'])} available"),
+        ("swap", f"{_size(swap)} in use" if swap else "none in use"),
+        ("GPU", f"{gpus} ({driver})" if gpus else driver),
+        ("pace", f"neighbouring {length} of an empty loop differ by {100 * pace.apart:.1f} %{stolen}"),
+    ]
+
+
+def _gibibytes(count: int | None) -> str:
+    return "" if count is None else f", {_size(count)}"
+
+
+def _size(count: int) -> str:
+    return f"{count / doctor.GIBIBYTE:.1f} GiB"
+
+
+def _where(trial: Trial | None) -> str:
+    """Which device did the step, by its name and the framework's."""
+    if trial is None or trial.status != "ok":
+        return ""
+    names = [str(trial.device[key]) for key in ("adapter", "device_name") if trial.device.get(key)][:1]
+    places = [str(place) for place in trial.device.get("loss_on") or ()]
+    return ", ".join([*names, *(place for place in places if place not in names)])
+
+
+def _plain(
+    machine: Machine,
+    about: Sequence[Finding],
+    texts: Sequence[str],
+    examined: Sequence[Examined],
+    diagnoses: Sequence[Diagnosis],
+) -> dict[str, Any]:
+    facts = {examined_target.name: examined_target for examined_target in examined}
+    return {
+        "machine": {**asdict(machine), "findings": [asdict(finding) for finding in about]},
+        "targets": [
+            {
+                "target": text,
+                "name": diagnosis.target,
+                "accelerator": facts[diagnosis.target].accelerator,
+                "state": diagnosis.state,
+                "environment": facts[diagnosis.target].environment,
+                "findings": [asdict(finding) for finding in diagnosis.findings],
+                "trial": None if diagnosis.trial is None else asdict(diagnosis.trial),
+            }
+            for text, diagnosis in zip(texts, diagnoses, strict=True)
+        ],
+    }

@@ -1,0 +1,209 @@
+"""Looking at the machine and at targets: the facts that ``harness.doctor`` judges.
+
+Nothing is built or downloaded, and no framework is imported: an interpreter is asked for its packages by their
+metadata, and for libraries of the system by loading them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness import environments, gpu, machine, needs
+from harness.core import system
+from harness.core.errors import EnvironmentBuildError, WrongDevice
+from harness.doctor import Examined, Gpu, Machine, Pace
+from harness.interpreters import clean_variables, uv_binary
+from harness.targets import TargetDefinition
+
+PACE_SECONDS = 0.8
+"""How long the empty loop runs: some four hundred blocks."""
+
+BLOCK_SECONDS = 0.002
+"""The length of the blocks that a comparison is made of."""
+
+CALIBRATION_TURNS, CALIBRATIONS = 20_000, 5
+NORMAL = 1.4826
+"""Standard deviations per median absolute deviation, of a normal distribution."""
+
+ANSWER_SECONDS = 120
+"""How long an interpreter may take to list its packages, from cold files on a network disk."""
+
+_PACKAGES = """
+import importlib.util, json, os, re, sys
+from importlib import metadata
+sys.path = [folder for folder in sys.path if folder]
+answer = {"packages": {}, "cuda_build": None}
+for found in metadata.distributions():
+    if found.metadata["Name"]:
+        answer["packages"].setdefault(found.metadata["Name"], found.version)
+place = importlib.util.find_spec("tensorflow")
+if place is not None and place.origin:
+    file = os.path.join(os.path.dirname(place.origin), "python", "platform", "build_info.py")
+    if os.path.exists(file):
+        with open(file, encoding="utf-8") as lines:
+            said = re.search(r"'is_cuda_build', (True|False)", lines.read())
+        answer["cuda_build"] = said and said.group(1) == "True"
+print(json.dumps(answer))
+"""
+"""What TensorFlow says of its build stands in a file: importing it all would take ten seconds."""
+
+_LOADING = """
+import ctypes, json, sys
+missing = []
+for name in sys.argv[1:]:
+    try:
+        ctypes.CDLL(name, winmode=0)
+    except OSError:
+        missing.append(name)
+print(json.dumps(missing))
+"""
+"""``winmode=0``: look along the PATH on Windows, as TensorFlow does."""
+
+
+def look_at_machine() -> Machine:
+    """Everything about the machine; takes about a second, most of it for the pace."""
+    return Machine(
+        processor=machine.facts(),
+        load=machine.load(),
+        pace=measure_pace(PACE_SECONDS),
+        platform=system.platform_name(),
+        scaling=system.governor_driver(),
+        wsl=system.wsl_version(),
+        uv=_problem_of_uv(),
+        driver=gpu.driver_version(),
+        gpus=tuple(
+            Gpu(device.index, device.name, device.memory_bytes, _names(gpu.processes(device.index) or ()))
+            for device in gpu.devices()
+        ),
+        directml=system.missing_for_directml(),
+    )
+
+
+def look_at_target(definition: TargetDefinition) -> Examined:
+    """One target: its environment, packages, and the libraries of the system that it needs.
+
+    Raises UsageError: the lock file cannot be read; EnvironmentBuildError: the cache folder cannot be used.
+    """
+    common: dict[str, Any] = {
+        "name": definition.name,
+        "backend": definition.backend,
+        "accelerator": definition.accelerator,
+        "interpreter": definition.interpreter or "",
+        "source": definition.source,
+    }
+    try:
+        found = environments.inspect(definition)
+    except EnvironmentBuildError:
+        if not _problem_of_uv():
+            raise
+        return Examined(**common, environment="no uv")
+    if found.state == "unavailable":
+        return Examined(**common, environment=found.state, detail=found.detail)
+    is_built = found.state == "ready"
+    variables = {**clean_variables(), **_variables(definition)}
+    answer = _ask(found.python, _PACKAGES, (), variables) if is_built else None
+    if isinstance(answer, dict):
+        packages = {needs.normalised(name): version for name, version in answer["packages"].items()}
+    else:
+        packages = {} if definition.lock is None else needs.locked_packages(_text(definition.lock))
+    toolkits = needs.system_libraries(definition.backend, definition.accelerator, packages, system.platform_name())
+    files = [file for toolkit in toolkits for file in toolkit.files]
+    # Any Python loads them as well as the target's own will, but for folders that only its own knows.
+    missing = _ask(found.python if is_built else Path(sys.executable), _LOADING, files, variables) if files else []
+    return Examined(
+        **common,
+        environment=found.state,
+        detail=found.detail,
+        folder=str(found.folder or ""),
+        packages=packages,
+        cuda_build=answer["cuda_build"] if isinstance(answer, dict) else None,
+        missing=tuple(missing or ()),
+    )
+
+
+def measure_pace(seconds: float) -> Pace:
+    """Run an empty loop in blocks of 2 ms on one processor, and see how much neighbouring blocks differ."""
+    # The quickest of several: the first are slow, before the interpreter has adapted to the loop.
+    quickest = min(_loop(CALIBRATION_TURNS) for _ in range(CALIBRATIONS))
+    turns = max(round(CALIBRATION_TURNS * BLOCK_SECONDS / quickest), 1)
+    stolen, began = system.stolen_seconds(), time.perf_counter()
+    times: list[float] = []
+    while time.perf_counter() - began < seconds or len(times) < 3:
+        times.append(_loop(turns))
+    took = time.perf_counter() - began
+    stolen_after = system.stolen_seconds()
+    share = None
+    if stolen is not None and stolen_after is not None:
+        share = max(stolen_after - stolen, 0.0) / (took * (os.cpu_count() or 1))
+    ratios = [abs(math.log(after / before)) for before, after in itertools.pairwise(times)]
+    return Pace(statistics.median(times), NORMAL * statistics.median(ratios), share)
+
+
+def _loop(turns: int) -> float:
+    """What an empty loop takes, in seconds, never zero."""
+    start = time.perf_counter()
+    for _ in range(turns):
+        pass
+    return max(time.perf_counter() - start, 1e-9)
+
+
+def _ask(python: Path, question: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Any:
+    """What an interpreter prints as JSON; None if it gives no such answer."""
+    try:
+        done = subprocess.run(
+            [str(python), "-c", question, *arguments],
+            env=dict(variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=ANSWER_SECONDS,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+        return None
+
+
+def _variables(definition: TargetDefinition) -> dict[str, str]:
+    try:
+        return definition.variables(0, os.environ)
+    except WrongDevice:
+        return {}
+
+
+def _problem_of_uv() -> str:
+    try:
+        uv_binary()
+    except EnvironmentBuildError as error:
+        return str(error)
+    return ""
+
+
+def _names(processes: Sequence[int]) -> tuple[str, ...]:
+    """``python (4711)``, or the bare number of a process that has gone or may not be looked at."""
+    found = []
+    for number in processes:
+        try:
+            found.append(f"{psutil.Process(number).name()} ({number})")
+        except psutil.Error:
+            found.append(str(number))
+    return tuple(found)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
