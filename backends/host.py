@@ -33,7 +33,10 @@ def serve(pipe: Pipe, backend_name: str, code: str, may_fork: bool) -> int:
             import_seconds=import_seconds,
             forks=forks,
             worker=_facts(backend, backend_name, code),
-            capabilities=codec.to_json(backend.capabilities()),
+            capabilities={
+                **codec.to_json(backend.capabilities()),
+                "yardstick": getattr(backend, "yardstick", None) is not None,
+            },
         )
     except BaseException as error:
         traceback.print_exc()

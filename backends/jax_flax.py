@@ -16,12 +16,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from backends import device_choice, jax_programs
+from backends.jax_yardstick import JaxYardstick
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import LAYERS, ModelSpec
-from harness.core.training import OPTIMIZERS
+from harness.core.training import OPTIMIZERS, PRECISIONS
 
 if TYPE_CHECKING:
     from backends.protocol import Floats, Integers
@@ -43,16 +44,15 @@ class JaxBackend:
 
     def capabilities(self) -> Capabilities:
         """The same for every version of JAX."""
-        reason = "not offered yet: no parity tolerance is established for it here"
         return Capabilities(
             accelerators=ACCELERATORS,
             modes=("jit",),
             inputs={"jit": ("resident", "host")},
-            precisions=("float32",),
+            precisions=PRECISIONS,
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
             can_fork=True,
-            refusals={"mixed_bfloat16": reason, "mixed_float16": reason},
+            refusals={},
         )
 
     def load(self) -> None:
@@ -115,6 +115,10 @@ class JaxBackend:
         _require("input", cell.target.input, able.inputs[cell.target.mode])
         _require("precision", cell.training.precision, able.precisions, able.refusals)
         return JaxSession(cell, arrays)
+
+    def yardstick(self, target: Target) -> JaxYardstick:
+        """On the one device that ``initialise`` left visible."""
+        return JaxYardstick()
 
     def translate(self, error: BaseException) -> CellError | None:
         """XLA says RESOURCE_EXHAUSTED when an allocation fails on any device."""

@@ -59,7 +59,8 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
     import jax.numpy as jnp
     import optax
 
-    module = _module(model)
+    module = _module(model, training.compute_dtype)
+    scale = training.loss_scale
     rule = _rule(training, steps_per_epoch)
     steps_key, passes_key = jax.random.split(jax.random.key(training.seed))
 
@@ -70,13 +71,16 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
         variables = {"params": parameters, "batch_stats": statistics}
         logits, moved = module.apply(variables, images, True, mutable=["batch_stats"], rngs={"dropout": key})
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        return loss, (logits, moved.get("batch_stats", {}))
+        return loss * scale, (loss, logits, moved.get("batch_stats", {}))
 
-    value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+    def differentiated(*given: Any) -> Any:
+        """Loss, logits, statistics moved, gradients."""
+        gradients, results = jax.grad(loss_of, has_aux=True)(*given)
+        return *results, jax.tree.map(lambda gradient: gradient / scale, gradients)
 
     def advance(state: State, images: Any, labels: Any) -> tuple[State, Any]:
         key = jax.random.fold_in(steps_key, state.step)
-        (loss, (_, statistics)), gradients = value_and_grad(state.parameters, state.statistics, images, labels, key)
+        loss, _, statistics, gradients = differentiated(state.parameters, state.statistics, images, labels, key)
         updates, optimizer = rule.update(gradients, state.optimizer)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), statistics, optimizer), loss
 
@@ -91,7 +95,7 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
         return jnp.sum(weights * losses), jnp.sum(weights * hits), jnp.sum(weights)
 
     def differentiate(parameters: Any, statistics: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
-        (loss, (logits, _)), gradients = value_and_grad(parameters, statistics, images, labels, passes_key)
+        loss, logits, _, gradients = differentiated(parameters, statistics, images, labels, passes_key)
         return loss, logits, gradients
 
     def infer(parameters: Any, statistics: Any, images: Any, number: Any, training: bool) -> Any:
@@ -109,19 +113,23 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
     )
 
 
-def _module(model: ModelSpec) -> Any:
-    """The model as a linen module: images (B, H, W, C), training -> logits (B, classes)."""
+def _module(model: ModelSpec, dtype: str) -> Any:
+    """The model as a linen module: images (B, H, W, C), training -> logits (B, classes) float32.
+
+    ``dtype`` is that of activations and products; Flax keeps parameters and statistics in float32.
+    """
     import flax.linen as nn
 
     def network(_: Any, values: Any, training: bool) -> Any:
+        values = values.astype(dtype)
         for trace in model.traced:
-            values = _layer(trace, values, training)
-        return values
+            values = _layer(trace, values, training, dtype)
+        return values.astype("float32")
 
     return type("Network", (nn.Module,), {"__call__": nn.compact(network)})()
 
 
-def _layer(trace: LayerTrace, values: Any, training: bool) -> Any:
+def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
     import flax.linen as nn
 
     layer, name = trace.layer, trace.name
@@ -132,11 +140,12 @@ def _layer(trace: LayerTrace, values: Any, training: bool) -> Any:
             strides=layer.strides,
             padding=layer.padding.upper(),
             use_bias=layer.bias,
+            dtype=dtype,
             name=name,
         )
         return _activate(layer.activation, convolution(values))
     if isinstance(layer, Dense):
-        return _activate(layer.activation, nn.Dense(layer.units, use_bias=layer.bias, name=name)(values))
+        return _activate(layer.activation, nn.Dense(layer.units, use_bias=layer.bias, dtype=dtype, name=name)(values))
     if isinstance(layer, MaxPool):
         return nn.max_pool(values, layer.pool, pair_strides(layer), layer.padding.upper())
     if isinstance(layer, AveragePool):
@@ -150,6 +159,7 @@ def _layer(trace: LayerTrace, values: Any, training: bool) -> Any:
             momentum=layer.momentum,
             epsilon=layer.epsilon,
             use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where a channel's mean is large
+            dtype=dtype,
             name=name,
         )(values)
     if isinstance(layer, Activation):

@@ -16,13 +16,16 @@ Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_
 indices. Mathematics is canonical (``harness.core.training``); dropout masks are the framework's own,
 seeded from ``cell.training.seed``. ``train`` may return before the work is done and must not wait for
 it; it does nothing that the shortest loop in that framework would not do. A backend that can keep compiled
-programs in a folder has a method ``keep_programs(folder)`` as well, which is called before ``initialise``.
+programs in a folder has a method ``keep_programs(folder)`` as well, which is called before ``initialise``. One that
+can show what its device does at most has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
+A session that runs a step as single operations, each of which could fall back to another device, has
+``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
 Foreign errors are translated by ``translate``. An adapter reads no clock, prints nothing and writes no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,9 +63,9 @@ class Arrays:
 class Capabilities:
     """What a backend can do, as data that feeds the support table. ``modes`` has the default first.
 
-    ``inputs`` maps each mode to the input forms it supports, default first. ``refusals`` maps a
-    thing it cannot do (a layer, a precision) to the reason, one line each. ``can_fork``: whether the loaded framework
-    survives a fork, on systems where a process may fork at all.
+    ``inputs`` maps each mode to the input forms it supports, default first. ``refusals`` maps a thing it cannot
+    do (a layer, a precision; "THING on ACCELERATOR" or "THING in MODE" where elsewhere it can) to the reason, one line
+    each. ``can_fork``: whether the loaded framework survives a fork, on systems where a process may fork at all.
     """
 
     accelerators: tuple[str, ...]
@@ -120,12 +123,33 @@ class Session(Protocol):
     def device(self) -> dict[str, Any]:
         """Facts for the record; others than these may follow.
 
-        ``parameters_on`` and ``loss_on``: lists of the framework's own device names.
-        ``peak_device_memory_bytes``: None where the framework does not tell.
+        ``parameters_on`` and ``loss_on``: lists of the framework's own device names, where they really live; the latter
+        is empty before the first step. On anything but a processor a cell counts only if neither names a processor,
+        and if ``accelerators``, which may be left out, holds the target's accelerator alone.
+        ``peak_device_memory_bytes``: the most bytes that the framework's allocator had handed out on the device at
+        one time in this process, rounded up as it does; not what it had reserved from the driver, which is more.
+        None where the framework does not tell, as on processors.
         """
 
     def close(self) -> None:
         """Release threads and memory."""
+
+
+class Yardstick(Protocol):
+    """Two plain operations on the target's device, in the target's mode and ``matmul_precision``.
+
+    Each method makes its arrays and returns what does the operation a number of times in a row, each on the
+    result of the one before, and returns only when all of it has really happened on the device.
+    """
+
+    dtype: str
+    value_bytes: int
+
+    def product(self, size: int) -> Callable[[int], None]:
+        """Multiply two square matrices of ``size`` rows whose entries keep the results of the same magnitude."""
+
+    def addition(self, values: int) -> Callable[[int], None]:
+        """Add one array of ``values`` to another in place: two are read, one is written, none is allocated."""
 
 
 class Backend(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 from backends import reference_layers as layers
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
+from backends.reference_yardstick import ReferenceYardstick
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import (
@@ -253,6 +254,7 @@ class ReferenceBackend:
             refusals={
                 "mixed_bfloat16": "the reference computes in float64 only",
                 "mixed_float16": "the reference computes in float64 only",
+                "numpy with input host": "its arrays live in host memory as they are, with nothing to copy them to",
             },
         )
 
@@ -280,12 +282,16 @@ class ReferenceBackend:
         capabilities = self.capabilities()
         training = cell.training
         if training.precision not in capabilities.precisions:
-            allowed = ", ".join(capabilities.precisions)
-            raise Unsupported(f"the reference takes no {training.precision!r} cells, only: {allowed}")
+            reason = capabilities.refusals.get(training.precision, f"only: {', '.join(capabilities.precisions)}")
+            raise Unsupported(f"the reference takes no {training.precision!r} cells: {reason}")
         if training.optimizer.name not in capabilities.optimizers:
             allowed = ", ".join(capabilities.optimizers)
             raise Unsupported(f"the reference has no optimizer {training.optimizer.name!r}, only: {allowed}")
         return ReferenceSession(cell, arrays)
+
+    def yardstick(self, target: Target) -> ReferenceYardstick:
+        """NumPy's own operations, in float64 as all that the reference does."""
+        return ReferenceYardstick()
 
     def translate(self, error: BaseException) -> CellError | None:
         """NumPy's only foreign error that says what happened is that of memory."""

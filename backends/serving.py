@@ -26,8 +26,12 @@ from harness.core.messages import (
     Failed,
     Forward,
     Forwarded,
+    Limit,
+    Limited,
     Open,
     Opened,
+    Placed,
+    Placement,
     Probe,
     Probed,
     Reply,
@@ -94,6 +98,7 @@ class _OpenCell:
         if keep_programs is not None:
             keep_programs(opening.programs)
         facts, initialise_seconds = loop.timed(lambda: backend.initialise(cell.target))
+        self._backend, self._target = backend, cell.target
         self._arrays, load_seconds = loop.timed(lambda: arrays.load(opening))
         self.session, build_seconds = loop.timed(lambda: backend.session(cell, self._arrays))
         self._evaluates = False
@@ -118,6 +123,10 @@ class _OpenCell:
             return self._forward(request)
         if isinstance(request, Synchrony):
             return loop.claimed_ends(self.session, request)
+        if isinstance(request, Placement):
+            return self._placement(request)
+        if isinstance(request, Limit):
+            return self._limit(request)
         raise ContractError(f"{request.kind} came while a cell was open")
 
     def _train(self, request: Train) -> Block:
@@ -167,11 +176,23 @@ class _OpenCell:
         loss, accuracy = self.session.evaluate()
         return {"test_loss": np.asarray(loss, np.float64), "test_accuracy": np.asarray(accuracy, np.float64)}
 
+    def _limit(self, request: Limit) -> Limited:
+        yardstick = getattr(self._backend, "yardstick", None)
+        if yardstick is None:  # the host has said so before
+            raise ContractError(f"the backend {self._backend.name} has no yardstick")
+        return loop.limits(yardstick(self._target), request)
+
     def _forward(self, request: Forward) -> Forwarded:
         images = self._arrays.train_images[: request.examples]
         passes = [self.session.forward(images, training=request.training) for _ in range(request.repeats)]
         _save(request.output, {"logits": np.stack(passes)})
         return Forwarded()
+
+    def _placement(self, request: Placement) -> Placed:
+        """Only some frameworks run a step as operations that could each be elsewhere."""
+        tell = getattr(self.session, "placement", None)
+        placed: Placed = Placed(tells=False) if tell is None else tell(request.kernels_of)
+        return placed
 
 
 def _work_in(scratch: str) -> None:

@@ -204,7 +204,8 @@ def _dataset(arrays: Arrays) -> Any:
 def _optimizer(cell: Cell) -> Any:
     """Keras's own optimizer and schedule: its formulas are the canonical ones.
 
-    Keras 2 has two families of them; the newer one turns XLA on by itself.
+    Keras 2 has two families of them; the newer one turns XLA on by itself. A loss scale is Keras 2's wrapper or
+    Keras 3's argument; Keras wraps an optimizer by itself only where the whole model has the policy mixed_float16.
     """
     optimizers = _keras().optimizers
     pieces = cell.training.learning_rates(cell.steps_per_epoch)
@@ -213,13 +214,20 @@ def _optimizer(cell: Cell) -> Any:
         # Keras holds a value up to and including its boundary.
         boundaries = [first - 1 for first, _ in pieces[1:]]
         rate = optimizers.schedules.PiecewiseConstantDecay(boundaries, [value for _, value in pieces])
-    spec = cell.training.optimizer
+    spec, scale = cell.training.optimizer, cell.training.loss_scale
+    scaling: dict[str, Any] = {}
     if is_keras_2():
         optimizers = optimizers.legacy
+    elif scale != 1.0:
+        scaling["loss_scale_factor"] = scale
     if spec.name == "adam":
-        return optimizers.Adam(rate, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon)
-    momentum = 0.0 if spec.name == "sgd" else spec.momentum
-    return optimizers.SGD(rate, momentum=momentum, nesterov=spec.name == "nesterov")
+        found = optimizers.Adam(rate, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon, **scaling)
+    else:
+        momentum = 0.0 if spec.name == "sgd" else spec.momentum
+        found = optimizers.SGD(rate, momentum=momentum, nesterov=spec.name == "nesterov", **scaling)
+    if scale != 1.0 and is_keras_2():
+        return _keras().mixed_precision.LossScaleOptimizer(found, dynamic=False, initial_scale=scale)
+    return found
 
 
 def _keras() -> Any:

@@ -12,17 +12,19 @@ import contextlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from backends import device_choice
+from backends import device_choice, tensorflow_placement
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.tensorflow_fit import FitTrainer, recording_model_class
 from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network
 from backends.tensorflow_steps import StepTrainer
-from harness.core import system
+from backends.tensorflow_yardstick import TensorFlowYardstick
+from harness.core import device_failures, system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WorkerCrashed, WrongDevice
+from harness.core.messages import Placed
 from harness.core.model import LAYERS
-from harness.core.training import OPTIMIZERS
+from harness.core.training import OPTIMIZERS, PRECISIONS
 
 if TYPE_CHECKING:
     from backends.protocol import Floats, Integers
@@ -41,6 +43,9 @@ DEVICE_CHOICE = {"cuda": "CUDA_VISIBLE_DEVICES", "directml": "DML_VISIBLE_DEVICE
 """The variables by which devices are hidden from TensorFlow before it starts."""
 TF32 = {"highest": False, "tf32": True}
 OUT_OF_MEMORY_SIGNS = ("out of memory", "OOM", "failed to allocate", "ALLOC_FAILED", "bad_alloc")
+NO_BFLOAT16_ON_DIRECTML = "DirectML has no bfloat16 kernels for conv, matmul, relu, pool and cast"
+NO_BFLOAT16_IN_KERAS_2 = "TensorFlow 2.10 fails in bfloat16 convolutions, average pools and fused batch normalisation"
+"""Measured on CPUs; its other devices are not offered what was never tried."""
 REASON_LENGTH = 300
 
 
@@ -52,21 +57,21 @@ class TensorFlowBackend:
     def __init__(self) -> None:
         self._device = "/CPU:0"
         self._accelerator = "cpu"
+        self._refused: dict[str, str] = {}
 
     def capabilities(self) -> Capabilities:
-        """What it can do, whatever the version; ``initialise`` refuses an accelerator that is not there."""
-        reason = "not offered yet: no parity tolerance is established for it here"
+        """What the loaded version can do; ``initialise`` refuses an accelerator that is not there."""
         return Capabilities(
             accelerators=("cpu", "cuda", "directml"),
             modes=tuple(INPUTS),
             inputs=dict(INPUTS),
-            precisions=("float32",),
+            precisions=tuple(name for name in PRECISIONS if name not in self._refused),
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
             can_fork=True,
             refusals={
-                "mixed_bfloat16": reason,
-                "mixed_float16": reason,
+                **self._refused,
+                "mixed_bfloat16 on directml": NO_BFLOAT16_ON_DIRECTML,
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
             },
@@ -79,6 +84,7 @@ class TensorFlowBackend:
         # tf.keras is imported on first use: here, once for all forks, rather than in each of them.
         for part in ("layers", "optimizers", "callbacks", "losses"):
             getattr(tf.keras, part)
+        self._refused = {"mixed_bfloat16": NO_BFLOAT16_IN_KERAS_2} if is_keras_2() else {}
         tf.get_logger().setLevel("ERROR")
 
     def versions(self) -> dict[str, str]:
@@ -136,13 +142,19 @@ class TensorFlowBackend:
         self._require(cell)
         return TensorFlowSession(cell, arrays, self._device)
 
+    def yardstick(self, target: Target) -> TensorFlowYardstick:
+        """On the device that ``initialise`` chose; products through XLA in mode ``xla`` alone."""
+        return TensorFlowYardstick(self._device, compiled=target.mode == "xla")
+
     def translate(self, error: BaseException) -> CellError | None:
-        """Most specific first: memory, then what has no kernel or compiler, then a lost device."""
+        """Most specific first: a lost device, then memory, then what has no kernel or compiler."""
         import tensorflow as tf
 
         if isinstance(error, CellError):
             return error
         reason = " ".join(str(error).split())[:REASON_LENGTH]
+        if isinstance(error, tf.errors.OpError) and (native := device_failures.meaning(str(error))) is not None:
+            return native
         if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
             return OutOfMemory(f"TensorFlow ran out of memory: {reason}")
         if not isinstance(error, tf.errors.OpError):
@@ -198,9 +210,10 @@ class TensorFlowBackend:
             raise Unsupported(f"TensorFlow has no mode {mode!r}; allowed: {', '.join(offered.modes)}")
         if form not in offered.inputs[mode]:
             raise Unsupported(f"mode {mode} has no input {form!r}; allowed: {', '.join(offered.inputs[mode])}")
-        if cell.training.precision not in offered.precisions:
-            why = offered.refusals.get(cell.training.precision, "unknown")
-            raise Unsupported(f"precision {cell.training.precision}: {why}")
+        precision = cell.training.precision
+        why = offered.refusals.get(f"{precision} on {self._accelerator}", offered.refusals.get(precision))
+        if why is not None or precision not in offered.precisions:
+            raise Unsupported(f"precision {precision}: {why or 'unknown'}")
         if cell.training.optimizer.name not in offered.optimizers:
             raise Unsupported(
                 f"no optimizer {cell.training.optimizer.name!r}; allowed: {', '.join(offered.optimizers)}"
@@ -220,7 +233,7 @@ class TensorFlowSession:
             recorded = tf.Variable(0.0, trainable=False, name="last_loss") if fit else None
             self._network = Network(
                 cell.model,
-                cell.training.seed,
+                cell.training,
                 arrays.parameters,
                 compiled=cell.target.mode == "xla",
                 model_class=recording_model_class(recorded) if fit else tf.keras.Sequential,
@@ -232,6 +245,7 @@ class TensorFlowSession:
             self._trainer = StepTrainer(self._network, cell, arrays, device)
         self._test = (arrays.test_images, arrays.test_labels)
         self._steps_left = cell.total_steps
+        self._kind = device.strip("/").partition(":")[0]
 
     def train(self, steps: int) -> None:
         """Enqueue the next ``steps`` steps. Raises ContractError beyond the end of the order."""
@@ -277,7 +291,7 @@ class TensorFlowSession:
         loss = self._trainer.last_loss()
         facts: dict[str, Any] = {
             "parameters_on": sorted({str(variable.device) for variable in self._network.trained.values()}),
-            "loss_on": [] if loss is None else [str(loss.device)],
+            "loss_on": [] if loss is None else [str(getattr(loss, "backing_device", loss.device))],
             "peak_device_memory_bytes": None,
             "threads": system.thread_count(),
         }
@@ -285,6 +299,15 @@ class TensorFlowSession:
             with contextlib.suppress(ValueError, tf.errors.OpError):
                 facts["peak_device_memory_bytes"] = int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
         return facts
+
+    def placement(self, kernels_of: str) -> Placed:
+        """Where each operation of a step runs; trains two more steps. ``kernels_of``: see ``messages.Placement``."""
+
+        def step() -> None:
+            self.train(1)
+            self.synchronise()
+
+        return tensorflow_placement.placement(step, kernels_of or self._kind)
 
     def close(self) -> None:
         """End the thread of ``fit``; let go of dataset and step."""

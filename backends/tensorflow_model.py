@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import EVALUATION_BATCH, Arrays, Gradients
-from backends.tensorflow_layers import KERAS_NAMES, keras_layer, tf_variable
+from backends.tensorflow_layers import KERAS_NAMES, float32_logits, keras_layer, tf_variable
 from harness.core.model import ModelSpec
+from harness.core.training import TrainingSpec
 
 if TYPE_CHECKING:
     from backends.protocol import Floats, Integers
@@ -27,17 +28,25 @@ class Network:
     """
 
     def __init__(
-        self, spec: ModelSpec, seed: int, parameters: Mapping[str, Floats], compiled: bool, model_class: Any
+        self,
+        spec: ModelSpec,
+        training: TrainingSpec,
+        parameters: Mapping[str, Floats],
+        compiled: bool,
+        model_class: Any,
     ) -> None:
         import tensorflow as tf
 
         keras = tf.keras
         only_keras = model_class is not keras.Sequential
         layers = [
-            keras_layer(trace.layer, trace.name, trace.input_shape, seed + index, only_keras)
+            keras_layer(
+                trace.layer, trace.name, trace.input_shape, training.seed + index, only_keras, training.precision
+            )
             for index, trace in enumerate(spec.traced)
         ]
-        self.model = model_class([keras.Input(spec.input_shape, dtype="float32"), *layers], name="model")
+        end = [] if training.precision == "float32" else [float32_logits()]
+        self.model = model_class([keras.Input(spec.input_shape, dtype="float32"), *layers, *end], name="model")
         self.trained: dict[str, Any] = {}
         self.moving: dict[str, Any] = {}
         for trace, layer in zip(spec.traced, layers, strict=True):
@@ -49,6 +58,7 @@ class Network:
             variable.assign(parameters[name])
         self._image_shape = spec.input_shape
         self._compiled = compiled
+        self._loss_scale = training.loss_scale
         self._evaluation: Any = None
 
     def loss(self, labels: Any, logits: Any) -> Any:
@@ -56,6 +66,18 @@ class Network:
         import tensorflow as tf
 
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+    def differentiate(self, images: Any, labels: Any) -> tuple[Any, Any, list[Any]]:
+        """Logits, loss and gradients of a batch in training form, as graph operations; moves the statistics."""
+        import tensorflow as tf
+
+        variables, scale = list(self.trained.values()), self._loss_scale
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss = self.loss(labels, logits)
+            scaled = loss if scale == 1.0 else loss * scale
+        gradients = tape.gradient(scaled, variables)
+        return logits, loss, gradients if scale == 1.0 else [gradient / scale for gradient in gradients]
 
     def parameters(self) -> dict[str, Floats]:
         """Full name -> array of everything trained."""
@@ -91,12 +113,7 @@ class Network:
         """Logits, loss and gradients in training form; the moving statistics are put back."""
         import tensorflow as tf
 
-        @tf.function(jit_compile=self._compiled, autograph=False)
-        def differentiate(batch: Any, truth: Any) -> Any:
-            with tf.GradientTape() as tape:
-                logits = self.model(batch, training=True)
-                loss = self.loss(truth, logits)
-            return logits, loss, tape.gradient(loss, list(self.trained.values()))
+        differentiate = tf.function(self.differentiate, jit_compile=self._compiled, autograph=False)
 
         logits, loss, gradients = self._leaving_statistics(
             lambda: differentiate(tf.constant(images, tf.float32), tf.constant(labels, tf.int64))

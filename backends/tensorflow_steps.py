@@ -105,12 +105,8 @@ class StepTrainer:
         )
 
     def _train_on(self, images: Any, labels: Any) -> Any:
-        import tensorflow as tf
-
-        variables = list(self._network.trained.values())
-        with tf.GradientTape() as tape:
-            loss = self._network.loss(labels, self._network.model(images, training=True))
-        self._update.apply(tape.gradient(loss, variables), self._counter)
+        _, loss, gradients = self._network.differentiate(images, labels)
+        self._update.apply(gradients, self._counter)
         self._counter.assign_add(1)
         return loss
 

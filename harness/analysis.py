@@ -29,7 +29,12 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     Times in seconds, memory in bytes. ``images_per_second``: median over ``train`` blocks of steps
     times batch size over seconds. ``seconds_per_epoch``: steps of an epoch at the mean pace of all steps but
     the compiling ones, so an epoch that compiled or was cut short does not count as a quick one.
-    ``train_seconds``: all timed blocks but compile. Empty (null) where a record has no such measurement.
+    ``train_seconds``: all timed blocks but compile. ``flops_per_second``: of ``images_per_second``, by the operations
+    of a model's forward and backward pass (``ModelSpec.training_flops``), the optimizer's not counted.
+    ``limit_flops_per_second`` and ``limit_bytes_per_second``: what the device does at most through this target
+    (``harness.limits``); ``limit_share``: of the first, what training reached, for training in the same type.
+    ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
+    Empty (null) where a record has no such measurement.
     """
     import polars as pl
 
@@ -102,6 +107,14 @@ def _schema() -> dict[str, Any]:
         "proof": text,
         "started": text,
         "attempt": count,
+        "flops_per_second": real,
+        "limit_flops_per_second": real,
+        "limit_bytes_per_second": real,
+        "limit_share": real,
+        "joules_per_image": real,
+        "host_joules_per_image": real,
+        "peak_device_memory_bytes": count,
+        "process_device_memory_bytes": count,
     }
 
 
@@ -147,7 +160,27 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.proof,
         record.started,
         record.attempt,
+        *_against_limits(record, images_per_second if is_the_work else None),
+        *_energy(record, is_the_work),
+        record.worker.get("device", {}).get("peak_device_memory_bytes"),
+        record.power.get("gpu", {}).get("process_memory_bytes"),
     )
+
+
+def _against_limits(record: Record, images_per_second: float | None) -> tuple[float | None, ...]:
+    """Operations per second, the device's largest rates of operations and bytes, and the share of the first."""
+    achieved = None if images_per_second is None else images_per_second * record.cell.model.training_flops
+    most = record.limit.get("product_flops_per_second")
+    # The reference takes float32 cells and computes in its own type, in which its limit is measured as well.
+    alike = record.cell.training.precision == "float32"
+    share = achieved / most if achieved is not None and most and alike else None
+    return achieved, most, record.limit.get("memory_bytes_per_second"), share
+
+
+def _energy(record: Record, is_the_work: bool) -> tuple[float | None, float | None]:
+    """Joules per image of the GPU and of the host's processors."""
+    gpu, host = (record.power.get(part, {}).get("energy_joules_per_image") for part in ("gpu", "host"))
+    return (gpu, host) if is_the_work else (None, None)
 
 
 def _programs_kept(record: Record) -> bool:

@@ -97,6 +97,14 @@ fork_option = click.option(
 )
 
 
+_precisions = _axis(
+    "--compute-precision",
+    "precision",
+    metavar="NAME,...",
+    help="float32, mixed_bfloat16, mixed_float16; float32 if not given.",
+)
+
+
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="backend-harness", prog_name="harness")
 def cli() -> None:
@@ -121,6 +129,7 @@ def cli() -> None:
 @_axis("--seed", metavar="N,...", help="Seeds of initial parameters, order and dropout.")
 @_axis("--optimizer", metavar="NAME,...", help="sgd, momentum, nesterov, adam.")
 @_axis("--learning-rate", metavar="X,...", help="Learning rates.")
+@_precisions
 @click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")
 @click.option("--train-examples", metavar="N", help="Use only the first N training images.")
 @click.option("--test-examples", metavar="N", help="Use only the first N test images.")
@@ -181,6 +190,13 @@ def sweep(
 @click.option("--dataset", "-d", default="digits", show_default=True, metavar="NAME|FILE.npz", help="The dataset.")
 @click.option("--optimizer", default="momentum", show_default=True, metavar="NAME", help="The optimizer.")
 @click.option(
+    "--compute-precision",
+    default="float32",
+    show_default=True,
+    metavar="NAME",
+    help="float32, mixed_bfloat16, mixed_float16.",
+)
+@click.option(
     "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the ratio's interval."
 )
 @click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Most time for all: 90s, 10m, 1h.")
@@ -195,6 +211,7 @@ def compare(
     model: str,
     dataset: str,
     optimizer: str,
+    compute_precision: str,
     precision: str,
     budget: str,
     out: Path | None,
@@ -224,6 +241,7 @@ def compare(
             model=model,
             dataset=dataset,
             optimizer=optimizer,
+            compute_precision=compute_precision,
             precision=precision,
             budget=budget,
             out=out,
@@ -239,6 +257,7 @@ def compare(
 @_axis("--target", "-t", metavar="NAME[:MODE],...", help="Targets; a name without a mode stands for all its modes.")
 @_axis("--model", "-m", metavar="NAME|FILE,...", help="Models; all built-in ones if not given.")
 @_axis("--optimizer", metavar="NAME,...", help="Optimizers; all if not given.")
+@_precisions
 @json_option
 @timeout_option
 @fork_option
@@ -246,6 +265,7 @@ def verify(
     target: tuple[str, ...],
     model: tuple[str, ...],
     optimizer: tuple[str, ...],
+    precision: tuple[str, ...],
     json: bool,
     timeout: float,
     fork: bool,
@@ -253,17 +273,67 @@ def verify(
     """Prove that targets compute what the float64 reference computes, on this machine.
 
     Compares logits, loss, every gradient, and the parameters after several steps, and dropout by its
-    statistics; prints the largest error of each. Exit status 1 if one is beyond its tolerance.
+    statistics; prints the largest error of each. Exit status 1 if one is beyond its tolerance. This is the
+    conformance suite of backends, the built-in ones and your own: see docs/backends.md.
 
     \b
     Example:
       harness verify --target jax-cpu --model lenet5
+      harness verify --target jax-cpu --compute-precision mixed_bfloat16
     """
     from harness.commands import verify as command
 
     return command.run(
-        command.Request(targets=target, models=model, optimizers=optimizer, json=json, timeout=timeout, fork=fork)
+        command.Request(
+            targets=target,
+            models=model,
+            optimizers=optimizer,
+            precisions=precision,
+            json=json,
+            timeout=timeout,
+            fork=fork,
+        )
     )
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[TARGET]...")
+@click.option("--quick", is_flag=True, help="Start no worker: judge named targets by what can be seen from outside.")
+@json_option
+def doctor(names: tuple[str, ...], quick: bool, json: bool) -> int:
+    """Say what this machine has, which targets work on it, and what mends those that do not.
+
+    A target is ready, buildable, not on this platform, without its device, or broken. Those that are named are tried
+    as well: their worker trains one step on their device. Exit status 1 if one of them is not ready.
+
+    \b
+    Example:
+      harness doctor                     the machine and every target, in a few seconds
+      harness doctor jax-cuda@device=1   whether this target trains on that GPU
+    """
+    from harness.commands import doctor as command
+
+    return command.run(command.Request(names=names, quick=quick, json=json))
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[TARGET]...")
+@json_option
+@timeout_option
+@fork_option
+def limits(names: tuple[str, ...], json: bool, timeout: float, fork: bool) -> int:
+    """Measure what the device of each target can do at most: products of matrices, and passing over memory.
+
+    Sweeps measure it once for each target and keep it, as this command does; records tell it, and reports say
+    what share of it training reached. A name without a mode stands for all its modes.
+
+    \b
+    Example:
+      harness limits jax-cpu tensorflow-cpu:graph
+    """
+    from harness.commands import limits as command
+
+    return command.run(command.Request(targets=names, json=json, timeout=timeout, fork=fork))
 
 
 @cli.command()
@@ -346,6 +416,23 @@ def targets_sync(names: tuple[str, ...]) -> int:
     from harness.commands import listing
 
     return listing.sync_targets(names)
+
+
+@targets.command("support")
+@json_option
+def targets_support(json: bool) -> int:
+    """Print which layers, precisions, inputs and optimizers each target offers in each mode, as Markdown.
+
+    The adapters say so themselves, in the environments of the CPU targets, which are built if need be. For a GPU
+    target the same adapter is asked about that accelerator, so the table is the same on every machine.
+
+    \b
+    Example:
+      harness targets support
+    """
+    from harness.commands import support
+
+    return support.run(json)
 
 
 @cli.group(invoke_without_command=True)

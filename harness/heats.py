@@ -13,19 +13,19 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import inputs, machine, rounds
 from harness.core import codec
-from harness.core.cell import Cell
+from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
 from harness.core.record import Record
 from harness.hosts import Hosts
-from harness.lane import Files, Lane, Progress, now
+from harness.lane import CellWorker, Files, Lane, Progress, now
 from harness.parity import Proof
 from harness.plan import INTERLEAVES
 from harness.rounds import Rounds
@@ -98,6 +98,19 @@ class Watcher(Protocol):
         """A cell's record is saved."""
 
 
+class Instruments(Protocol):
+    """Who measures beside the cells. Nothing that fails there fails a cell: it is left out."""
+
+    def facts(self, target: Target, worker: CellWorker) -> dict[str, Any]:
+        """Facts of the target's device, for the machine's part of the record. Raises CellError of a dead worker."""
+
+    def limit(self, target: Target, worker: Callable[[], CellWorker]) -> dict[str, Any]:
+        """What the device can do at most; ``worker`` gives the live worker, which has no cell open."""
+
+    def power(self, record: Record, process: int | None) -> dict[str, Any]:
+        """How the device ran while the cell of a record trained in ``process``."""
+
+
 def heats(cells: Iterable[Cell], interleave: str = "block") -> list[Heat]:
     """Group cells by work and repeat, in order of first appearance; every other heat runs backwards.
 
@@ -121,9 +134,14 @@ class _Ready:
     proof: str
     attempt: int
     log: str
+    limit: dict[str, Any]
+    instruments: Instruments | None
 
     def record(self, heat: HeatFacts) -> Record:
-        return self.lane.record(self.facts, self.proof, self.attempt, self.log, codec.to_json(heat))
+        record = self.lane.record(self.facts, self.proof, self.attempt, self.log, codec.to_json(heat))
+        if self.instruments is None:
+            return record
+        return replace(record, limit=self.limit, power=self.instruments.power(record, self.lane.process))
 
 
 class Runner:
@@ -138,6 +156,7 @@ class Runner:
         timeout: float,
         watcher: Watcher,
         measure: Measure | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         self._run = run
         self._hosts = hosts
@@ -146,6 +165,7 @@ class Runner:
         self._timeout = timeout
         self._watcher = watcher
         self._measure = measure
+        self._instruments = instruments
         self._interleave = run.plan.interleave
         assert self._interleave in INTERLEAVES
         self._too_large: dict[tuple[str, str, str], int] = {}
@@ -189,6 +209,7 @@ class Runner:
             with contextlib.suppress(CellError):
                 self._watcher.started(cell, "checking parity")
                 self._proof(cell, place)
+                self._limit(cell, place)
 
     def skip(self, cells: Sequence[Cell], reason: str) -> None:
         """Record cells as skipped."""
@@ -323,7 +344,10 @@ class Runner:
         try:
             self._watcher.started(cell, "checking parity")
             proof = self._proof(cell, place)
+            limit = self._limit(cell, place) if proof.passed else {}
             worker = self._hosts.worker(cell.target, place)
+            if self._instruments is not None:
+                facts |= self._instruments.facts(cell.target, worker)
         except CellError as error:
             self._save(_unrun(cell, error.status, str(error), attempt, facts))
             return None
@@ -341,11 +365,18 @@ class Runner:
         programs = measure.programs if measure is not None and cell.target.accelerator == "cpu" else None
         files = Files(self._dataset, parameters, order, scratch, programs)
         lane = Lane(cell, worker, files, self._timeout, self._watcher.progressed, evaluates=measure is None)
-        return _Ready(cell, lane, facts, proof.id, attempt, _relative(worker.log, self._run.folder))
+        log = _relative(worker.log, self._run.folder)
+        return _Ready(cell, lane, facts, proof.id, attempt, log, limit, self._instruments)
 
     def _proof(self, cell: Cell, place: int) -> Proof:
         training, give = cell.training, partial(self._hosts.worker, cell.target, place)
         return self._verifier.proof(cell.target, cell.model, training.optimizer, training.precision, give)
+
+    def _limit(self, cell: Cell, place: int) -> dict[str, Any]:
+        """What the device can do at most, measured before its target's first heat where it is not known."""
+        if self._instruments is None:
+            return {}
+        return self._instruments.limit(cell.target, partial(self._hosts.worker, cell.target, place))
 
     def _save(self, record: Record) -> Record:
         if record.status == "crashed" and self._disk_is_full():

@@ -18,8 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.core.cell import Cell
-from harness.core.errors import CellError, Unsupported
+from harness import device_proof, witnesses
+from harness.core.cell import Cell, Target
+from harness.core.errors import CellError, Unsupported, WrongDevice
 from harness.core.messages import Block, Closed, Evaluate, Evaluated, HostReady, Open, Opened, Reply, Request, Train
 from harness.core.record import Blocks, Epoch, Phases, Record
 
@@ -52,6 +53,9 @@ class CellWorker(Protocol):
 
     def ask(self, request: Request, timeout: float) -> Reply:
         """One question, one answer. Raises CellError."""
+
+    def said(self) -> str:
+        """The end of what it wrote to its log since the cell was opened."""
 
     def finish(self, timeout: float) -> Closed:
         """End the cell well."""
@@ -116,6 +120,8 @@ class Lane:
         self._device: dict[str, Any] = {}
         self._peak_memory: int | None = None
         self._is_open = False
+        self.process: int | None = None
+        """Id of the process that trains, once it is open."""
 
     def begin_opening(self) -> bool:
         """Have the worker start on what ``open`` will wait for, so that several lanes can open at once."""
@@ -134,7 +140,7 @@ class Lane:
             self._check()
             self._is_open = True
             opened = self._worker.open(self._opening, self._timeout)
-            self._device = opened.device
+            self._device, self.process = device_facts(self.cell.target, self._worker, opened), opened.pid
             self._phases = replace(
                 self._phases,
                 framework_import=self._worker.ready.import_seconds,
@@ -142,6 +148,7 @@ class Lane:
                 load_data=opened.load_seconds,
                 build=opened.build_seconds,
             )
+            require_device(device_proof.opening_problem(self.cell.target, self._device))
 
         return self._guarded(prepare)
 
@@ -223,6 +230,11 @@ class Lane:
             closed = self._worker.finish(self._timeout)
             self._peak_memory = closed.peak_memory_bytes
             self._device |= closed.device
+            beyond = device_proof.beyond_dedicated(self._device)
+            if beyond is not None:
+                self._device["beyond_dedicated_memory"] = beyond
+            problem = device_proof.closing_problem(self.cell.target, self._device, trained=self._steps > 0)
+            require_device(problem, closed.peak_memory_bytes)
 
         self._guarded(finish)
 
@@ -381,6 +393,20 @@ class Lane:
 
     def _add_compile(self, seconds: float) -> None:
         self._phases = replace(self._phases, compile=(self._phases.compile or 0.0) + seconds)
+
+
+def device_facts(target: Target, worker: CellWorker, opened: Opened) -> dict[str, Any]:
+    """What the backend says of the device of a cell that it opened, and what other witnesses know. Raises CellError."""
+    variables = worker.ready.worker.get("variables") or {}
+    return {**opened.device, **witnesses.facts(target, opened.pid, worker.said(), variables)}
+
+
+def require_device(problem: str, peak_memory_bytes: int | None = None) -> None:
+    """Raise WrongDevice if there is a ``problem``; the worker's peak memory stays known."""
+    if problem:
+        error = WrongDevice(problem)
+        error.peak_memory_bytes = peak_memory_bytes
+        raise error
 
 
 def worker_facts(worker: CellWorker, device: dict[str, Any]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ RULES = {
 def manifest(record: Record) -> dict[str, Any]:
     """The manifest of one record: the keys of RULES with JSON values, None where the record does not tell."""
     target, worker, machine = record.cell.target, record.worker, record.machine
-    device = worker.get("device") or {}
+    device, gpu = worker.get("device") or {}, machine.get("gpu") or {}
     on_gpu = target.accelerator != "cpu"
     forked = worker.get("forked")
     found = {
@@ -138,11 +138,13 @@ def manifest(record: Record) -> dict[str, Any]:
         "interleave": record.heat.get("interleave"),
         "environment": target.environment,
         "settings": target.settings,
-        "gpu": device.get("device_name") if on_gpu else None,
+        # The driver calls a GPU the same whatever the framework; without its word, there is the framework's.
+        "gpu": (gpu.get("name") or device.get("adapter") or device.get("device_name")) if on_gpu else None,
+        "driver": gpu.get("driver") or device.get("driver"),
         "platform_version": device.get("platform_version") if on_gpu else None,
         "machine": machine.get("id"),
         **_variables(worker.get("variables")),
-        **{key: device.get(key) for key in ("tf32", "xla", "onednn", "processors", "programs", "driver", *THREADS)},
+        **{key: device.get(key) for key in ("tf32", "xla", "onednn", "processors", "programs", *THREADS)},
         **{key: worker.get(key) for key in ("python", "packages", "code")},
     }
     return {key: found[key] if key in found else machine.get(key) for key in RULES}

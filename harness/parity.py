@@ -1,4 +1,4 @@
-"""What is compared to prove that a target does the reference's work, and how far apart the two may be.
+"""What is compared to prove that a target does the reference's work; ``tolerances`` says how far apart the two may be.
 
 Pure: it makes probe cells and arrays, and turns two sides' arrays into a ``Proof``. Running the probes
 is ``harness.verify``'s affair.
@@ -16,7 +16,9 @@ rounding; so its epsilon is ``PROBE_EPSILON``, at which the place of epsilon in 
 
 An error is the largest absolute difference in an array relative to the largest absolute value of the
 reference's array; for parameters, the largest difference relative to the largest change that training made, which
-is much stricter. Arrays much smaller than the largest of their kind are measured against ``SMALLEST_SCALE`` of
+is much stricter. In mixed precisions, root mean squares stand in place of largest values (``tolerances`` says why), and
+logits that are closer to the reference than rounding can leave them fail as well: a target that rounds less than it
+claims does other work. Arrays much smaller than the largest of their kind are measured against ``SMALLEST_SCALE`` of
 that; those that are zero in mathematics, such as the gradient of a bias before batch normalisation,
 against ``VANISHING_SCALE`` of it, since what is found there is the rounding of sums that cancel.
 
@@ -37,20 +39,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.cell import Cell, Dataset, Inputs, Target
-from harness.core.codec import digest
-from harness.core.errors import Unsupported
+from harness.core.codec import LATER, digest
 from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
-from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
+from harness.core.training import COMPUTE_DTYPES, LearningRate, OptimizerSpec, TrainingSpec
+from harness.tolerances import TEST_EXAMPLES, scale, scale_error, size, tolerances, too_exact
 
 PARITY_VERSION = 1
 """Counts changes of the probes or tolerances: a proof of another version does not count."""
 
-SMALLEST_SCALE = 1e-3
-VANISHING, VANISHING_SCALE = 1e-9, 0.1
-"""A reference's array this much smaller than the largest of its kind is zero in mathematics: see ``_scale``."""
-
 EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
-TEST_EXAMPLES = 503
 PROBE_EPSILON = 1e-3
 DRAWS = 8
 SAFE_MARGIN = 1e-5
@@ -59,28 +56,9 @@ STEPS = EXAMPLES // BATCH_SIZE * EPOCHS
 DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
 TIED_KERNEL_SIZE = 3
 
-TOLERANCES: dict[str, dict[str, float]] = {
-    "float32": {
-        "logits": 1e-5,
-        "loss": 1e-5,
-        "gradients": 1e-4,
-        "losses": 1e-4,
-        "parameters": 1e-3,
-        "statistics": 1e-4,
-        "evaluation_logits": 1e-4,
-        "test_loss": 1e-4,
-        "test_accuracy": 1.5 / TEST_EXAMPLES,
-    },
-}
-"""Per precision, the largest error allowed of each quantity.
-
-float32 has a unit roundoff of 6e-8. Sums of up to a thousand products in another order than the reference's stay
-within about 1e-6 of the largest value, and the backward pass adds about as much again: the bounds leave a
-factor of ten. A parameter near one that training moved by 1e-3 is itself only known to 6e-5 of that
-movement, which is what ``parameters`` allows for. Of the test images one may fall on the other side.
-The mistakes that all this is for (another epsilon, a rate not folded into the velocity, an unbiased
-variance, padding on the other side) show at 1e-3 to 1.
-"""
+TOO_EXACT = "too_exact"
+SCALES = {"gradient_scale": "gradients", "parameter_scale": "parameters"}
+"""Quantities that look at all arrays of a group together, and the group."""
 
 DROPOUT_SIGMAS = 5.0
 """A true mask leaves five standard deviations once in two million proofs."""
@@ -107,13 +85,23 @@ class Quantity:
             return self.error / self.tolerance
         return math.inf if self.error else 0.0
 
+    @property
+    def fault(self) -> str:
+        """What is wrong where it has not passed, in one line."""
+        if self.name == TOO_EXACT:
+            return (
+                f"logits {self.error:.1e} times closer to the reference than {self.detail} can be: not computed in it"
+            )
+        return f"{self.name} {self.detail} off by {self.error:.1e} (allowed {self.tolerance:.0e})"
+
 
 @dataclass(frozen=True)
 class Proof:
     """That one target, in one environment, on one machine, did the reference's work, or did not.
 
     ``key`` says what it holds for; ``id`` is its hash. ``problem`` is why there are no quantities, the
-    probe itself having failed, and ``problem_status`` what a record would call that.
+    probe itself having failed, and ``problem_status`` what a record would call that. ``placement``: how many operations
+    of a training step ran on each device; empty on processors, and where the framework runs a step as one program.
     """
 
     id: str
@@ -127,6 +115,7 @@ class Proof:
     problem_status: str = ""
     created: str = ""
     reference: dict[str, Any] = field(default_factory=dict)
+    placement: dict[str, int] = field(default_factory=dict, metadata=LATER)
 
     @property
     def passed(self) -> bool:
@@ -138,8 +127,7 @@ class Proof:
         """Why it failed, in one line; empty if it passed."""
         if self.problem:
             return self.problem
-        failed = [quantity for quantity in self.quantities if not quantity.passed]
-        return "; ".join(f"{q.name} {q.detail} off by {q.error:.1e} (allowed {q.tolerance:.0e})" for q in failed)
+        return "; ".join(quantity.fault for quantity in self.quantities if not quantity.passed)
 
 
 @dataclass(frozen=True)
@@ -153,13 +141,6 @@ class Probe:
     test_labels: NDArray[np.int32]
     parameters: dict[str, NDArray[np.float32]]
     order: NDArray[np.int32]
-
-
-def tolerances(precision: str) -> dict[str, float]:
-    """The bounds of a precision. Raises Unsupported if there are none."""
-    if precision not in TOLERANCES:
-        raise Unsupported(f"parity in {precision} cannot be proven: only {', '.join(TOLERANCES)} has tolerances")
-    return TOLERANCES[precision]
 
 
 def key_of(
@@ -214,6 +195,18 @@ def training_probe(
     )
 
 
+def placement_probe(
+    model: ModelSpec,
+    optimizer: OptimizerSpec,
+    precision: str,
+    target: Target,
+    parameters: dict[str, NDArray[np.float32]],
+) -> Probe:
+    """Like ``training_probe``, but with the model's dropout: its operations must be somewhere as well."""
+    probe = training_probe(model, optimizer, precision, target, parameters)
+    return replace(probe, cell=replace(probe.cell, model=model))
+
+
 def has_ties(model: ModelSpec) -> bool:
     """Whether a model can tell which of tied maxima a gradient goes to."""
     return any(isinstance(layer, MaxPool) for layer in model.layers)
@@ -250,7 +243,7 @@ def compare_ties(
 ) -> tuple[Quantity, ...]:
     """The quantity of a ties probe: the error of the kernel's gradient."""
     group = _named(reference, "gradient/01_conv2d/kernel")
-    return (_worst("tied maxima", group, reference, found, tolerances(precision)["gradients"]),)
+    return (_worst("tied maxima", group, reference, found, tolerances(precision)["gradients"], precision),)
 
 
 def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
@@ -302,13 +295,21 @@ def compare_training(
     groups["statistics"] = _named(reference, "statistic/")
     groups["test_loss"] = {"test_loss": reference["test_loss"]}
     groups["test_accuracy"] = {"test_accuracy": np.ones(())}
-    return tuple(
-        _worst(name, groups[name], reference, found, allowed) for name, allowed in tolerance.items() if groups[name]
-    )
+    quantities: list[Quantity] = []
+    for name, allowed in tolerance.items():
+        if groups.get(name):
+            quantities.append(_worst(name, groups[name], reference, found, allowed, precision))
+        elif name in SCALES:
+            quantities.append(_scale_of(name, groups[SCALES[name]], reference, found, allowed))
+        elif name == TOO_EXACT:
+            error = next(quantity.error for quantity in quantities if quantity.name == "logits")
+            detail = COMPUTE_DTYPES[precision]
+            quantities.append(Quantity(name, too_exact(error, precision), allowed, detail))
+    return tuple(quantities)
 
 
 def compare_dropout(
-    rate: float, masks: NDArray[Any], evaluation: NDArray[Any], losses: NDArray[Any]
+    rate: float, precision: str, masks: NDArray[Any], evaluation: NDArray[Any], losses: NDArray[Any]
 ) -> tuple[Quantity, ...]:
     """The quantities of a dropout probe.
 
@@ -325,7 +326,7 @@ def compare_dropout(
     by_example = kept.mean(axis=2).reshape(-1)
     label = f"rate {rate:g}"
     return (
-        Quantity("dropout scale", value_error, 1e-5, label),
+        Quantity("dropout scale", value_error, tolerances(precision)["dropout scale"], label),
         Quantity("dropout share", abs(float(kept.mean()) - keep), _binomial_bound(keep, kept.size, 1), label),
         Quantity(
             "dropout by unit",
@@ -350,10 +351,6 @@ def _cell(model: ModelSpec, training: TrainingSpec, target: Target, examples: in
     return Cell(model, training, dataset, Inputs("", ""), target)
 
 
-def _largest(array: NDArray[Any]) -> float:
-    return float(np.max(np.abs(array))) if array.size else 0.0
-
-
 def _named(reference: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name: array for name, array in reference.items() if name.startswith(prefix)}
 
@@ -364,16 +361,17 @@ def _worst(
     reference: Mapping[str, NDArray[Any]],
     found: Mapping[str, NDArray[Any]],
     tolerance: float,
+    precision: str,
 ) -> Quantity:
-    """The array of a group with the largest error, relative to the largest value of its scale."""
-    sizes = {key: _largest(scale) for key, scale in scales.items()}
+    """The array of a group with the largest error, relative to the size of its scale."""
+    sizes = {key: size(array, precision) for key, array in scales.items()}
     largest = max(sizes.values())
     worst = Quantity(name, -1.0, tolerance)
-    for key, scale in sizes.items():
+    for key, own in sizes.items():
         detail = key.partition("/")[2]
         if key not in found or found[key].shape != reference[key].shape:
             return Quantity(name, math.inf, tolerance, f"{detail or key} missing or of another shape")
-        error = _largest(found[key].astype(np.float64) - reference[key]) / (_scale(scale, largest) or 1.0)
+        error = size(found[key].astype(np.float64) - reference[key], precision) / (scale(own, largest) or 1.0)
         if math.isnan(error):
             return Quantity(name, math.nan, tolerance, detail)
         if error > worst.error:
@@ -381,11 +379,19 @@ def _worst(
     return worst
 
 
-def _scale(own: float, largest: float) -> float:
-    """What an array's error is relative to, given its own largest value and the largest of all of its kind."""
-    if own < VANISHING * largest:
-        return VANISHING_SCALE * largest
-    return max(own, SMALLEST_SCALE * largest)
+def _scale_of(
+    name: str,
+    scales: Mapping[str, NDArray[Any]],
+    reference: Mapping[str, NDArray[Any]],
+    found: Mapping[str, NDArray[Any]],
+    tolerance: float,
+) -> Quantity:
+    """The error of a group's length along the reference's; ``scales`` are the arrays less where they began."""
+    if any(key not in found or found[key].shape != reference[key].shape for key in scales):
+        return Quantity(name, math.inf, tolerance, "an array is missing or of another shape")
+    began = {key: reference[key] - array for key, array in scales.items()}
+    moved = [found[key].astype(np.float64) - began[key] for key in scales]
+    return Quantity(name, scale_error(list(scales.values()), moved), tolerance)
 
 
 def _binomial_bound(share: float, trials: int, looks: int) -> float:

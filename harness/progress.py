@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from harness.core.cell import Cell
 from harness.core.record import Record
+from harness.core.training import PRECISIONS
 from harness.lane import Progress as LaneProgress
 from harness.wording import plural
 
@@ -109,7 +110,9 @@ class RunProgress:
 def name(cell: Cell) -> str:
     """A cell in a few words."""
     training = cell.training
-    return f"{cell.target.label}, {cell.model.name}, batch {training.batch_size}, {plural(training.epochs, 'epoch')}"
+    precision = "" if training.precision == PRECISIONS[0] else f"{training.precision}, "
+    size = f"batch {training.batch_size}, {plural(training.epochs, 'epoch')}"
+    return f"{cell.target.label}, {cell.model.name}, {precision}{size}"
 
 
 def outcome(record: Record) -> str:

@@ -9,7 +9,7 @@
     [training]
     learning_rate = [0.01, 0.1]
 
-Axes take one value or a list: model, target, cpus, batch_size, epochs, seed, optimizer, learning_rate. A
+Axes take one value or a list: model, target, cpus, batch_size, epochs, seed, optimizer, learning_rate, precision. A
 sweep has one cell for each combination of them; each number of cpus makes of each target one of its own. Presets are
 the files in ``harness/sweeps/``. Every mistake is a ``UsageError`` of one line that names file and key, or the flag.
 """
@@ -45,6 +45,9 @@ LARGEST_EPOCHS = 10_000
 PATH_KEYS = ("model", "dataset")
 TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision", "interleave")
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
+
+FLAGS = {"precision": "--compute-precision"}
+"""Keys whose flags have another name: ``harness compare --precision`` is that of its interval."""
 
 V = TypeVar("V")
 
@@ -94,7 +97,7 @@ class TrainingForm(BaseModel):
     drop_factor: Positive = LearningRate().factor
     scaling: Annotated[str, _one_of(SCALINGS)] = LearningRate().scaling
     base_batch_size: Count = LearningRate().base_batch_size
-    precision: Annotated[str, _one_of(PRECISIONS)] = "float32"
+    precision: Annotated[list[Annotated[str, _one_of(PRECISIONS)]], _LISTED, _AXIS] = [PRECISIONS[0]]
 
 
 class SweepForm(BaseModel):
@@ -138,7 +141,7 @@ class Sweep:
     test_examples: int | None
     optimizers: tuple[OptimizerSpec, ...]
     learning_rates: tuple[LearningRate, ...]
-    precision: str
+    precisions: tuple[str, ...]
     interleave: str
     own_targets: dict[str, Any]
     source: str
@@ -179,7 +182,7 @@ def load(source: str, overrides: Mapping[str, Any]) -> Sweep:
         nested = key in TrainingForm.model_fields
         if not nested or isinstance(training, dict):
             (training if nested else data)[key] = _from_flag(key, value)
-            flags[f"training.{key}" if nested else key] = f"--{key.replace('_', '-')}"
+            flags[f"training.{key}" if nested else key] = FLAGS.get(key, f"--{key.replace('_', '-')}")
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
     return _sweep(form, source, path.parent.absolute(), flags)
 
@@ -203,8 +206,9 @@ def expand(
         require_fit(sweep.where("model"), model, dataset)
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
-            for optimizer, rate, size in product(_once(sweep.optimizers), _once(sweep.learning_rates), sizes):
-                training = TrainingSpec(size, epochs, optimizer, rate, seed, sweep.precision)
+            axes = _once(sweep.precisions), _once(sweep.optimizers), _once(sweep.learning_rates), sizes
+            for precision, optimizer, rate, size in product(*axes):
+                training = TrainingSpec(size, epochs, optimizer, rate, seed, precision)
                 skip = _reason_to_skip(training, dataset)
                 for target in _once(targets):
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
@@ -270,7 +274,7 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         test_examples=form.test_examples,
         optimizers=_once(_optimizer(name, training) for name in training.optimizer),
         learning_rates=_once(_learning_rate(rate, training) for rate in training.learning_rate),
-        precision=training.precision,
+        precisions=_once(training.precision),
         interleave=form.interleave,
         own_targets=form.targets,
         source=source,

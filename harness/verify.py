@@ -18,14 +18,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness import inputs, parity
+from harness import device_proof, inputs, parity
 from harness.core import codec
 from harness.core.cell import Target
-from harness.core.errors import CellError, ContractError, HarnessError
-from harness.core.messages import Forward, Open, Probe
+from harness.core.errors import CellError, ContractError, HarnessError, WrongDevice
+from harness.core.messages import Forward, Open, Placed, Placement, Probe
 from harness.core.model import ModelSpec
 from harness.core.training import OptimizerSpec
-from harness.lane import CellWorker, now
+from harness.lane import CellWorker, device_facts, now, require_device
 from harness.parity import Proof
 
 ATTEMPTS = 2
@@ -124,6 +124,8 @@ class Verifier:
             initial = inputs.draw_parameters(model, seed=0)
             probe, expected = self._best_draw(model, optimizer, precision, target, initial)
             found = run_probe(probe, worker(), self._scratch / f"probe-{empty.id}", self._timeout, evaluate=True)
+            shown = parity.placement_probe(model, optimizer, precision, target, initial)
+            placement = self._placement(shown, worker)
             quantities = parity.compare_training(expected, found, initial, precision)
             if parity.has_ties(model):
                 quantities += self._once(("ties", target, precision), partial(self._ties, precision, target, worker))
@@ -135,7 +137,19 @@ class Verifier:
             return replace(empty, problem=str(error), problem_status=error.status, created=now())
         reference_target, reference_worker = self._reference()
         facts = {"backend": reference_target.backend, "packages": reference_worker.ready.worker.get("packages", {})}
-        return replace(empty, quantities=quantities, created=now(), reference=facts)
+        return replace(empty, quantities=quantities, created=now(), reference=facts, placement=placement)
+
+    def _placement(self, probe: parity.Probe, give: Callable[[], CellWorker]) -> dict[str, int]:
+        """How many operations of a step ran on which device. Raises WrongDevice if any fell back to the processor."""
+        if probe.cell.target.accelerator == "cpu":
+            return {}
+        placed = placement_of(probe, give(), self._scratch / "probe-placement", self._timeout)
+        if found := device_proof.fallbacks(probe.cell.target, placed):
+            raise WrongDevice(
+                f"asked for {probe.cell.target.accelerator}, but operations of the step ran on the processor: "
+                f"{device_proof.named(found)}"
+            )
+        return device_proof.summary(placed)
 
     def _once(self, key: object, probe: Callable[[], Quantities]) -> Quantities:
         """What does not depend on the model is probed once per target."""
@@ -194,7 +208,7 @@ class Verifier:
                 worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
                 worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
             return parity.compare_dropout(
-                rate, _load(training)["logits"], _load(evaluation)["logits"][0], _load(stepped)["losses"]
+                rate, precision, _load(training)["logits"], _load(evaluation)["logits"][0], _load(stepped)["losses"]
             )
 
 
@@ -207,16 +221,30 @@ def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: fl
         return _load(output)
 
 
+def placement_of(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float, kernels_of: str = "") -> Placed:
+    """Where the operations of a step of the probe's cell run; ``kernels_of``: see ``Placement``. Raises CellError."""
+    with ProbeFolder(folder, probe) as files, opened(worker, files.request, timeout):
+        placed = worker.ask(Placement(kernels_of), timeout)
+    assert isinstance(placed, Placed)
+    return placed
+
+
 @contextmanager
 def opened(worker: CellWorker, request: Open, timeout: float) -> Iterator[CellWorker]:
-    """A cell that is open in the block: ended well after it, at once if it fails."""
-    worker.open(request, timeout)
+    """A cell that is open in the block: ended well after it, at once if it fails.
+
+    Raises WrongDevice if the device that its target asks for is not the one that did the work.
+    """
+    target, answer = request.cell.target, worker.open(request, timeout)
     try:
+        facts = device_facts(target, worker, answer)
+        require_device(device_proof.opening_problem(target, facts))
         yield worker
     except BaseException:
         worker.abandon()
         raise
-    worker.finish(timeout)
+    facts |= worker.finish(timeout).device
+    require_device(device_proof.closing_problem(target, facts, trained=False))
 
 
 class ProbeFolder:

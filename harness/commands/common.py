@@ -15,10 +15,10 @@ from rich.table import Table
 from harness import datasets, environments, targets, tomlfile
 from harness.core.cell import Target
 from harness.core.errors import EnvironmentBuildError, UsageError
-from harness.core.training import OPTIMIZERS, OptimizerSpec
+from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.datasets import Prepared
 from harness.report.terminal import console_for, drop_output
-from harness.sweep import DATASET_SUFFIX
+from harness.sweep import DATASET_SUFFIX, FLAGS
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 
@@ -78,6 +78,14 @@ def optimizer(name: str) -> OptimizerSpec:
     if name not in OPTIMIZERS:
         raise UsageError(f"--optimizer: found {name!r}{nearest(name, OPTIMIZERS)}, allowed: {', '.join(OPTIMIZERS)}")
     return OptimizerSpec(name)
+
+
+def compute_precision(name: str) -> str:
+    """The precision that a flag names. Raises UsageError."""
+    if name not in PRECISIONS:
+        allowed = ", ".join(PRECISIONS)
+        raise UsageError(f"{FLAGS['precision']}: found {name!r}{nearest(name, PRECISIONS)}, allowed: {allowed}")
+    return name
 
 
 def prepare_dataset(source: str, data_dir: Path | None, console: Console) -> Prepared:

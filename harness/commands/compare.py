@@ -39,13 +39,14 @@ _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Request:
-    """The flags of ``harness compare``; ``budget`` as written, such as 10m."""
+    """The flags of ``harness compare``; ``precision`` is that of the interval; ``budget`` as written, such as 10m."""
 
     sides: Sequence[str]
     batch_sizes: Sequence[str]
     model: str
     dataset: str
     optimizer: str
+    compute_precision: str
     precision: str
     budget: str
     out: Path | None
@@ -66,6 +67,7 @@ def run(request: Request) -> int:
     if any(are_runs):
         raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
     goal = compare.Goal(_precision(request.precision), seconds_of(request.budget))
+    common.compute_precision(request.compute_precision)
     definitions = common.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(side, definitions) for side in request.sides])
     console = common.standard_error()
@@ -127,7 +129,8 @@ def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store
         if size > dataset.train_examples:
             raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
         per_epoch = dataset.train_examples // size
-        training = TrainingSpec(size, min(math.ceil(STEPS / per_epoch), MOST_EPOCHS), optimizer)
+        epochs = min(math.ceil(STEPS / per_epoch), MOST_EPOCHS)
+        training = TrainingSpec(size, epochs, optimizer, precision=request.compute_precision)
         drawn = inputs.identify(model, dataset.train_examples, training.epochs, training.seed)
         cells += [
             Cell(model, training, dataset, drawn, key.target, repeat, key.lane)

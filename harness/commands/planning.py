@@ -138,6 +138,7 @@ def _row(cell: Cell, note: str, seconds: Mapping[str, float]) -> dict[str, Any]:
         "seed": cell.training.seed,
         "optimizer": cell.training.optimizer.name,
         "learning_rate": cell.training.learning_rate.base,
+        "precision": cell.training.precision,
         "skip": note,
         "seconds": round(seconds.get(cell.cell_id, 0.0), 1),
     }

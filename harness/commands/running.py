@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import environments, hosts, machine, store, targets, verify, workers
+from harness import environments, hosts, limits, machine, store, targets, verify, workers
 from harness.commands import common
 from harness.core.cell import Target
 from harness.core.errors import EnvironmentBuildError, Unsupported
+from harness.instruments import Instruments
 from harness.lane import CellWorker
 from harness.paths import cache_folder
 from harness.targets import TargetDefinition
@@ -85,12 +86,16 @@ def open_run(
     console: Console,
     timeout: float,
     fork: bool,
-) -> tuple[hosts.Hosts, verify.Verifier]:
-    """What the cells of a run folder need: the environments of ``wanted`` and of the reference, hosts, a verifier."""
+) -> tuple[hosts.Hosts, verify.Verifier, Instruments]:
+    """What the cells of a run folder need: the environments of ``wanted`` and of the reference, hosts, a verifier.
+
+    And what measures beside them.
+    """
     problems = common.build_environments(definitions, wanted, console)
     definitions = with_reference(definitions, console)
     pool, bundle = open_hosts(definitions, problems, kept.scratch_folder, kept.logs_folder, timeout, fork)
-    return pool, open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, timeout)
+    verifier = open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, timeout)
+    return pool, verifier, Instruments(open_limiter(bundle.sha256, kept.scratch_folder, timeout))
 
 
 def open_verifier(
@@ -102,6 +107,15 @@ def open_verifier(
     def reference() -> tuple[Target, CellWorker]:
         return target, pool.worker(target)
 
+    return verify.Verifier(cache_folder("proofs"), scratch, reference, _circumstances(code), timeout)
+
+
+def open_limiter(code: str, scratch: Path, timeout: float) -> limits.Limiter:
+    """What gives each target its device's limits, from the user's cache where they are there."""
+    return limits.Limiter(cache_folder("limits"), scratch, _circumstances(code), timeout)
+
+
+def _circumstances(code: str) -> dict[str, str]:
+    """What else than the target a proof and a limit depend on."""
     facts = machine.facts()
-    circumstances = {"code": code, "machine": facts["id"], "processor": facts["processor"]}
-    return verify.Verifier(cache_folder("proofs"), scratch, reference, circumstances, timeout)
+    return {"code": code, "machine": facts["id"], "processor": facts["processor"]}

@@ -114,11 +114,14 @@ def execute(
     common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
     dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
     wanted = [cell.target for cell in waiting]
-    pool, verifier = running.open_run(kept, prepared.definitions, wanted, console, request.timeout, request.fork)
+    pool, verifier, instruments = running.open_run(
+        kept, prepared.definitions, wanted, console, request.timeout, request.fork
+    )
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
-    with pool, RunProgress(console, expected, estimates.learn) as progress, terminable():
+    with pool, instruments, RunProgress(console, expected, estimates.learn) as progress, terminable():
+        runner = heats.Runner(kept, pool, verifier, dataset.folder, request.timeout, progress, instruments=instruments)
         try:
-            heats.Runner(kept, pool, verifier, dataset.folder, request.timeout, progress).run(waiting)
+            runner.run(waiting)
         except KeyboardInterrupt:
             return True
         finally:

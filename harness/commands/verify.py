@@ -1,27 +1,31 @@
 """``harness verify``: prove that targets do the reference's work, for every model and optimizer asked for.
 
-And that the clock tells the time of the work, once for each target.
+And that the clock tells the time of the work, once for each target. This is the conformance suite of backends, the
+project's own and those of others. What a backend declares not to have, and refuses, is no fault: it is listed.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness import models, synchrony, targets
+from harness import models, support, synchrony, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError
-from harness.core.training import OPTIMIZERS
+from harness.core.model import ModelSpec
+from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.parity import Proof, Quantity
 from harness.synchrony import Synchronisation
 from harness.targets import TargetDefinition
+from harness.workers import Worker
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 TIMED_MODEL = "mnist-cnn"
@@ -32,12 +36,23 @@ DROPOUT = "dropout"
 
 
 @dataclass(frozen=True)
+class Gap:
+    """A combination that a backend refuses, as it declares: ``reason`` names what it has not, and why."""
+
+    target: str
+    model: str
+    optimizer: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Request:
-    """The flags of ``harness verify``; empty means all."""
+    """The flags of ``harness verify``; empty means all, of precisions the first."""
 
     targets: Sequence[str]
     models: Sequence[str]
     optimizers: Sequence[str]
+    precisions: Sequence[str]
     json: bool
     timeout: float
     fork: bool
@@ -46,14 +61,16 @@ class Request:
 def run(request: Request) -> int:
     """Probe afresh, print the tables, store the proofs. Exit status 1 if anything fails."""
     definitions = common.target_definitions()
-    wanted = _targets(request.targets or DEFAULT_TARGETS, definitions)
+    wanted = every_mode(request.targets or DEFAULT_TARGETS, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
     optimizers = [common.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
+    precisions = [common.compute_precision(name) for name in (request.precisions or PRECISIONS[:1])]
     console = common.standard_error()
     problems = common.build_environments(definitions, wanted, console)
     definitions = running.with_reference(definitions, console)
     timed = next((spec for spec in specs if spec.name == TIMED_MODEL), specs[0])
     proofs: list[Proof] = []
+    gaps: list[Gap] = []
     synchronised: list[Synchronisation] = []
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as folder:
         place = Path(folder)
@@ -62,40 +79,56 @@ def run(request: Request) -> int:
             verifier = running.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
             for target in wanted:
                 give = partial(pool.worker, target)
-                for model in specs:
-                    for optimizer in optimizers:
-                        try:
-                            proof = verifier.proof(target, model, optimizer, "float32", give, fresh=True)
-                        except CellError as error:
-                            proof = Proof(
-                                "",
-                                target.label,
-                                model.name,
-                                optimizer.name,
-                                "float32",
-                                {},
-                                (),
-                                str(error),
-                                error.status,
-                            )
-                        proofs.append(proof)
-                        common.say(console, f"{proof.target}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
+                for model, optimizer, precision in product(specs, optimizers, precisions):
+                    try:
+                        proof = verifier.proof(target, model, optimizer, precision, give, fresh=True)
+                    except CellError as error:
+                        names = target.label, model.name, optimizer.name, precision
+                        proof = Proof("", *names, {}, (), str(error), error.status)
+                    if proof.problem_status == "unsupported" and (gap := _declared(proof, target, model, give)):
+                        gaps.append(gap)
+                        common.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
+                        continue
+                    proofs.append(proof)
+                    common.say(console, f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
                 synchronised.append(synchrony.check(target, timed, give, place / "synchrony", request.timeout))
                 common.say(console, f"{target.label}, synchronisation: {synchronised[-1].verdict}")
     if request.json:
-        common.write_json({"proofs": _plain(proofs), "synchrony": _plain(synchronised)})
+        listed = [codec.to_json(gap) for gap in gaps]
+        common.write_json({"proofs": _plain(proofs), "not_offered": listed, "synchrony": _plain(synchronised)})
     else:
         _print(proofs)
+        _print_gaps(gaps)
         _print_synchrony(synchronised)
     outcomes: list[Proof | Synchronisation] = [*proofs, *synchronised]
-    return 0 if all(outcome.passed for outcome in outcomes) else 1
+    proven = {proof.target for proof in proofs}
+    nothing = [target.label for target in wanted if target.label not in proven]
+    for label in nothing:
+        common.say(console, f"FAILED {label}: nothing of what was asked for is offered, so nothing is proven")
+    return 0 if all(outcome.passed for outcome in outcomes) and not nothing else 1
+
+
+def _declared(proof: Proof, target: Target, model: ModelSpec, give: Callable[[], Worker]) -> Gap | None:
+    """The gap that a refusal stands for, if the backend's capabilities declare it; None if they promise the thing."""
+    try:
+        able = give().ready.capabilities
+    except CellError:
+        return None
+    needed = {layer.kind: "layers" for layer in model.layers}
+    needed |= {proof.optimizer: "optimizers", proof.precision: "precisions"}
+    found = {
+        thing: support.refusal(able, kind, thing, target.accelerator, target.mode, proof.precision)
+        for thing, kind in needed.items()
+    }
+    missing = ", ".join(f"{thing} ({why})" for thing, why in found.items() if why)
+    return Gap(proof.target, proof.model, proof.optimizer, f"not offered: {missing}") if missing else None
 
 
 def _plain(outcomes: Sequence[Proof | Synchronisation]) -> list[dict[str, Any]]:
     return [{"passed": outcome.passed, "reason": outcome.reason, **codec.to_json(outcome)} for outcome in outcomes]
 
 
-def _targets(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) -> list[Target]:
+def every_mode(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) -> list[Target]:
     """Each named target; a name without a mode stands for all of its modes."""
     found: list[Target] = []
     for text in texts:
@@ -109,6 +142,11 @@ def _targets(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) 
     return list(dict.fromkeys(found))
 
 
+def _lane(proof: Proof) -> str:
+    """The target, and the precision where it is not the usual one."""
+    return proof.target if proof.precision == PRECISIONS[0] else f"{proof.target} {proof.precision}"
+
+
 def _verdict(proof: Proof) -> str:
     return "passed" if proof.passed else f"FAILED: {proof.reason}"
 
@@ -118,10 +156,10 @@ def _print(proofs: Sequence[Proof]) -> None:
     title = "Largest error against the float64 reference"
     headings = ("target", "quantity", "largest", "allowed", "where", "")
     table = common.new_table(*headings, numbers=("largest", "allowed"), prose=("where",), title=title)
-    for lane in dict.fromkeys(proof.target for proof in proofs):
+    for lane in dict.fromkeys(_lane(proof) for proof in proofs):
         worst: dict[str, tuple[Quantity, Proof]] = {}
         for proof in proofs:
-            for quantity in proof.quantities if proof.target == lane else ():
+            for quantity in proof.quantities if _lane(proof) == lane else ():
                 group = quantity.name.partition(" ")[0] if quantity.name.startswith(DROPOUT) else quantity.name
                 if group not in worst or _badness(quantity) > _badness(worst[group][0]):
                     worst[group] = (quantity, proof)
@@ -140,9 +178,15 @@ def _print(proofs: Sequence[Proof]) -> None:
     console = common.standard_output()
     for proof in proofs:
         if not proof.passed:
-            common.say(console, f"FAILED {proof.target}, {proof.model}, {proof.optimizer}: {proof.reason}")
+            common.say(console, f"FAILED {_lane(proof)}, {proof.model}, {proof.optimizer}: {proof.reason}")
     passed = sum(proof.passed for proof in proofs)
     common.say(console, f"{passed} of {len(proofs)} proofs passed.")
+
+
+def _print_gaps(gaps: Sequence[Gap]) -> None:
+    console = common.standard_output()
+    for gap in gaps:
+        common.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
 
 
 def _print_synchrony(outcomes: Sequence[Synchronisation]) -> None:

@@ -13,6 +13,7 @@ HarnessError                    one clear sentence; exit status 1
     ├── WrongDevice             the requested device did not do the work  -> wrong_device
     ├── WorkerTimeout           no answer in the time allowed             -> timeout
     └── WorkerCrashed           the process ended or answered nonsense    -> crashed
+        └── DeviceLost          the device was taken away or gave up      -> crashed
 """
 
 from __future__ import annotations
@@ -93,3 +94,7 @@ class WorkerCrashed(CellError):
     """The worker's process ended, or answered something that is no message."""
 
     status = "crashed"
+
+
+class DeviceLost(WorkerCrashed):
+    """The device was reset, removed or gave up: a fault of the machine or of its driver, not of the cell."""

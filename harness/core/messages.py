@@ -11,8 +11,8 @@ files whose paths the messages name.
                          <----- HostReady
     Open                 -----> forks        -----> builds
                          <--------------------------Opened
-    Train, Evaluate, Probe, Forward, Synchrony ----> works
-                         <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised
+    Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement -> works
+                         <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed
     Close                -------------------------->
                          <-------------------------- Closed, then exits
                          <----- ChildExited
@@ -118,6 +118,29 @@ class Synchrony:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Measure what the device can do at most through this framework, whatever the cell trains.
+
+    ``memory_bytes``: the most that the arrays for it may take together.
+    """
+
+    kind: ClassVar[str] = "limit"
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Say of every operation of a training step where it runs: two more steps are trained for that, their losses lost.
+
+    ``kernels_of``: the kind of device, as the framework calls it, whose kernels the operations are looked up among;
+    empty for the cell's own. It need not be there: its kernels are registered when its library is loaded.
+    """
+
+    kind: ClassVar[str] = "placement"
+    kernels_of: str = ""
+
+
+@dataclass(frozen=True)
 class Close:
     """End the cell."""
 
@@ -126,7 +149,11 @@ class Close:
 
 @dataclass(frozen=True)
 class HostReady:
-    """The framework is imported. ``worker``: python, platform, packages (name -> version), code hash, backend."""
+    """The framework is imported.
+
+    ``worker``: python, platform, packages (name -> version), code hash, backend. ``capabilities``: those of the
+    backend, and ``yardstick``, whether it can answer ``Limit``.
+    """
 
     kind: ClassVar[str] = "host_ready"
     pid: int
@@ -226,6 +253,54 @@ class Synchronised:
 
 
 @dataclass(frozen=True)
+class Limited:
+    """What the device did at most, in values of ``dtype``.
+
+    ``product_flops_per_second``: the best rate of multiplying two square matrices, at ``product_size`` rows, where a
+    product is 2 n^3 operations. ``memory_bytes_per_second``: the best rate of adding one array of ``array_bytes`` to
+    another in place, where two are read and one is written.
+    """
+
+    kind: ClassVar[str] = "limited"
+    product_flops_per_second: float
+    product_size: int
+    memory_bytes_per_second: float
+    array_bytes: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """``count`` operations alike in a training step.
+
+    ``types``: element types that select the kernel, such as ``T=float``. As traced: ``kernel`` is ``device`` if the
+    kind of device has a kernel for it, ``host memory`` if that kernel leaves its results in host memory, else ``none``.
+    As run: ``device`` is where, such as ``CPU:0``.
+    """
+
+    name: str
+    types: list[str]
+    count: int
+    device: str = ""
+    kernel: str = ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The operations of a training step as traced, and as the runtime, having rewritten them, ran them.
+
+    Both are empty where the step is one program, compiled whole for one device, and where the backend does not tell:
+    ``tells`` says which.
+    """
+
+    kind: ClassVar[str] = "placed"
+    tells: bool
+    kernels_of: str = ""
+    traced: list[Operation] = field(default_factory=list)
+    ran: list[Operation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Closed:
     """The cell ended well."""
 
@@ -254,11 +329,11 @@ class ChildExited:
     signal: int
 
 
-Request = Union[Open, Train, Evaluate, Probe, Forward, Synchrony, Close]  # noqa: UP007
+Request = Union[Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Close]  # noqa: UP007
 Reply = Union[  # noqa: UP007
-    HostReady, Opened, Block, Evaluated, Probed, Forwarded, Synchronised, Closed, Failed, ChildExited
+    HostReady, Opened, Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed, Closed, Failed, ChildExited
 ]
-REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Synchrony, Close)
+REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Close)
 REPLIES: tuple[type, ...] = (
     HostReady,
     Opened,
@@ -267,6 +342,8 @@ REPLIES: tuple[type, ...] = (
     Probed,
     Forwarded,
     Synchronised,
+    Limited,
+    Placed,
     Closed,
     Failed,
     ChildExited,

@@ -98,8 +98,12 @@ class Record:
     ``reason`` is one line, empty for ``ok``. ``proof`` is the id of the parity proof under
     ``proofs/``. ``worker`` holds what the worker says of itself: python, packages, device,
     threads, code hash. ``machine`` what the harness says of the machine. ``log`` is relative to the run folder.
-    ``peak_memory_bytes``: largest resident set of the worker process, framework included. ``heat``: how it ran
-    beside others (``harness.heats.HeatFacts``); empty for a record of before there were heats.
+    ``peak_memory_bytes``: largest resident set of the worker process in the host's memory, framework included. Of the
+    device's memory ``worker["device"]["peak_device_memory_bytes"]`` tells the most that the framework's allocator had
+    handed out, ``power["gpu"]["process_memory_bytes"]`` the most that the driver counted for the process.
+    ``heat``: how it ran beside others (``harness.heats.HeatFacts``); empty for a record of before there were heats.
+    ``power``: how the device ran meanwhile, and the energy (``harness.instruments``). ``limit``: what the device can
+    do at most (``harness.limits``). Both are empty where nothing was told.
     """
 
     cell: Cell
@@ -119,3 +123,5 @@ class Record:
     machine: dict[str, Any] = field(default_factory=dict)
     log: str = ""
     heat: dict[str, Any] = field(default_factory=dict, metadata=LATER)
+    power: dict[str, Any] = field(default_factory=dict, metadata=LATER)
+    limit: dict[str, Any] = field(default_factory=dict, metadata=LATER)

@@ -14,6 +14,16 @@ The rate is folded into the velocity, so a change of rate does not rescale what 
 The loss is the mean softmax cross-entropy of the batch. An epoch has floor(examples / batch size)
 steps: the examples left over are not trained in that epoch (the order differs in the next), so every
 step of a cell has one shape and compiles once.
+
+Precisions. ``float32`` is float32 throughout. In the mixed ones (Micikevicius et al., ICLR 2018) the narrow type of
+``compute_dtype`` is that of the images, cast once, of every activation, and of the inputs and results of every
+convolution and dense product, to which parameters are cast; what a product or a sum accumulates in is the
+kernel's affair. In float32 are: parameters, gradients as they reach them, optimizer state and update; the mean
+and variance of a batch, the moving ones, and the normalisation by them; the logits, cast after the last
+layer, with softmax, loss and the start of the backward pass; and the random numbers that dropout's masks are made
+of. ``mixed_float16`` multiplies the loss by ``loss_scale`` before the backward pass and divides the gradients by
+it in float32: a constant, so that both sides take the same steps. No step is left out where a gradient
+overflows: the loss turns NaN, and the record shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +33,11 @@ from dataclasses import dataclass
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 SCALINGS = ("none", "linear", "sqrt")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+COMPUTE_DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
+PRECISIONS = tuple(COMPUTE_DTYPES)
+LOSS_SCALES = {"float32": 1.0, "mixed_bfloat16": 1.0, "mixed_float16": 2.0**10}
+"""A power of two scales exactly. It lifts gradients of 6e-8 to float16's smallest normal number, 6e-5, and leaves those
+below 64 within its largest, 65504; bfloat16 has float32's range and needs none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,16 @@ class TrainingSpec:
     learning_rate: LearningRate = LearningRate()
     seed: int = 0
     precision: str = "float32"
+
+    @property
+    def compute_dtype(self) -> str:
+        """The name, in every framework, of the type of activations and products."""
+        return COMPUTE_DTYPES[self.precision]
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by before the backward pass, and each gradient divided by after it."""
+        return LOSS_SCALES[self.precision]
 
     def steps_per_epoch(self, examples: int) -> int:
         """Whole batches in ``examples``; zero if there is not even one."""

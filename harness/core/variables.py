@@ -22,16 +22,22 @@ PLACES = ("_PATH", "_HOME", "_DIR")
 """Ends of names of folders."""
 
 
+IMAGE = ("NVIDIA_REQUIRE", "NVIDIA_PRODUCT", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VERSION")
+"""Beginnings of names by which a container's image describes itself: they choose nothing."""
+
+
 def is_computing(name: str) -> bool:
     """Whether a variable of this name changes what is computed."""
     return name.upper().startswith(COMPUTING) or name.upper() == "NVIDIA_TF32_OVERRIDE"
 
 
 def effective(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of both groups, sorted by name; those that only name a place are left out."""
+    """The variables of both groups, sorted by name; those that name a place or describe an image are left out."""
     found = {
         name: value
         for name, value in environment.items()
-        if (is_computing(name) or name.upper().startswith(DEVICES)) and not name.upper().endswith(PLACES)
+        if (is_computing(name) or name.upper().startswith(DEVICES))
+        and not name.upper().startswith(IMAGE)
+        and not name.upper().endswith(PLACES)
     }
     return dict(sorted(found.items()))

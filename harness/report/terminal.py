@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, percent, target_text
+from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, figure, percent, target_text
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def print_summary(
         _line(console, "")
     _print_problems([row for group in groups for row in group.rows if row["status"] != "ok"], console)
     _print_agreement(agreement, console)
+    _print_limits(frame, console)
+    _print_energy(frame, console)
     _print_state(frame, console, planned, unreadable)
     _line(console, f"Run folder: {folder}", whole=True)
     _line(console, f"Show this again: harness report {shlex.quote(str(folder))}", whole=True)
@@ -166,6 +169,39 @@ def _print_agreement(agreement: pl.DataFrame, console: Console) -> None:
         f"Final accuracies of the same work are within {widest['difference_points']:.2f} points of each other "
         f"(furthest apart at batch size {widest['batch_size']}: {shown}).",
     )
+
+
+def _print_limits(frame: pl.DataFrame, console: Console) -> None:
+    """A line for each target whose device's limits are known: how near its training came to them."""
+    for target, rows in _by_target(frame, "limit_share"):
+        most = max(row["limit_flops_per_second"] for row in rows)
+        achieved, shares = _span(rows, "flops_per_second", 1e9), _span(rows, "limit_share", 0.01)
+        _line(
+            console,
+            f"{target}: training reached {achieved} GFLOP/s, {shares} % of the {figure(most / 1e9)} GFLOP/s of its "
+            "matrix products.",
+        )
+
+
+def _print_energy(frame: pl.DataFrame, console: Console) -> None:
+    """A line for each target with known energy: joules per image over its cells."""
+    for column, whose in (("joules_per_image", "the GPU"), ("host_joules_per_image", "the processors")):
+        for target, rows in _by_target(frame, column):
+            _line(console, f"{target}: {_span(rows, column, 0.001)} mJ per image, of {whose}.")
+
+
+def _by_target(frame: pl.DataFrame, column: str) -> Iterator[tuple[str, list[Row]]]:
+    """Rows that ended well and have a value in ``column``, those of each target together, sorted by its name."""
+    known = frame.filter((frame["status"] == "ok") & frame[column].is_not_null()).to_dicts()
+    for target in sorted({row["target"] for row in known}):
+        yield target, [row for row in known if row["target"] == target]
+
+
+def _span(rows: list[Row], column: str, unit: float) -> str:
+    """Least to most, in that unit; one figure where they read the same."""
+    values = [row[column] for row in rows]
+    least, most = figure(min(values) / unit), figure(max(values) / unit)
+    return least if least == most else f"{least} to {most}"
 
 
 def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: int) -> None:

@@ -165,6 +165,9 @@ def perform(action: str) -> None:
     elif name == "abort":
         os.write(2, b"Check failed: the device is gone\n")
         os.abort()
+    elif name == "abort saying":
+        os.write(2, f"{argument}\n".encode())
+        os.abort()
     elif name == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif name == "hang":

@@ -87,11 +87,11 @@ class Sweeper:
         sizes = ",".join(map(str, batch_sizes))
         return [HARNESS, "sweep", "small.toml", "--target", target, "--batch-size", sizes, "--out", "run", *flags]
 
-    def run(self, *flags: str, **choices: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *flags: str, patience: float = PATIENCE, **choices: Any) -> subprocess.CompletedProcess[str]:
         """Run to its end. Whatever happens it leaves no process and no traceback."""
         command = self.command(*flags, **choices)
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=patience
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert wait_until_none(self.mark) == []

@@ -269,7 +269,7 @@ def test_a_host_that_hangs_at_import_is_killed_in_time(own_place: Place) -> None
 def test_an_unknown_backend_is_unsupported(own_place: Place) -> None:
     with (
         Worker(own_place.launch(backend="no_such")) as worker,
-        pytest.raises(Unsupported, match=r"no backend is called 'no_such'; known: .*reference"),
+        pytest.raises(Unsupported, match=r"no backend is called 'no_such' in .*; known there: .*reference"),
     ):
         worker.ready  # noqa: B018
 

@@ -110,6 +110,8 @@ WRONG = [
     ("verify --target nope", "no target is called 'nope'"),
     ("verify --model nope", "no model is called 'nope'"),
     ("verify --optimizer sdg", "--optimizer: found 'sdg' (did you mean 'sgd'?)"),
+    ("doctor jax-cup", "no target is called 'jax-cup' (did you mean 'jax-cpu'?)"),
+    ("doctor jax-cpu:xla", "mode 'xla' does not exist here; allowed: jit"),
     ("report", "Missing argument 'RUN'"),
     ("report nope", "nope: there is no such run folder"),
     ("report .", "is not a run folder (it has no plan.json)"),
@@ -125,6 +127,7 @@ WRONG = [
     ("models show sweep.toml", "sweep.toml: unknown key"),
     ("targets sync nope", "no target is called 'nope'"),
     ("targets sync --nope", "--nope"),
+    ("targets support nope", "Got unexpected extra argument (nope)"),
     ("data prepare", "Missing argument 'NAME|FILE.npz'"),
     ("data prepare mnits", "no dataset is called 'mnits' (did you mean 'mnist'?)"),
     ("data prepare nope.npz", "nope.npz: no such file"),
@@ -279,6 +282,7 @@ def test_the_targets_of_harness_toml_are_targets(call: Caller, tmp_path: Path, m
         "models --json",
         "models show lenet5 --json",
         "targets --json",
+        "doctor --json",
         "data --json",
         "sweeps --json",
         "sweep sweep.toml --batch-size 4,8 --plan --json",
@@ -307,18 +311,20 @@ def test_each_number_of_processors_is_a_target_of_its_own(call: Caller) -> None:
     assert re.findall(r"  (reference\S+), m, batch 8, ", out) == ["reference:numpy@cpus=1", "reference:numpy@cpus=2"]
 
 
-@pytest.mark.parametrize("arguments", [["models", "show", "deep-bn"], ["targets"], ["report", str(GOLDEN)]])
 @pytest.mark.parametrize(
-    "variables",
-    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
-    ids=["ascii", "C"],
+    ("arguments", "variables"),
+    [
+        *((arguments, {"PYTHONIOENCODING": "ascii"}) for arguments in [*LISTS, ["doctor"]]),
+        *((arguments, {"PYTHONIOENCODING": "cp1252"}) for arguments in LISTS),
+        (LISTS[1], {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    ],
 )
 def test_a_console_that_shows_few_characters_shows_the_rest(
     folder: Path, cache: Path, arguments: list[str], variables: dict[str, str]
 ) -> None:
     done = process(arguments, folder, cache, COLUMNS="40", **variables)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.isascii()
+    assert done.stdout.isascii() or variables == {"PYTHONIOENCODING": "cp1252"}
     assert len(done.stdout) > 100
 
 
@@ -402,7 +408,7 @@ def test_a_current_folder_that_is_gone_is_one_line(cache: Path, tmp_path: Path) 
 
 def test_a_cache_that_cannot_be_used_is_one_line_that_names_it(folder: Path) -> None:
     file = folder / "model.toml"
-    for arguments in (["sweep", "sweep.toml", "--plan"], ["data"], ["targets"]):
+    for arguments in (["sweep", "sweep.toml", "--plan"], ["data"], ["targets"], ["doctor"]):
         done = process(arguments, folder, file)
         assert done.returncode == 1
         assert str(file) in done.stderr

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from harness import machine, store
+from harness.core import system
 from harness.core.cell import Target
 from harness.core.record import Record
+from harness.core.system import hardware
 from harness.manifest import FLAGS, NATURAL, RULES, Difference, differences, manifest, obstacles
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
@@ -140,7 +142,7 @@ def test_facts_of_a_gpu_are_told_on_gpus_only() -> None:
 def test_the_machine_s_own_facts_fill_their_keys() -> None:
     told = manifest(lane(machine={**machine.facts(), **machine.load()}))
     assert told["machine"] == machine.machine_id()
-    assert told["processor"] == machine.processor_name()
+    assert told["processor"] == system.processor_name()
     assert {"governor", "boost", "smt"} <= machine.facts().keys()
     assert set(RULES) >= machine.load().keys()
 
@@ -158,8 +160,8 @@ def test_the_machine_s_own_facts_fill_their_keys() -> None:
 def test_boost_is_read_from_either_driver(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: bool | None
 ) -> None:
-    monkeypatch.setattr(machine, "_read", lambda path: files.get(path.removeprefix("/sys/devices/system/cpu/")))
-    assert machine.boost() is expected
+    monkeypatch.setattr(hardware, "_read", lambda path: files.get(path.removeprefix("/sys/devices/system/cpu/")))
+    assert system.boost() is expected
 
 
 def test_records_of_before_there_were_heats_have_a_manifest() -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from harness import analysis, cli
 from harness.core.errors import HarnessError, UsageError
+from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Epoch, Record
 from harness.report import exports, terminal
 from harness.report.headline import figure
@@ -69,6 +70,20 @@ class TestTerminal:
         assert lines[0] == "tiny, digits (320 examples), momentum 0.01, seed 1"
         headings = [index for index, line in enumerate(lines) if line.strip() in ("1 epoch", "5 epochs")]
         assert [lines[index + 1].split()[0] for index in headings] == ["jax-cpu:jit", "jax-cpu:jit"]
+
+    def test_holds_training_against_the_limits_and_tells_energy_where_they_are_known(self) -> None:
+        limit = {"product_flops_per_second": 50e9, "memory_bytes_per_second": 9e9}
+        power = {"gpu": {"energy_joules_per_image": 0.0125}, "host": {"energy_joules_per_image": None}}
+        wide = ModelSpec("wide", (4, 4, 1), (Flatten(), Dense(20_000), Dense(3)))
+        slow, fast = (record(cell(size, JAX, model=wide), limit=limit, power=power) for size in (32, 64))
+        rate = 3200 * slow.cell.model.training_flops / 1e9
+        text = " ".join(printed([slow, fast, record(cell(32, TENSORFLOW))], width=200).split())
+        assert (
+            f"jax-cpu:jit: training reached {figure(rate)} to {figure(2 * rate)} GFLOP/s, "
+            f"{figure(2 * rate)} to {figure(4 * rate)} % of the 50.0 GFLOP/s of its matrix products."
+        ) in text
+        assert "jax-cpu:jit: 12.5 mJ per image, of the GPU." in text
+        assert text.count("training reached") == text.count("mJ per image") == 1
 
     @pytest.mark.parametrize("width", [80, 100, 160])
     def test_stays_within_the_terminal_and_breaks_no_number(self, width: int) -> None:

@@ -77,7 +77,7 @@ def test_what_a_file_leaves_out_has_the_contract_default(tmp_path: Path) -> None
     loaded = load(tmp_path, HEAD)
     assert loaded.optimizers == (OptimizerSpec(),)
     assert loaded.learning_rates == (LearningRate(),)
-    assert (loaded.epochs, loaded.seeds, loaded.precision) == ((1,), (0,), "float32")
+    assert (loaded.epochs, loaded.seeds, loaded.precisions) == ((1,), (0,), ("float32",))
     assert loaded.own_targets == {}
     assert loaded.base == tmp_path
 
@@ -104,7 +104,7 @@ def test_training_table_reaches_every_constant(tmp_path: Path) -> None:
         LearningRate(0.1, (2, 4), 0.5, "sqrt", 64),
         LearningRate(1.0, (2, 4), 0.5, "sqrt", 64),
     )
-    assert loaded.precision == "mixed_bfloat16"
+    assert loaded.precisions == ("mixed_bfloat16",)
 
 
 def test_constants_without_effect_do_not_change_the_work(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_every_combination_becomes_exactly_one_cell(
         expected *= len(set(values))
     assert len(cells) == len({cell.cell_id for cell in cells}) == expected
     assert len({cell.work_id for cell in cells}) == expected // len(set(lanes))
-    assert {cell.training.precision for cell in cells} == {wanted.precision}
+    assert {cell.training.precision for cell in cells} == set(wanted.precisions)
 
 
 @no_deadline
@@ -429,3 +429,17 @@ def test_ten_thousand_cells_expand_with_their_ids_within_a_second_of_processor_t
     ids = {item.cell.cell_id for item in planned}
     assert len(ids) == 10_000
     assert time.process_time() - start < 1.0
+
+
+def test_precision_is_an_axis_whose_flag_has_a_name_of_its_own(tmp_path: Path) -> None:
+    loaded = load(tmp_path, HEAD, precision=("float32", "mixed_float16", "float32"))
+    assert loaded.precisions == ("float32", "mixed_float16")
+    cells = cells_of(sweep.expand(loaded, MODELS[:1], [target("a"), target("b")], DIGITS, digests))
+    assert [(cell.training.precision, cell.target.name) for cell in cells] == [
+        ("float32", "a"),
+        ("float32", "b"),
+        ("mixed_float16", "a"),
+        ("mixed_float16", "b"),
+    ]
+    with pytest.raises(UsageError, match=r"^--compute-precision: found 'half', allowed: float32, mixed_bfloat16"):
+        load(tmp_path, HEAD, precision=("half",))
