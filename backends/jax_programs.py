@@ -150,7 +150,8 @@ def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
         return nn.max_pool(values, layer.pool, pair_strides(layer), layer.padding.upper())
     if isinstance(layer, AveragePool):
         padding = layer.padding.upper()
-        return nn.avg_pool(values, layer.pool, pair_strides(layer), padding, count_include_pad=False)
+        pooled = nn.avg_pool(values, layer.pool, pair_strides(layer), padding, count_include_pad=False)
+        return pooled.astype(values.dtype)  # it divides by counts in float32, and stays there
     if isinstance(layer, GlobalAveragePool):
         return values.mean(axis=(1, 2))
     if isinstance(layer, BatchNorm):

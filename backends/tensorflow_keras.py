@@ -133,6 +133,7 @@ class TensorFlowBackend:
             "xla": target.mode == "xla",
             "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
             "onednn": _onednn(),
+            "preallocation": False,  # memory growth is on: see _choose
             "is_cuda_build": bool(tf.sysconfig.get_build_info()["is_cuda_build"]),
             "dropout": "stateful" if is_keras_2() and target.mode == "fit" else "stateless",
         }

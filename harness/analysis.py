@@ -33,6 +33,9 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     of a model's forward and backward pass (``ModelSpec.training_flops``), the optimizer's not counted.
     ``limit_flops_per_second`` and ``limit_bytes_per_second``: what the device does at most through this target
     (``harness.limits``); ``limit_share``: of the first, what training reached, for training in the same type.
+    ``peak_memory_bytes``: largest resident set of the worker in host memory; ``peak_device_memory_bytes``: most that
+    the framework's allocator had in use on the device; ``process_device_memory_bytes``: most that the driver counted
+    for the worker; ``beyond_dedicated_memory``: whether the device's own memory was too small, so that it spilled.
     ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
     Empty (null) where a record has no such measurement.
     """
@@ -115,6 +118,7 @@ def _schema() -> dict[str, Any]:
         "host_joules_per_image": real,
         "peak_device_memory_bytes": count,
         "process_device_memory_bytes": count,
+        "beyond_dedicated_memory": pl.Boolean,
     }
 
 
@@ -164,6 +168,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         *_energy(record, is_the_work),
         record.worker.get("device", {}).get("peak_device_memory_bytes"),
         record.power.get("gpu", {}).get("process_memory_bytes"),
+        record.worker.get("device", {}).get("beyond_dedicated_memory"),
     )
 
 

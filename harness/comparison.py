@@ -170,12 +170,23 @@ def _compare_one(
         floor=statistics.noise_floor(control_effects) if control_effects else None,
         p_adjusted=statistics.p_value(effects) if enough else math.nan,
         verdict="",
-        reasons=tuple(_reasons(base, key, heats, both, len(effects))),
+        reasons=tuple(_reasons(base, key, heats, both, len(effects), has_control and not control_effects)),
         processes=len(effects),
         rounds=rounds,
         dropped=dropped,
-        differences=tuple(manifest.differences(both)) if len(both) == 2 else (),
+        differences=tuple(_differences(base, key, heats, both)),
     )
+
+
+def _differences(
+    base: LaneKey, key: LaneKey, heats: Sequence[Mapping[LaneKey, Record]], both: Sequence[Record]
+) -> list[manifest.Difference]:
+    """What differs in any heat, each key once, as the latest heat with that difference tells it."""
+    pairs = [[heat[base], heat[key]] for heat in heats if counts(heat.get(base)) and counts(heat.get(key))]
+    found: dict[str, manifest.Difference] = {}
+    for pair in pairs or ([list(both)] if len(both) == 2 else []):
+        found.update({difference.key: difference for difference in manifest.differences(pair)})
+    return list(found.values())
 
 
 def judged(found: list[Comparison]) -> list[Comparison]:
@@ -206,7 +217,12 @@ def overall(comparisons: Sequence[Comparison]) -> str:
 
 
 def _reasons(
-    base: LaneKey, key: LaneKey, heats: Sequence[Mapping[LaneKey, Record]], both: Sequence[Record], effects: int
+    base: LaneKey,
+    key: LaneKey,
+    heats: Sequence[Mapping[LaneKey, Record]],
+    both: Sequence[Record],
+    effects: int,
+    no_floor: bool,
 ) -> list[str]:
     """Why there can be no verdict; empty if there can."""
     found = list(dict.fromkeys(manifest.obstacles(both))) if len(both) == 2 else []
@@ -228,6 +244,8 @@ def _reasons(
     if effects < 2:
         few = f"{effects} heat{'' if effects == 1 else 's'} of fresh processes with both lanes, at least 2 are needed"
         found.append(f"{alone}; {few}" if alone else few)
+    elif no_floor:
+        found.append(f"no control lane of {base.label} has times, so there is no noise floor")
     spinning = [lane.label for lane in (base, key) if _idles(lane, heats) > IDLE_SHARE]
     found += [f"{label} keeps a processor busy while it waits for its turn" for label in dict.fromkeys(spinning)]
     return found

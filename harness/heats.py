@@ -234,9 +234,9 @@ class Runner:
         places: Counter[tuple[str, int]] = Counter()
         found = [self._prepare(cell, self._place(cell, places)) for cell in cells]
         ready = [one for one in found if one is not None]
-        turns, together = Rounds(), False
+        turns, together = Rounds(), self._may_open_together(ready)
         try:
-            together = self._open(ready)
+            self._open(ready, together)
             starved = next((one for one in ready if one.lane.status == "out_of_memory" and len(ready) > 1), None)
             if starved is not None:
                 for one in ready:
@@ -257,15 +257,18 @@ class Runner:
                 self._save(one.record(self._facts(cells, turns, one, together)))
         return late
 
-    def _open(self, ready: Sequence[_Ready]) -> bool:
-        """Open and warm up lanes until one is out of memory. Whether they did so at the same time.
+    def _may_open_together(self, ready: Sequence[_Ready]) -> bool:
+        """Whether lanes are built and compiled at the same time.
 
-        They do from a comparison's second heat of equal work on: opening is most of a heat's cost there, no phase of
-        it is what is compared, and the first has left its programs, so that no two write the same one.
+        On processors they are, from a comparison's second heat of equal work on: opening is most of a heat's cost
+        there, no phase of it is what is compared, and the first heat has left its programs, so that no two write the
+        same one. On other accelerators a compilation may time its algorithms, and needs the device for itself.
         """
-        work_id = ready[0].cell.work_id if ready else ""
-        together = self._measure is not None and work_id in self._opened
-        self._opened.add(work_id)
+        opened = self._measure is not None and bool(ready) and ready[0].cell.work_id in self._opened
+        return opened and all(one.cell.target.accelerator == "cpu" for one in ready)
+
+    def _open(self, ready: Sequence[_Ready], together: bool) -> None:
+        """Open and warm up lanes until one is out of memory."""
         if together:
             for one in ready:
                 one.lane.begin_opening()
@@ -280,8 +283,8 @@ class Runner:
             while one.lane.warming and one.lane.advance():
                 pass
             if one.lane.status == "out_of_memory":
-                break
-        return together
+                return
+        self._opened.update(one.cell.work_id for one in ready)
 
     def _enough(self, turns: Rounds) -> bool:
         measure = self._measure

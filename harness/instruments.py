@@ -40,6 +40,7 @@ class Instruments:
 
         Raises CellError if the worker does not start.
         """
+        self._sampler.forget()  # cells are prepared before any of their heat trains, when those before are saved
         if self._host is None:
             self._host = HostEnergy()
             if self._host.joules() is not None:

@@ -398,7 +398,8 @@ class Lane:
 def device_facts(target: Target, worker: CellWorker, opened: Opened) -> dict[str, Any]:
     """What the backend says of the device of a cell that it opened, and what other witnesses know. Raises CellError."""
     variables = worker.ready.worker.get("variables") or {}
-    return {**opened.device, **witnesses.facts(target, opened.pid, worker.said(), variables)}
+    seen = witnesses.facts(target, opened.pid, worker.said(), variables)
+    return {**opened.device, **seen}
 
 
 def require_device(problem: str, peak_memory_bytes: int | None = None) -> None:

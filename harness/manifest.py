@@ -206,13 +206,32 @@ def _matters(key: str, rule: _Rule, one: Side, other: Side) -> bool:
     if key in THREADS:
         # Another backend counts other threads, and other processors are a difference of their own.
         return one[0].backend == other[0].backend and one[1]["processors"] == other[1]["processors"]
+    if key == "packages" and _two_devices(one[0], other[0]):
+        # Two ways to one GPU are compared within one version, or versions are compared as well.
+        return _framework(one[1]) != _framework(other[1])
     return rule.matters
+
+
+def _two_devices(one: Target, other: Target) -> bool:
+    """Whether one backend is on two kinds of GPU access, such as CUDA and DirectML."""
+    kinds = {one.accelerator, other.accelerator}
+    return one.backend == other.backend and len(kinds) == 2 and "cpu" not in kinds
+
+
+def _framework(values: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """Name and version of the framework itself, which a backend names first."""
+    return next(iter((values["packages"] or {}).items()), None)
 
 
 def _causes(key: str, rule: _Rule, one: Side, other: Side) -> list[str]:
     """The fields of the targets that a difference follows from."""
     is_one_backend = one[0].backend == other[0].backend
+    if key == "packages" and _matters(key, rule, one, other):
+        return []
     fields = (*rule.asks, *(rule.variants if is_one_backend else ()))
+    if key == "gpu" and "cpu" not in (one[0].accelerator, other[0].accelerator):
+        # Whoever compares CUDA with DirectML means one GPU; that each numbers them in its own way asks for no other.
+        fields = ("device",) if one[0].accelerator == other[0].accelerator else ()
     causes = [field for field in fields if getattr(one[0], field) != getattr(other[0], field)]
     if not causes and rule.optional and not is_one_backend and None in (one[1][key], other[1][key]):
         return ["backend"]

@@ -61,6 +61,12 @@ class Sampler:
         """Take one more sample of every source, so that what has just ended lies between two."""
         self._read_all()
 
+    def forget(self) -> None:
+        """Drop all samples but the latest of each source: nobody will ask for what was before now."""
+        with self._lock:
+            for kept in self._samples.values():
+                del kept[:-1]
+
     def stop(self) -> None:
         """End the thread; samples stay."""
         self._ended.set()

@@ -7,14 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from harness import environments, hosts, limits, machine, store, targets, verify, workers
+from harness import environments, gpu, hosts, limits, machine, store, targets, verify, workers
 from harness.commands import common
 from harness.core.cell import Target
 from harness.core.errors import EnvironmentBuildError, Unsupported
-from harness.instruments import Instruments
+from harness.instruments import Instruments, device_facts
 from harness.lane import CellWorker
 from harness.paths import cache_folder
 from harness.targets import TargetDefinition
@@ -115,7 +116,8 @@ def open_limiter(code: str, scratch: Path, timeout: float) -> limits.Limiter:
     return limits.Limiter(cache_folder("limits"), scratch, _circumstances(code), timeout)
 
 
-def _circumstances(code: str) -> dict[str, str]:
-    """What else than the target a proof and a limit depend on."""
+def _circumstances(code: str) -> dict[str, Any]:
+    """What else than the target a proof and a limit depend on: a machine may come back with another GPU or driver."""
     facts = machine.facts()
-    return {"code": code, "machine": facts["id"], "processor": facts["processor"]}
+    gpus = [device_facts(device) for device in gpu.devices()]
+    return {"code": code, "machine": facts["id"], "processor": facts["processor"], **({"gpus": gpus} if gpus else {})}

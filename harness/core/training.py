@@ -21,7 +21,8 @@ convolution and dense product, to which parameters are cast; what a product or a
 kernel's affair. In float32 are: parameters, gradients as they reach them, optimizer state and update; the mean
 and variance of a batch, the moving ones, and the normalisation by them; the logits, cast after the last
 layer, with softmax, loss and the start of the backward pass; and the random numbers that dropout's masks are made
-of. ``mixed_float16`` multiplies the loss by ``loss_scale`` before the backward pass and divides the gradients by
+of (TensorFlow's dropout layers multiply by the mask in float32 as well, JAX's in the narrow type).
+``mixed_float16`` multiplies the loss by ``loss_scale`` before the backward pass and divides the gradients by
 it in float32: a constant, so that both sides take the same steps. No step is left out where a gradient
 overflows: the loss turns NaN, and the record shows it.
 """

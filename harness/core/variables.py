@@ -36,7 +36,7 @@ def effective(environment: Mapping[str, str]) -> dict[str, str]:
     found = {
         name: value
         for name, value in environment.items()
-        if (is_computing(name) or name.upper().startswith(DEVICES))
+        if (is_computing(name) or name.upper().startswith(DEVICES) or name == ONLY_DEVICE)
         and not name.upper().startswith(IMAGE)
         and not name.upper().endswith(PLACES)
     }

@@ -97,7 +97,7 @@ def _print_differences(found: Sequence[Comparison], console: Console) -> None:
     """What differs between the lanes, once for all batch sizes."""
     for group in by_lane(found).values():
         told: dict[str, str] = {}
-        for difference in group[-1].differences:
+        for difference in (difference for one in group for difference in one.differences):
             mark = "" if not difference.matters else " (asked for)" if difference.asked else " (NOT asked for)"
             told[difference.key] = f"  {difference.key}: {' | '.join(map(_shown, difference.values))}{mark}"
         if told:

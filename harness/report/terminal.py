@@ -90,6 +90,7 @@ def print_summary(
     _print_agreement(agreement, console)
     _print_limits(frame, console)
     _print_energy(frame, console)
+    _print_device_memory(frame, console)
     _print_state(frame, console, planned, unreadable)
     _line(console, f"Run folder: {folder}", whole=True)
     _line(console, f"Show this again: harness report {shlex.quote(str(folder))}", whole=True)
@@ -188,6 +189,18 @@ def _print_energy(frame: pl.DataFrame, console: Console) -> None:
     for column, whose in (("joules_per_image", "the GPU"), ("host_joules_per_image", "the processors")):
         for target, rows in _by_target(frame, column):
             _line(console, f"{target}: {_span(rows, column, 0.001)} mJ per image, of {whose}.")
+
+
+def _print_device_memory(frame: pl.DataFrame, console: Console) -> None:
+    """A line for each target with known memory of its device, and what spilled out of it."""
+    for target, rows in _by_target(frame, "peak_device_memory_bytes"):
+        _line(console, f"{target}: at most {_span(rows, 'peak_device_memory_bytes', 1e6)} MB in use on the device.")
+    for target, rows in _by_target(frame, "beyond_dedicated_memory"):
+        sizes = sorted({row["batch_size"] for row in rows if row["beyond_dedicated_memory"]})
+        if sizes:
+            shown = ", ".join(map(str, sizes))
+            text = f"{target}: batch size {shown} did not fit the device's own memory and spilled into the machine's."
+            _line(console, text, style="yellow")
 
 
 def _by_target(frame: pl.DataFrame, column: str) -> Iterator[tuple[str, list[Row]]]:

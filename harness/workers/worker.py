@@ -97,7 +97,7 @@ class Worker:
 
     def open(self, request: Open, timeout: float) -> Opened:
         """Prepare a cell, in a new child where the host forks. ``timeout`` in seconds. Raises CellError."""
-        if self._posted != request:
+        if self._posted != request or not self._is_open:
             self._begin()
         return self._question(request, Opened, timeout)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,3 +183,18 @@ class TestTheDriver:
         monkeypatch.setattr(gpu, "processes", lambda index: ())
         monkeypatch.setattr(witnesses.system, "wsl_version", lambda: 2)
         assert witnesses.facts(target("cuda"), 42, "", {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("backend", "level", "told"),
+    [
+        ("tensorflow_keras", "0", {"adapter": ""}),
+        ("tensorflow_keras", "2", {}),
+        ("somebodys_own", "0", {}),
+    ],
+)
+def test_a_log_that_need_not_name_an_adapter_proves_nothing_against_it(
+    backend: str, level: str, told: dict[str, str]
+) -> None:
+    one = replace(target("directml"), backend=backend)
+    assert witnesses.facts(one, 42, "nothing of the kind", {"TF_CPP_MIN_LOG_LEVEL": level}) == told

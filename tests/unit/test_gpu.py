@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import gpu
-from harness.core import system
+from harness import gpu, targets
+from harness.core import system, variables
 from harness.gpu import Device
 from tests.unit.recorded_nvml import NVMLError, RecordedNvml
 
@@ -122,3 +122,10 @@ def test_a_target_s_device_is_found_among_the_driver_s(
 def test_numbers_are_believed_in_any_order_where_all_gpus_are_alike() -> None:
     assert gpu.index_of(1, {"CUDA_VISIBLE_DEVICES": "1"}, [device(0, "one"), device(1, "one")]) == 1
     assert gpu.index_of(0, {}, []) is None
+
+
+@pytest.mark.parametrize(("shown", "expected"), [("1,0", 0), ("0,1", 1), ("", 1)])
+def test_the_second_device_of_a_schedulers_list_is_found_by_what_its_worker_says(shown: str, expected: int) -> None:
+    inherited = {"CUDA_VISIBLE_DEVICES": shown} if shown else {}
+    given = targets.built_in()["jax-cuda"].variables(1, inherited)
+    assert gpu.index_of(1, variables.effective(given), [device(0, "one"), device(1, "two")]) == expected

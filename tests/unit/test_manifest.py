@@ -377,3 +377,23 @@ def test_a_lane_that_did_other_work_is_named_with_its_reason_and_nothing_else(st
 def test_a_lane_that_never_opened_is_named_and_not_compared() -> None:
     lines = obstacles([lane(), failed(cell(target=TENSORFLOW), "skipped", "a smaller batch ran out of memory")])
     assert lines == ["tensorflow-cpu:graph: skipped: a smaller batch ran out of memory"]
+
+
+def directml_and_cuda(**told: Any) -> tuple[Record, Record]:
+    directml = variant(TENSORFLOW, name="tensorflow-directml", accelerator="directml")
+    cuda = variant(TENSORFLOW, name="tensorflow210-cuda", accelerator="cuda")
+    return lane(directml, device={"adapter": "NVIDIA L4"}), lane(
+        cuda, **{"device": {"device_name": "NVIDIA L4"}, **told}
+    )
+
+
+def test_cuda_and_directml_on_two_gpus_are_no_headline() -> None:
+    assert not [line for line in obstacles(directml_and_cuda()) if line.startswith("gpu")]
+    other = obstacles(directml_and_cuda(device={"device_name": "NVIDIA A2"}))
+    assert any("NVIDIA L4" in line and "NVIDIA A2" in line for line in other)
+
+
+def test_cuda_and_directml_in_two_versions_of_tensorflow_are_no_headline() -> None:
+    assert not [line for line in obstacles(directml_and_cuda()) if line.startswith("packages")]
+    other = obstacles(directml_and_cuda(worker={"packages": {"tensorflow": "2.21.0"}}))
+    assert any("2.21.0" in line for line in other)

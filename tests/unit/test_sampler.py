@@ -47,3 +47,15 @@ def test_a_source_is_watched_once() -> None:
         sampler.watch("one", lambda: pytest.fail("watched twice"))
         sampler.read_now()
         assert len(sampler.samples("one", 0, time.perf_counter())) == 2
+
+
+def test_only_the_latest_sample_outlives_forgetting() -> None:
+    counts = iter(range(1_000_000))
+    with Sampler(60.0) as sampler:
+        sampler.watch("counter", lambda: {"count": next(counts)})
+        for _ in range(3):
+            sampler.read_now()
+        sampler.forget()
+        sampler.read_now()
+        found = sampler.samples("counter", 0.0, time.perf_counter() + 1)
+    assert [sample.values["count"] for sample in found] == [3, 4]
