@@ -347,6 +347,26 @@ class TestUnpaired:
                 statistics.unpaired_interval(a, b)
 
 
+def drifting_coverage(sizes: tuple[int, int], process_sd: float, sets: int = 4000) -> float:
+    """Runs with a drift of sd 1 each, of processes with their own spread."""
+    random = np.random.default_rng(11)
+    sides = [random.normal(size=(sets, 1)) + process_sd * random.normal(size=(sets, processes)) for processes in sizes]
+    return covered([statistics.drifting_interval(x, y, 1.0) for x, y in zip(*sides, strict=True)])
+
+
+class TestDrifting:
+    @pytest.mark.parametrize("sizes", [(1, 1), (1, 6), (6, 1), (6, 6)])
+    def test_covers_where_runs_differ_more_than_their_processes(self, sizes: tuple[int, int]) -> None:
+        assert 93 <= drifting_coverage(sizes, 0.25) <= 97
+
+    def test_one_process_a_side_does_not_tell_how_processes_differ(self) -> None:
+        assert 80 <= drifting_coverage((1, 1), 1.0) <= 86
+
+    def test_needs_a_process_on_each_side(self) -> None:
+        with pytest.raises(ValueError, match="processes of a run: expected at least 1"):
+            statistics.drifting_interval([], [1.0], 0.1)
+
+
 class TestVerdict:
     def test_names_the_direction_of_the_lane(self) -> None:
         assert verdict(Interval(0.1, 0.05, 0.15, 0.95), 0.01, 0.02) == "slower"
