@@ -3,9 +3,9 @@
 In: of each set of fresh processes the natural logs of seconds per step, an array (rounds, lanes) whose dropped
 rows are NaN. A process effect is the median over rounds of a paired log contrast, so one number for each set; the
 answer is an interval over these. (``moving_block_interval`` and ``nested_bootstrap_interval``, which look within
-processes, are what that choice was held against: tests use them, no command does.) Out: ``Interval`` in log units of time ratios (lane over base: positive is
-slower), p-values, and ``verdict``. Coverages in the docstrings are simulated, in per cent where the nominal one
-is 95; the tests simulate most of them again.
+processes, are what that choice was held against: tests use them, no command does.) Out: ``Interval`` in log units of
+time ratios (lane over base: positive is slower), p-values, and ``verdict``. Coverages in the docstrings are
+simulated, in per cent where the nominal one is 95; the tests simulate most of them again.
 """
 
 from __future__ import annotations
