@@ -44,7 +44,10 @@ def opening_problem(target: Target, facts: Mapping[str, Any]) -> str:
     if facts.get("accelerator", asked) != asked:
         return f"asked for {asked}, but the backend woke {facts['accelerator']}"
     if asked == "directml" and facts.get("adapter") == "":
-        return "asked for directml, but the worker's log names no adapter on which a device was made"
+        return (
+            "asked for directml, but the worker's log names no adapter on which a device was made "
+            "(TF_CPP_MIN_LOG_LEVEL must be 0)"
+        )
     if asked == "cuda" and facts.get("driver_lists_process") is False:
         return "asked for cuda, but the driver does not list the worker among the processes on that GPU"
     return ""

@@ -399,6 +399,8 @@ def device_facts(target: Target, worker: CellWorker, opened: Opened) -> dict[str
     """What the backend says of the device of a cell that it opened, and what other witnesses know. Raises CellError."""
     variables = worker.ready.worker.get("variables") or {}
     seen = witnesses.facts(target, opened.pid, worker.said(), variables)
+    if not seen.get("adapter") and opened.device.get("adapter"):
+        del seen["adapter"]  # a backend without TensorFlow's log names its adapter itself
     return {**opened.device, **seen}
 
 

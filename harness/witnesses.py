@@ -14,9 +14,6 @@ from harness.core import system
 from harness.core.cell import Target
 from harness.device_proof import adapter_in
 
-TENSORFLOW = "tensorflow_keras"
-"""The backend whose log names DirectML's adapter, if its level lets that through; others must say it themselves."""
-
 
 def facts(target: Target, pid: int, log: str, variables: Mapping[str, str]) -> dict[str, Any]:
     """Facts as ``device_proof`` takes them; ``dedicated_memory_bytes``: the device's own, where NVIDIA's driver tells.
@@ -25,9 +22,7 @@ def facts(target: Target, pid: int, log: str, variables: Mapping[str, str]) -> d
     """
     if target.accelerator == "directml":
         adapter = adapter_in(log)
-        told = target.backend == TENSORFLOW and variables.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
-        named = {"adapter": adapter} if adapter or told else {}
-        return {**named, **_memory([device for device in gpu.devices() if device.name == adapter])}
+        return {"adapter": adapter, **_memory([device for device in gpu.devices() if device.name == adapter])}
     if target.accelerator == "cuda":
         index = gpu.index_of(target.device, variables, gpu.devices())
         listed = None if index is None else _is_listed(index, pid)

@@ -10,7 +10,10 @@ LIES = {
     "BoastingBackend": ("cuda", "the parameters live on cpu"),
     "SilentBackend": ("cuda", "the backend does not say where the parameters live"),
     "WokenBackend": ("cuda", "the backend woke cpu"),
-    "HonestBackend": ("directml", "the worker's log names no adapter on which a device was made"),
+    "HonestBackend": (
+        "directml",
+        "the worker's log names no adapter on which a device was made (TF_CPP_MIN_LOG_LEVEL must be 0)",
+    ),
     "FallingBackBackend": (
         "cuda",
         "operations of the step ran on the processor: RandomUniform (dtype=float) on CPU:0",
