@@ -192,14 +192,14 @@ def _differences(
 def judged(found: list[Comparison]) -> list[Comparison]:
     """With p-values for all together (Holm), and the verdicts that follow."""
     adjusted = statistics.holm([one.p_adjusted for one in found])
-    judged = []
+    told = []
     for one, p in zip(found, adjusted, strict=True):
         if one.reasons or one.interval is None:
             verdict = NOT_COMPARABLE
         else:
             verdict = statistics.verdict(one.interval, p, one.floor or 0.0)
-        judged.append(replace(one, p_adjusted=p, verdict=verdict))
-    return judged
+        told.append(replace(one, p_adjusted=p, verdict=verdict))
+    return told
 
 
 def overall(comparisons: Sequence[Comparison]) -> str:

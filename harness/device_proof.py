@@ -86,6 +86,14 @@ def fallbacks(target: Target, placed: Placed) -> list[Operation]:
     return [one for one in placed.ran if not _fits(one.device, target.accelerator) and is_work(one)]
 
 
+def placement_problem(target: Target, placed: Placed) -> str:
+    """What is wrong with where a step's operations ran; empty if nothing is."""
+    found = fallbacks(target, placed)
+    if not found:
+        return ""
+    return f"asked for {target.accelerator}, but operations of the step ran on the processor: {named(found)}"
+
+
 def without_kernel(placed: Placed) -> list[Operation]:
     """Operations of the step that the kind of device asked about has no kernel for: they would run on the processor.
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from harness.core import system
+from harness.core.cell import Target
 from harness.core.variables import ONLY_DEVICE
 
 THROTTLE_REASONS = {
@@ -146,6 +147,11 @@ def index_of(number: int, variables: Mapping[str, str], found: Sequence[Device])
     if not (chosen.isascii() and chosen.isdecimal() and is_ordered):
         return None
     return next((device.index for device in found if device.index == int(chosen)), None)
+
+
+def index_for(target: Target, variables: Mapping[str, str]) -> int | None:
+    """NVML's index of the GPU that a CUDA target works on, see ``index_of``; None for every other target."""
+    return index_of(target.device, variables, devices()) if target.accelerator == "cuda" else None
 
 
 def _device(index: int) -> Device | None:

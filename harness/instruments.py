@@ -51,7 +51,7 @@ class Instruments:
             self._counters = GpuCounters()
         if self._counters.available:
             self._sampler.watch(WINDOWS, self._counters.reading)
-        index = _index(target, worker.ready.worker.get("variables") or {})
+        index = gpu.index_for(target, worker.ready.worker.get("variables") or {})
         if index is None:
             return {}
         self._sampler.watch(_source(index), partial(gpu.reading, index))
@@ -76,7 +76,7 @@ class Instruments:
         self._sampler.read_now()
         mixed, count = power.is_mixed(record), power.images(record)
         found: dict[str, Any] = {}
-        index = _index(record.cell.target, record.worker.get("variables") or {})
+        index = gpu.index_for(record.cell.target, record.worker.get("variables") or {})
         if index is not None and (samples := self._samples(_source(index), spans)):
             found["gpu"] = {
                 **power.gpu_summary(samples, spans, count, mixed),
@@ -112,11 +112,6 @@ def device_facts(device: gpu.Device) -> dict[str, Any]:
         "max_memory_clock_mhz": device.max_memory_clock_mhz,
         "compute_capability": device.compute_capability,
     }
-
-
-def _index(target: Target, variables: Mapping[str, str]) -> int | None:
-    """NVML's index of the GPU that a CUDA target works on; None for every other target."""
-    return gpu.index_of(target.device, variables, gpu.devices()) if target.accelerator == "cuda" else None
 
 
 def _energy(host: HostEnergy) -> Mapping[str, Any] | None:

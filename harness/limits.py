@@ -136,7 +136,7 @@ def memory_bytes(target: Target, variables: Mapping[str, str]) -> int:
     """Bytes of memory that a target's device has free for a worker with these environment variables."""
     if target.accelerator == "cpu":
         return int(psutil.virtual_memory().available)
-    index = gpu.index_of(target.device, variables, gpu.devices()) if target.accelerator == "cuda" else None
+    index = gpu.index_for(target, variables)
     free = None if index is None else gpu.free_memory_bytes(index)
     return UNKNOWN_MEMORY_BYTES if free is None else free
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness import device_proof, inputs, parity
 from harness.core import codec
 from harness.core.cell import Target
-from harness.core.errors import CellError, ContractError, HarnessError, WrongDevice
+from harness.core.errors import CellError, ContractError, HarnessError
 from harness.core.messages import Forward, Open, Placed, Placement, Probe
 from harness.core.model import ModelSpec
 from harness.core.training import OptimizerSpec
@@ -144,11 +144,7 @@ class Verifier:
         if probe.cell.target.accelerator == "cpu":
             return {}
         placed = placement_of(probe, give(), self._scratch / "probe-placement", self._timeout)
-        if found := device_proof.fallbacks(probe.cell.target, placed):
-            raise WrongDevice(
-                f"asked for {probe.cell.target.accelerator}, but operations of the step ran on the processor: "
-                f"{device_proof.named(found)}"
-            )
+        require_device(device_proof.placement_problem(probe.cell.target, placed))
         return device_proof.summary(placed)
 
     def _once(self, key: object, probe: Callable[[], Quantities]) -> Quantities:

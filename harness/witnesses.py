@@ -24,7 +24,7 @@ def facts(target: Target, pid: int, log: str, variables: Mapping[str, str]) -> d
         adapter = adapter_in(log)
         return {"adapter": adapter, **_memory([device for device in gpu.devices() if device.name == adapter])}
     if target.accelerator == "cuda":
-        index = gpu.index_of(target.device, variables, gpu.devices())
+        index = gpu.index_for(target, variables)
         listed = None if index is None else _is_listed(index, pid)
         memory = _memory([device for device in gpu.devices() if device.index == index])
         return memory if listed is None else {**memory, "driver_lists_process": listed}

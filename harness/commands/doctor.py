@@ -6,7 +6,6 @@ small network there. A ready environment is no proof that its device works.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,17 +54,14 @@ def run(request: Request) -> int:
     console = common.standard_error()
     machine = examination.look_at_machine()
     examined = {target.name: examination.look_at_target(definitions[target.name]) for target in wanted}
-    with tempfile.TemporaryDirectory(prefix="harness-doctor-") as folder:
-        place = Path(folder)
-        pool, _ = running.open_hosts(definitions, {}, place, place, ANSWER_SECONDS)
-        with pool:
-            diagnoses = []
-            for target, text in zip(wanted, texts, strict=True):
-                trial = None
-                if request.names and not request.quick and examined[target.name].environment == "ready":
-                    common.say(console, f"{text}: starting its worker")
-                    trial = try_device(target, pool, place / "trial")
-                diagnoses.append(doctor.diagnose(examined[target.name], machine, trial))
+    with running.temporary_hosts(definitions, {}, "doctor", ANSWER_SECONDS) as (pool, _, place):
+        diagnoses = []
+        for target, text in zip(wanted, texts, strict=True):
+            trial = None
+            if request.names and not request.quick and examined[target.name].environment == "ready":
+                common.say(console, f"{text}: starting its worker")
+                trial = try_device(target, pool, place / "trial")
+            diagnoses.append(doctor.diagnose(examined[target.name], machine, trial))
     about = doctor.machine_findings(machine)
     if request.json:
         common.write_json(_plain(machine, about, texts, [*examined.values()], diagnoses))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from harness.commands import common, running
-from harness.commands.verify import DEFAULT_TARGETS, every_mode
 from harness.core import codec
 from harness.core.errors import CellError
 from harness.limits import Limits
@@ -28,21 +25,22 @@ class Request:
 def run(request: Request) -> int:
     """Measure afresh, print and store. Exit status 1 if one could not be measured."""
     definitions = common.target_definitions()
-    wanted = every_mode(request.targets or DEFAULT_TARGETS, definitions)
+    wanted = running.every_mode(request.targets, definitions)
     console = common.standard_error()
     problems = common.build_environments(definitions, wanted, console)
     found: list[Limits] = []
-    with tempfile.TemporaryDirectory(prefix="harness-limits-") as folder:
-        place = Path(folder)
-        pool, bundle = running.open_hosts(definitions, problems, place, place, request.timeout, request.fork)
+    with running.temporary_hosts(definitions, problems, "limits", request.timeout, request.fork) as (
+        pool,
+        bundle,
+        place,
+    ):
         limiter = running.open_limiter(bundle.sha256, place, request.timeout)
-        with pool:
-            for target in wanted:
-                try:
-                    found.append(limiter.limits(target, partial(pool.worker, target), fresh=True))
-                except CellError as error:
-                    found.append(Limits("", target.label, {}, problem=str(error)))
-                common.say(console, f"{target.label}: {found[-1].problem or 'measured'}")
+        for target in wanted:
+            try:
+                found.append(limiter.limits(target, partial(pool.worker, target), fresh=True))
+            except CellError as error:
+                found.append(Limits("", target.label, {}, problem=str(error)))
+            common.say(console, f"{target.label}: {found[-1].problem or 'measured'}")
     if request.json:
         common.write_json([codec.to_json(limits) for limits in found])
     else:

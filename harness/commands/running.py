@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from harness.paths import cache_folder
 from harness.targets import TargetDefinition
 
 REFERENCE = "reference"
+DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 
 
 def open_hosts(
@@ -63,6 +66,39 @@ def open_hosts(
         )
 
     return hosts.Hosts(launch, max(timeout, workers.START_SECONDS)), bundle
+
+
+@contextmanager
+def temporary_hosts(
+    definitions: Mapping[str, TargetDefinition],
+    problems: Mapping[str, str],
+    purpose: str,
+    timeout: float,
+    fork: bool = True,
+) -> Iterator[tuple[hosts.Hosts, workers.Bundle, Path]]:
+    """As ``open_hosts``, with scratch files and logs in a folder of their own, the last value; it ends with the block.
+
+    ``purpose`` is part of the folder's name.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"harness-{purpose}-") as folder:
+        place = Path(folder)
+        pool, bundle = open_hosts(definitions, problems, place, place, timeout, fork)
+        with pool:
+            yield pool, bundle, place
+
+
+def every_mode(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) -> list[Target]:
+    """Each named target; a name without a mode stands for all of its modes. No names: DEFAULT_TARGETS."""
+    found: list[Target] = []
+    for text in texts or DEFAULT_TARGETS:
+        first = targets.resolve(text, definitions)
+        if ":" in text:
+            found.append(first)
+        else:
+            name, at, rest = text.partition("@")
+            modes = definitions[first.name].modes
+            found += [targets.resolve(f"{name}:{mode}{at}{rest}", definitions) for mode in modes]
+    return list(dict.fromkeys(found))
 
 
 def with_reference(definitions: Mapping[str, TargetDefinition], console: Console) -> dict[str, TargetDefinition]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
 
 from harness import support, targets
 from harness.commands import common, running
@@ -20,16 +18,13 @@ def run(json: bool) -> int:
     console = common.standard_error()
     problems = common.build_environments(definitions, wanted, console)
     declarations: dict[str, support.Capabilities | str] = {}
-    with tempfile.TemporaryDirectory(prefix="harness-support-") as folder:
-        place = Path(folder)
-        pool, _ = running.open_hosts(definitions, problems, place, place, START_SECONDS)
-        with pool:
-            for target in wanted:
-                try:
-                    declarations[target.name] = pool.worker(target).ready.capabilities
-                except CellError as error:
-                    declarations[target.name] = str(error)
-                    common.say(console, f"warning: target {target.name} says nothing: {error}")
+    with running.temporary_hosts(definitions, problems, "support", START_SECONDS) as (pool, _, _):
+        for target in wanted:
+            try:
+                declarations[target.name] = pool.worker(target).ready.capabilities
+            except CellError as error:
+                declarations[target.name] = str(error)
+                common.say(console, f"warning: target {target.name} says nothing: {error}")
     found = support.rows(definitions, declarations)
     if json:
         common.write_json([codec.to_json(row) for row in found])

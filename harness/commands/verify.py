@@ -7,15 +7,13 @@ project's own and those of others. What a backend declares not to have, and refu
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from harness import models, support, synchrony, targets
+from harness import models, support, synchrony
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
@@ -24,10 +22,8 @@ from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.parity import Proof, Quantity
 from harness.synchrony import Synchronisation
-from harness.targets import TargetDefinition
 from harness.workers import Worker
 
-DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 TIMED_MODEL = "mnist-cnn"
 """Whose steps show that time is told truly, where it is among the models asked for; else the first of them."""
 
@@ -61,7 +57,7 @@ class Request:
 def run(request: Request) -> int:
     """Probe afresh, print the tables, store the proofs. Exit status 1 if anything fails."""
     definitions = common.target_definitions()
-    wanted = every_mode(request.targets or DEFAULT_TARGETS, definitions)
+    wanted = running.every_mode(request.targets, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
     optimizers = [common.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
     precisions = [common.compute_precision(name) for name in (request.precisions or PRECISIONS[:1])]
@@ -72,27 +68,28 @@ def run(request: Request) -> int:
     proofs: list[Proof] = []
     gaps: list[Gap] = []
     synchronised: list[Synchronisation] = []
-    with tempfile.TemporaryDirectory(prefix="harness-verify-") as folder:
-        place = Path(folder)
-        pool, bundle = running.open_hosts(definitions, problems, place, place, request.timeout, request.fork)
-        with pool:
-            verifier = running.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
-            for target in wanted:
-                give = partial(pool.worker, target)
-                for model, optimizer, precision in product(specs, optimizers, precisions):
-                    try:
-                        proof = verifier.proof(target, model, optimizer, precision, give, fresh=True)
-                    except CellError as error:
-                        names = target.label, model.name, optimizer.name, precision
-                        proof = Proof("", *names, {}, (), str(error), error.status)
-                    if proof.problem_status == "unsupported" and (gap := _declared(proof, target, model, give)):
-                        gaps.append(gap)
-                        common.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
-                        continue
-                    proofs.append(proof)
-                    common.say(console, f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
-                synchronised.append(synchrony.check(target, timed, give, place / "synchrony", request.timeout))
-                common.say(console, f"{target.label}, synchronisation: {synchronised[-1].verdict}")
+    with running.temporary_hosts(definitions, problems, "verify", request.timeout, request.fork) as (
+        pool,
+        bundle,
+        place,
+    ):
+        verifier = running.open_verifier(definitions, pool, bundle.sha256, place, request.timeout)
+        for target in wanted:
+            give = partial(pool.worker, target)
+            for model, optimizer, precision in product(specs, optimizers, precisions):
+                try:
+                    proof = verifier.proof(target, model, optimizer, precision, give, fresh=True)
+                except CellError as error:
+                    names = target.label, model.name, optimizer.name, precision
+                    proof = Proof("", *names, {}, (), str(error), error.status)
+                if proof.problem_status == "unsupported" and (gap := _declared(proof, target, model, give)):
+                    gaps.append(gap)
+                    common.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
+                    continue
+                proofs.append(proof)
+                common.say(console, f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
+            synchronised.append(synchrony.check(target, timed, give, place / "synchrony", request.timeout))
+            common.say(console, f"{target.label}, synchronisation: {synchronised[-1].verdict}")
     if request.json:
         listed = [codec.to_json(gap) for gap in gaps]
         common.write_json({"proofs": _plain(proofs), "not_offered": listed, "synchrony": _plain(synchronised)})
@@ -126,20 +123,6 @@ def _declared(proof: Proof, target: Target, model: ModelSpec, give: Callable[[],
 
 def _plain(outcomes: Sequence[Proof | Synchronisation]) -> list[dict[str, Any]]:
     return [{"passed": outcome.passed, "reason": outcome.reason, **codec.to_json(outcome)} for outcome in outcomes]
-
-
-def every_mode(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) -> list[Target]:
-    """Each named target; a name without a mode stands for all of its modes."""
-    found: list[Target] = []
-    for text in texts:
-        first = targets.resolve(text, definitions)
-        if ":" in text:
-            found.append(first)
-        else:
-            name, at, rest = text.partition("@")
-            modes = definitions[first.name].modes
-            found += [targets.resolve(f"{name}:{mode}{at}{rest}", definitions) for mode in modes]
-    return list(dict.fromkeys(found))
 
 
 def _lane(proof: Proof) -> str:
