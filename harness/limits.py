@@ -122,7 +122,7 @@ class Limiter:
         try:
             with (
                 ProbeFolder(self._scratch / f"limit-{empty.id}", _probe(target)) as files,
-                opened(worker(), files.request, self._timeout) as host,
+                opened(worker(), files.request, self._timeout) as (host, _),
             ):
                 reply = host.ask(request, max(self._timeout, ANSWER_SECONDS))
         except CellError as error:

@@ -167,7 +167,7 @@ def check(
         worker().ready  # noqa: B018  # before the files are made
         with ProbeFolder(folder, _probe(target, model)) as files:
             for _ in range(ATTEMPTS):
-                with opened(worker(), files.request, timeout) as host:
+                with opened(worker(), files.request, timeout) as (host, _):
                     found = Synchronisation(target.label, figures(_measure(host, _steps(target, model), timeout)))
                 if found.passed:
                     break

@@ -199,7 +199,7 @@ class Verifier:
             training, evaluation, stepped = (
                 folder.path / f"{part}.npz" for part in ("training", "evaluation", "steps")
             )
-            with opened(give(), folder.request, self._timeout) as worker:
+            with opened(give(), folder.request, self._timeout) as (worker, _):
                 worker.ask(Forward(examples, parity.DROPOUT_REPEATS, True, str(training)), self._timeout)
                 worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
                 worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
@@ -226,21 +226,24 @@ def placement_of(probe: parity.Probe, worker: CellWorker, folder: Path, timeout:
 
 
 @contextmanager
-def opened(worker: CellWorker, request: Open, timeout: float) -> Iterator[CellWorker]:
-    """A cell that is open in the block: ended well after it, at once if it fails.
+def opened(
+    worker: CellWorker, request: Open, timeout: float, trained: bool = False
+) -> Iterator[tuple[CellWorker, dict[str, Any]]]:
+    """A cell that is open in the block: ended well after it, at once if it fails. Gives the worker and device facts.
 
-    Raises WrongDevice if the device that its target asks for is not the one that did the work.
+    After the block the facts have those of the cell's end as well. ``trained``: a loss must be known by then. Raises
+    WrongDevice if the device that its target asks for is not the one that did the work.
     """
     target, answer = request.cell.target, worker.open(request, timeout)
     try:
         facts = device_facts(target, worker, answer)
         require_device(device_proof.opening_problem(target, facts))
-        yield worker
+        yield worker, facts
     except BaseException:
         worker.abandon()
         raise
     facts |= worker.finish(timeout).device
-    require_device(device_proof.closing_problem(target, facts, trained=False))
+    require_device(device_proof.closing_problem(target, facts, trained=trained))
 
 
 class ProbeFolder:

@@ -14,15 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness import device_proof, doctor, examination, parity, targets
+from harness import doctor, examination, parity, targets
 from harness.commands import common, running
 from harness.core.cell import Target
 from harness.core.errors import CellError
 from harness.core.messages import Train
 from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
 from harness.hosts import Hosts
-from harness.lane import device_facts, require_device
-from harness.verify import ProbeFolder
+from harness.verify import ProbeFolder, opened
 
 ANSWER_SECONDS = 300.0
 """Longest wait for one answer of a worker: a first start compiles kernels for a new GPU."""
@@ -73,18 +72,11 @@ def run(request: Request) -> int:
 def try_device(target: Target, pool: Hosts, folder: Path) -> Trial:
     """Have the target's worker train one step of a small network; ``folder`` is removed afterwards."""
     try:
-        worker = pool.worker(target)
-        with ProbeFolder(folder, parity.ties_probe("float32", target)) as files:
-            try:
-                opened = worker.open(files.request, ANSWER_SECONDS)
-                facts = device_facts(target, worker, opened)
-                require_device(device_proof.opening_problem(target, facts))
-                worker.ask(Train(1), ANSWER_SECONDS)
-                facts = {**facts, **worker.finish(ANSWER_SECONDS).device}
-            except BaseException:
-                worker.abandon()
-                raise
-            require_device(device_proof.closing_problem(target, facts, trained=True))
+        with (
+            ProbeFolder(folder, parity.ties_probe("float32", target)) as files,
+            opened(pool.worker(target), files.request, ANSWER_SECONDS, trained=True) as (worker, facts),
+        ):
+            worker.ask(Train(1), ANSWER_SECONDS)
     except CellError as error:
         return Trial(error.status, str(error))
     return Trial("ok", device=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from harness.commands import running
 from harness.core.cell import Target
 from harness.hosts import Hosts
 from harness.verify import Verifier
-from harness.workers import Worker
+from harness.workers import Launch, Worker
 
 TIMEOUT = 600.0
 
@@ -37,6 +38,21 @@ class Bench:
     def worker(self, label: str) -> Worker:
         """The live worker of ``name:mode``; builds its environment at the first need."""
         return self.hosts.worker(self.target(label))
+
+    def planted(self, folder: Path, backend: str, fork: bool = True) -> Worker:
+        """A worker of a backend in this folder of tests, in the interpreter of the tests."""
+        return Worker(
+            Launch(
+                python=Path(sys.executable),
+                backend=backend,
+                bundle=self.bundle,
+                env={"OPENBLAS_NUM_THREADS": "1"},
+                scratch=folder / "scratch",
+                log=folder / "worker.log",
+                fork=fork,
+                extra_path=(Path(__file__).parent,),
+            )
+        )
 
     def reference(self) -> tuple[Target, Worker]:
         """The oracle and its worker."""

@@ -16,7 +16,6 @@ from harness.core.cell import Target
 from harness.core.model import ModelSpec
 from harness.core.training import PRECISIONS, OptimizerSpec
 from harness.parity import Proof
-from harness.workers import Launch, Worker
 
 from .conftest import Bench
 from .test_parity import UNUSUAL
@@ -95,18 +94,8 @@ def test_computing_more_exactly_than_claimed_fails(bench: Bench, tmp_path: Path,
 
 def _proof(bench: Bench, folder: Path, name: str, model: ModelSpec, optimizer: str, precision: str) -> Proof:
     backend = f"rounding_backends:{name}"
-    launch = Launch(
-        python=Path(sys.executable),
-        backend=backend,
-        bundle=bench.bundle,
-        env={"OPENBLAS_NUM_THREADS": "1"},
-        scratch=folder / "scratch",
-        log=folder / "worker.log",
-        fork=True,
-        extra_path=(Path(__file__).parent,),
-    )
     target = Target(backend, backend, "cpu", "numpy", "resident", f"python:{sys.executable}")
-    with Worker(launch) as worker:
+    with bench.planted(folder, backend) as worker:
         proof = bench.verifier.proof(target, model, OptimizerSpec(optimizer), precision, lambda: worker, fresh=True)
     assert not proof.problem, proof.problem
     return proof

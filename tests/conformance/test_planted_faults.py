@@ -11,7 +11,7 @@ from harness import models
 from harness.core.cell import Target
 from harness.core.model import AveragePool, Conv2D, Dense, Flatten, ModelSpec
 from harness.core.training import OptimizerSpec
-from harness.workers import Launch, Worker
+from harness.workers import Worker
 
 from . import faulty_backends
 from .conftest import Bench
@@ -57,7 +57,7 @@ def test_every_planted_fault_is_tried() -> None:
 def test_a_planted_fault_fails_the_check_in_its_quantity(bench: Bench, tmp_path: Path, fault: str) -> None:
     model, optimizer, quantity = FAULTS[fault]
     spec = model if isinstance(model, ModelSpec) else models.load(model)
-    with _worker(bench, tmp_path, f"faulty_backends:{fault}") as worker:
+    with bench.planted(tmp_path, f"faulty_backends:{fault}") as worker:
         proof = bench.verifier.proof(
             _target(fault), spec, OptimizerSpec(optimizer), "float32", lambda: worker, fresh=True
         )
@@ -67,7 +67,7 @@ def test_a_planted_fault_fails_the_check_in_its_quantity(bench: Bench, tmp_path:
 
 
 def test_the_reference_without_a_fault_passes(bench: Bench, tmp_path: Path) -> None:
-    with _worker(bench, tmp_path, "reference") as worker:
+    with bench.planted(tmp_path, "reference") as worker:
         proof = bench.verifier.proof(
             _target("none"), models.load("mnist-cnn"), OptimizerSpec(), "float32", lambda: worker, fresh=True
         )
@@ -80,7 +80,7 @@ def test_a_host_that_ends_with_each_cell_is_proven_as_well(bench: Bench, tmp_pat
 
     def give() -> Worker:
         if not started or not started[-1].alive:
-            started.append(_worker(bench, tmp_path, "reference", fork=False))
+            started.append(bench.planted(tmp_path, "reference", fork=False))
         return started[-1]
 
     try:
@@ -96,18 +96,3 @@ def test_a_host_that_ends_with_each_cell_is_proven_as_well(bench: Bench, tmp_pat
 
 def _target(name: str) -> Target:
     return Target(name, name, "cpu", "numpy", "resident", f"python:{sys.executable}")
-
-
-def _worker(bench: Bench, folder: Path, backend: str, fork: bool = True) -> Worker:
-    return Worker(
-        Launch(
-            python=Path(sys.executable),
-            backend=backend,
-            bundle=bench.bundle,
-            env={"OPENBLAS_NUM_THREADS": "1"},
-            scratch=folder / "scratch",
-            log=folder / "worker.log",
-            fork=fork,
-            extra_path=(Path(__file__).parent,),
-        )
-    )

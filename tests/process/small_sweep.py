@@ -89,7 +89,15 @@ class Sweeper:
 
     def run(self, *flags: str, patience: float = PATIENCE, **choices: Any) -> subprocess.CompletedProcess[str]:
         """Run to its end. Whatever happens it leaves no process and no traceback."""
-        command = self.command(*flags, **choices)
+        return self.finished(self.command(*flags, **choices), patience)
+
+    def harness(self, *arguments: str, patience: float | None = None) -> subprocess.CompletedProcess[str]:
+        """Any other command of ``harness``, run as ``run`` does, with the own targets in ``harness.toml``."""
+        (self.folder / "harness.toml").write_text(self.tables())
+        return self.finished([HARNESS, *arguments], patience)
+
+    def finished(self, command: Sequence[str], patience: float | None) -> subprocess.CompletedProcess[str]:
+        """The end of a command, which leaves no process and no traceback."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=patience
         )

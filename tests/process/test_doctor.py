@@ -6,22 +6,11 @@ import json
 import subprocess
 from typing import Any
 
-from tests.process.processes import wait_until_none
-from tests.process.small_sweep import HARNESS, Sweeper
+from tests.process.small_sweep import Sweeper
 
 
 def doctor(sweeper: Sweeper, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (sweeper.folder / "harness.toml").write_text(sweeper.tables())
-    done = subprocess.run(
-        [HARNESS, "doctor", *arguments],
-        cwd=sweeper.folder,
-        env=sweeper.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert "Traceback" not in done.stderr
-    assert wait_until_none(sweeper.mark) == []
-    return done
+    return sweeper.harness("doctor", *arguments)
 
 
 def judged(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

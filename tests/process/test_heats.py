@@ -12,7 +12,6 @@ import pytest
 
 from harness import comparison, store
 from harness.core.record import Record
-from tests.process.processes import wait_until_none
 from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, stop, wait_for
 
 
@@ -111,14 +110,8 @@ def test_a_run_resumes_only_as_it_was_interleaved(sweeper: Sweeper) -> None:
 
 def compare(sweeper: Sweeper, *flags: str) -> subprocess.CompletedProcess[str]:
     """``harness compare`` in the sweeper's folder, on its dataset and model."""
-    (sweeper.folder / "harness.toml").write_text(sweeper.tables())
-    command = [HARNESS, "compare", *flags, "--model", "model.toml", "--dataset", "small.npz"]
-    done = subprocess.run(
-        command, cwd=sweeper.folder, env=sweeper.environment(), capture_output=True, text=True, timeout=3 * PATIENCE
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert wait_until_none(sweeper.mark) == []
-    return done
+    inputs = ("--model", "model.toml", "--dataset", "small.npz")
+    return sweeper.harness("compare", *flags, *inputs, patience=3 * PATIENCE)
 
 
 def compared(sweeper: Sweeper, *flags: str) -> tuple[int, dict[str, Any]]:

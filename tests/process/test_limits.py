@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.processes import wait_until_none
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper
+from tests.process.small_sweep import PATIENCE, Sweeper
 
 
 @pytest.fixture
@@ -20,18 +19,7 @@ def plain(sweeper: Sweeper) -> Sweeper:
 
 
 def limits(sweeper: Sweeper, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (sweeper.folder / "harness.toml").write_text(sweeper.tables())
-    done = subprocess.run(
-        [HARNESS, "limits", *arguments],
-        cwd=sweeper.folder,
-        env=sweeper.environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert "Traceback" not in done.stderr
-    assert wait_until_none(sweeper.mark) == []
-    return done
+    return sweeper.harness("limits", *arguments, patience=PATIENCE)
 
 
 def kept(sweeper: Sweeper) -> dict[str, Any]:

@@ -6,22 +6,11 @@ import json
 import subprocess
 
 from harness.core.training import OPTIMIZERS
-from tests.process.processes import wait_until_none
-from tests.process.small_sweep import HARNESS, Sweeper
+from tests.process.small_sweep import Sweeper
 
 
 def verify(sweeper: Sweeper, *flags: str) -> subprocess.CompletedProcess[str]:
-    (sweeper.folder / "harness.toml").write_text(sweeper.tables())
-    done = subprocess.run(
-        [HARNESS, "verify", "--model", "model.toml", *flags],
-        cwd=sweeper.folder,
-        env=sweeper.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert "Traceback" not in done.stderr
-    assert wait_until_none(sweeper.mark) == []
-    return done
+    return sweeper.harness("verify", "--model", "model.toml", *flags)
 
 
 def test_a_right_target_passes_with_every_optimizer_and_a_table_of_errors(sweeper: Sweeper) -> None:
