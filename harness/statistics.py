@@ -43,6 +43,10 @@ freedom 95.0 to 97.2. Skewed effects lose most: with one process in ten slower b
 """
 
 
+BATCHES, FEWEST_BATCHES = 20, 5
+"""Batches that one process's series is cut into: as many, and no fewer."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A confidence interval of a log ratio: estimate, ends, and the level that it is reported at."""
@@ -220,6 +224,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = given.copy()
     adjusted[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
     return [float(p) for p in adjusted]
+
+
+def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
+    """Standard error of the median of one autocorrelated series (n,), and the number of batches it comes from.
+
+    Batch means (Schmeiser, Operations Research 30:556, 1982) of medians: the series is cut into BATCHES batches, or as
+    many of at least three values as there are, and their medians' sd is divided by the root of their number. With
+    Student's t of one degree less it makes an interval within one process at a fraction of what
+    ``moving_block_interval`` costs. None for a series too short for FEWEST_BATCHES. ValueError for a value not finite.
+
+    Coverage for n = 15 to 400: white noise (normal, or 10 % pauses of five times) 93 to 96; AR(1) with phi 0.3,
+    91 to 95; phi 0.6, 84 (n = 50) to 93 (n = 400).
+    """
+    series = _finite(values, 0, "values")
+    count = min(BATCHES, len(series) // 3)
+    if count < FEWEST_BATCHES:
+        return None
+    medians = [float(np.median(part)) for part in np.array_split(series, count)]
+    return float(np.std(medians, ddof=1)) / math.sqrt(count), count
+
+
+def interval_around(centre: float, error: float, freedom: float, level: float = LEVEL) -> Interval:
+    """Student's t interval of an estimate with a standard error of ``freedom`` degrees of freedom."""
+    return _around(centre, error, freedom, level)
 
 
 def unpaired_interval(a: ArrayLike, b: ArrayLike, level: float = LEVEL, run_to_run: float = 0.0) -> Interval:

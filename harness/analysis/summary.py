@@ -1,7 +1,7 @@
-"""Records to tables: pure functions from records to data frames; nothing here runs or writes anything.
+"""A row for each record: what it did, how it ended, and the figures that follow from it alone.
 
 ``summary`` reads records one at a time and keeps one row of each, so ten thousand records with a
-thousand blocks each pass through a small memory. Everything else is computed from its rows.
+thousand blocks each pass through a small memory.
 
 A time of a cell whose parity failed, or that the wrong device worked on, is the time of other work: those
 columns are empty there. A ``final_`` column is empty unless all planned epochs were reached.
@@ -10,12 +10,14 @@ columns are empty there. A ``final_`` column is empty unless all planned epochs 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import polars as pl
+
+from harness import statistics
 from harness.core.record import NOT_THE_WORK, Record
-
-if TYPE_CHECKING:
-    import polars as pl
 
 GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
 """Columns that, with the batch size, say which work a row did."""
@@ -37,10 +39,10 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     the framework's allocator had in use on the device; ``process_device_memory_bytes``: most that the driver counted
     for the worker; ``beyond_dedicated_memory``: whether the device's own memory was too small, so that it spilled.
     ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
+    ``pace_error``: standard error of the logarithm of ``images_per_second`` within the process, from ``pace_batches``
+    batches of its ``train_blocks`` (``statistics.batch_median_error``); it knows nothing of other processes.
     Empty (null) where a record has no such measurement.
     """
-    import polars as pl
-
     rows = [_row(record) for record in records]
     return pl.DataFrame(rows, schema=_schema(), orient="row").sort(_ORDER)
 
@@ -52,8 +54,6 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
     the GROUP columns, batch_size, ``targets`` and ``accuracies`` (parallel lists, one entry a cell) and
     ``difference_points`` (largest minus smallest final accuracy, in percentage points).
     """
-    import polars as pl
-
     finished = summarised.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null())
     accuracy = pl.col("final_accuracy")
     return (
@@ -71,8 +71,6 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
 
 def _schema() -> dict[str, Any]:
     """The columns of ``summary``, in the order of the values of ``_row``."""
-    import polars as pl
-
     text, count, real = pl.String, pl.Int64, pl.Float64
     return {
         "cell_id": text,
@@ -119,6 +117,15 @@ def _schema() -> dict[str, Any]:
         "peak_device_memory_bytes": count,
         "process_device_memory_bytes": count,
         "beyond_dedicated_memory": pl.Boolean,
+        "test_examples": count,
+        "lane": count,
+        "interleave": text,
+        "machine": text,
+        "initialise_seconds": real,
+        "load_seconds": real,
+        "train_blocks": count,
+        "pace_error": real,
+        "pace_batches": count,
     }
 
 
@@ -126,8 +133,9 @@ def _row(record: Record) -> tuple[Any, ...]:
     cell, target, training, phases = record.cell, record.cell.target, record.cell.training, record.phases
     is_the_work = record.status not in NOT_THE_WORK
     last = record.epochs[-1] if len(record.epochs) == training.epochs else None
-    images_per_second, trained_seconds, trained_steps = _block_figures(record)
-    pace = trained_seconds / trained_steps if trained_steps else None
+    figures = _block_figures(record)
+    images_per_second = figures.images_per_second
+    pace = figures.trained_seconds / figures.trained_steps if figures.trained_steps else None
     return (
         record.cell_id,
         record.work_id,
@@ -151,7 +159,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.reason,
         images_per_second if is_the_work else None,
         pace * cell.steps_per_epoch if is_the_work and pace is not None else None,
-        trained_seconds if is_the_work and trained_steps else None,
+        figures.trained_seconds if is_the_work and figures.trained_steps else None,
         phases.compile if is_the_work and not _programs_kept(record) else None,
         phases.framework_import,
         phases.build,
@@ -169,6 +177,15 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.worker.get("device", {}).get("peak_device_memory_bytes"),
         record.power.get("gpu", {}).get("process_memory_bytes"),
         record.worker.get("device", {}).get("beyond_dedicated_memory"),
+        cell.dataset.test_examples,
+        cell.lane,
+        record.heat.get("interleave"),
+        record.machine.get("id"),
+        phases.initialise_device,
+        phases.load_data,
+        figures.train_blocks,
+        figures.pace_error,
+        figures.pace_batches,
     )
 
 
@@ -193,14 +210,31 @@ def _programs_kept(record: Record) -> bool:
     return bool(record.worker.get("device", {}).get("programs"))
 
 
-def _block_figures(record: Record) -> tuple[float | None, float, int]:
-    """Median images per second of ``train`` blocks (None without one); seconds and steps of all but ``compile``."""
-    import numpy as np
+@dataclass(frozen=True)
+class _BlockFigures:
+    """What the block times of a record give. ``trained_``: of all blocks but ``compile``."""
 
+    images_per_second: float | None
+    trained_seconds: float
+    trained_steps: int
+    train_blocks: int
+    pace_error: float | None
+    pace_batches: int | None
+
+
+def _block_figures(record: Record) -> _BlockFigures:
     blocks = record.blocks
     seconds, steps = np.array(blocks.seconds, dtype=np.float64), np.array(blocks.steps, dtype=np.int64)
     timed = np.array([kind == "train" for kind in blocks.kind], dtype=bool) & (seconds > 0)
     rates = steps[timed] * record.cell.training.batch_size / seconds[timed]
     trained = np.array([kind != "compile" for kind in blocks.kind], dtype=bool)
-    rate = float(np.median(rates)) if rates.size else None
-    return rate, float(seconds[trained].sum()), int(steps[trained].sum())
+    is_the_work = record.status not in NOT_THE_WORK
+    error = statistics.batch_median_error(np.log(rates)) if is_the_work else None
+    return _BlockFigures(
+        images_per_second=float(np.median(rates)) if rates.size else None,
+        trained_seconds=float(seconds[trained].sum()),
+        trained_steps=int(steps[trained].sum()),
+        train_blocks=int(rates.size),
+        pace_error=error[0] if error else None,
+        pace_batches=error[1] if error else None,
+    )

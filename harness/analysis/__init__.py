@@ -1,0 +1,101 @@
+"""Records to tables and advice: pure functions; nothing here runs or writes anything.
+
+``collect`` reads the records of a run once; ``analyse`` computes all tables from that. A table begins with the columns
+WORK, and has a row for each thing that its function's docstring names. An estimate's interval stands beside it as
+``NAME_low`` and ``NAME_high``, null where there is none. ``Analysis.advice`` says what to use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from harness.analysis import accuracy as reached
+from harness.analysis import advice as advising
+from harness.analysis import pace as paces
+from harness.analysis import startup as starting
+from harness.analysis import step_model
+from harness.analysis.advice import Advice, Choice
+from harness.analysis.collected import Collected, collect, comparable
+from harness.analysis.summary import agreement, summary
+from harness.analysis.tables import WORK
+
+__all__ = [
+    "WORK",
+    "Advice",
+    "Analysis",
+    "Choice",
+    "Collected",
+    "agreement",
+    "analyse",
+    "collect",
+    "comparable",
+    "summary",
+]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that is computed of a run.
+
+    ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
+    ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
+    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``accuracy_by_size``, ``recovery``, ``time_to_accuracy``,
+    ``startup``, ``catch_up``.
+    """
+
+    cells: pl.DataFrame
+    epochs: pl.DataFrame
+    agreement: pl.DataFrame
+    accuracy: float
+    asked: bool
+    accuracies: tuple[float, ...]
+    pace: pl.DataFrame
+    ratios: pl.DataFrame
+    step_model: pl.DataFrame
+    predicted: pl.DataFrame
+    accuracy_by_size: pl.DataFrame
+    recovery: pl.DataFrame
+    time_to_accuracy: pl.DataFrame
+    startup: pl.DataFrame
+    catch_up: pl.DataFrame
+    advice: tuple[Advice, ...]
+
+
+def analyse(collected: Collected, accuracy: float | None = None, obstacles: Sequence[str] = ()) -> Analysis:
+    """Compute everything.
+
+    ``accuracy``: the test accuracy that matters, a share of one; without one ``accuracy.accuracies`` chooses.
+    ``obstacles``: why targets must not be compared with each other (``harness.manifest.obstacles`` of the records
+    that ``comparable`` names); the advice keeps them apart then.
+    """
+    curves = reached.curves(collected)
+    chosen, ladder = reached.accuracies(curves, accuracy)
+    pace = paces.pace(collected.cells)
+    models, predicted = step_model.models(pace)
+    ratios = paces.ratios(collected.cells)
+    reaching = reached.reaching(curves, ladder)
+    return Analysis(
+        cells=collected.cells,
+        epochs=collected.epochs,
+        agreement=agreement(collected.cells),
+        accuracy=chosen,
+        asked=accuracy is not None,
+        accuracies=ladder,
+        pace=pace,
+        ratios=ratios,
+        step_model=models,
+        predicted=predicted,
+        accuracy_by_size=reached.by_size(collected.cells),
+        recovery=reached.recovery(collected, curves),
+        time_to_accuracy=reaching,
+        startup=starting.startup(collected.cells),
+        catch_up=starting.catch_up(pace),
+        advice=tuple(
+            advising.advise(
+                collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles
+            )
+        ),
+    )

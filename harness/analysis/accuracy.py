@@ -1,0 +1,281 @@
+"""What was reached: accuracy against batch size, what wins it back, and the steps and seconds to an accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from harness.analysis.collected import Collected
+from harness.analysis.tables import (
+    COUNTED,
+    Bounds,
+    Row,
+    arithmetic,
+    bounded,
+    frame,
+    geometric,
+    grouped,
+    median,
+    work_of,
+)
+
+LADDER = (0.99, 0.98, 0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Accuracies that times are told for, beside the one that was asked for."""
+
+USUAL = 0.98
+"""The accuracy that is looked at unless another one is named, where a target reaches it."""
+
+PERFECT, MAXIMAL = "perfect scaling", "maximal data parallelism"
+DIMINISHING = "diminishing returns"
+PERFECT_SLOPE, MAXIMAL_SLOPE = -0.8, -0.2
+"""Slopes d log(steps) / d log(batch size) at which a regime ends: -1 halves the steps when the batch size doubles, 0
+saves none. Shallue et al. tell the regimes by eye; these bounds are ours."""
+
+_BY_SIZE: dict[str, Any] = {
+    "target": pl.String,
+    "epochs": pl.Int64,
+    "batch_size": pl.Int64,
+    "seeds": pl.Int64,
+    **bounded("accuracy"),
+    "not_finite": pl.Int64,
+}
+_RECOVERY: dict[str, Any] = {
+    "target": pl.String,
+    "batch_size": pl.Int64,
+    "base_batch_size": pl.Int64,
+    "base_epochs": pl.Int64,
+    "base_accuracy": pl.Float64,
+    "accuracy": pl.Float64,
+    "lost_points": pl.Float64,
+    "epochs_to_recover": pl.Float64,
+    "most_epochs": pl.Int64,
+}
+_REACHING: dict[str, Any] = {
+    "accuracy": pl.Float64,
+    "target": pl.String,
+    "batch_size": pl.Int64,
+    "seeds": pl.Int64,
+    "reached": pl.Int64,
+    "most_epochs": pl.Int64,
+    "highest_accuracy": pl.Float64,
+    "at_most": pl.Boolean,
+    **bounded("steps"),
+    "epochs": pl.Float64,
+    **bounded("seconds"),
+    "seconds_with_compile": pl.Float64,
+    "best": pl.Boolean,
+    "regime": pl.String,
+    "steps_slope": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One cell's evaluations: accuracy after each epoch; ``seconds_per_step`` is None where nothing was timed."""
+
+    seed: int
+    batch_size: int
+    steps_per_epoch: int
+    accuracies: tuple[float, ...]
+    seconds_per_step: float | None
+    compile_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Steps to an accuracy by one cell; ``at_most``: it was there at the first evaluation, so they are a bound."""
+
+    steps: float
+    at_most: bool
+
+
+def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
+    """(*WORK, target, batch size) -> one curve per seed: of the cell with most epochs, ended well or cut short.
+
+    A run of fewer epochs is the beginning of one of more (same parameters, same order), so it is no further seed.
+    """
+    evaluations = grouped(collected.epochs.to_dicts(), lambda row: str(row["cell_id"]))
+    found: dict[tuple[Any, ...], list[Curve]] = {}
+    cells = [row for row in collected.cells.to_dicts() if row["cell_id"] in evaluations]
+    key = grouped(cells, lambda row: (*work_of(row), row["target"], row["batch_size"], row["seed"]))
+    for (*place, _), members in key.items():
+        row = max(members, key=lambda one: (len(evaluations[one["cell_id"]]), -one["repeat"], -one["lane"]))
+        found.setdefault(tuple(place), []).append(_curve(row, evaluations[row["cell_id"]]))
+    return found
+
+
+def reach(curve: Curve, accuracy: float) -> Reached | None:
+    """Steps until the test accuracy is first reached, linear between evaluations; None if it is not."""
+    before: float | None = None
+    for number, now in enumerate(curve.accuracies, start=1):
+        if now >= accuracy:
+            if before is None:
+                return Reached(float(number * curve.steps_per_epoch), True)
+            share = (accuracy - before) / (now - before)
+            return Reached((number - 1 + share) * curve.steps_per_epoch, False)
+        before = now
+    return None
+
+
+def by_size(cells: pl.DataFrame) -> pl.DataFrame:
+    """Final test accuracy per WORK, target, number of epochs and batch size: mean over seeds, Student's t interval.
+
+    Repeats and lanes of one seed are averaged first. ``not_finite``: cells whose losses ended as NaN or infinity;
+    their accuracies count, as they are what was reached.
+    """
+    finished = cells.filter((pl.col("status") == "ok") & pl.col("final_accuracy").is_not_null()).to_dicts()
+    rows = []
+    key = grouped(finished, lambda row: (*work_of(row), row["target"], row["epochs"], row["batch_size"]))
+    for place, members in key.items():
+        seeds = [_mean([row["final_accuracy"] for row in own]) for own in grouped(members, _seed).values()]
+        losses = [(row["final_train_loss"], row["final_test_loss"]) for row in members]
+        broken = sum(not all(loss is not None and math.isfinite(loss) for loss in pair) for pair in losses)
+        rows.append((*place, len(seeds), *arithmetic(seeds, 0.0, 1.0), broken))
+    return frame(rows, _BY_SIZE).sort(*frame([], {}).columns, "target", "epochs", "batch_size")
+
+
+def recovery(collected: Collected, found: Mapping[tuple[Any, ...], Sequence[Curve]]) -> pl.DataFrame:
+    """What a larger batch loses against the smallest one after as many epochs, and the epochs that win it back.
+
+    ``found``: ``curves``. For each planned number of epochs: mean accuracies over seeds, after each epoch, of the
+    cells with most epochs; linear between them. ``epochs_to_recover`` is null where ``most_epochs`` do not suffice.
+    """
+    planned = grouped(collected.cells.to_dicts(), lambda row: (*work_of(row), row["target"]))
+    rows: list[tuple[Any, ...]] = []
+    for place, own in grouped_by_target(found).items():
+        sizes, members = {size: _mean_curve(curve) for size, curve in own.items()}, planned[place]
+        if len(sizes) < 2:
+            continue
+        base = sizes[min(sizes)]
+        for epochs in sorted({row["epochs"] for row in members}):
+            if epochs <= len(base.accuracies):
+                for size in sorted(sizes.keys() - {min(sizes)}):
+                    rows.append((*place, size, min(sizes), epochs, *_won_back(base, sizes[size], epochs)))
+    order = (*frame([], {}).columns, "target", "base_epochs", "batch_size")
+    return frame(rows, _RECOVERY).sort(*order)
+
+
+def accuracies(
+    found: Mapping[tuple[Any, ...], Sequence[Curve]], asked: float | None
+) -> tuple[float, tuple[float, ...]]:
+    """The accuracy to look at, and all that times are told for, descending; ``found``: ``curves``.
+
+    Those are the ones of LADDER that a batch size of a target reached with all its seeds, and the one to look at.
+    Unless one is asked for, that is the highest of them up to USUAL; USUAL where there is none.
+    """
+    highest = max((min(max(curve.accuracies) for curve in own) for own in found.values()), default=0.0)
+    reached = tuple(one for one in LADDER if one <= highest)
+    chosen = asked if asked is not None else next((one for one in reached if one <= USUAL), USUAL)
+    return chosen, tuple(sorted({*reached, chosen}, reverse=True))
+
+
+def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[float]) -> pl.DataFrame:
+    """Steps and seconds of training to each accuracy, per WORK, target and batch size, over seeds.
+
+    Geometric means with Student's t intervals of the logarithms. They are null unless all ``seeds`` got there
+    (``reached`` says how many did). ``seconds``: steps at the mean pace of the seed's own cell, evaluation not
+    counted; ``seconds_with_compile`` adds the median of compiling. ``best``: least seconds of the target's batch sizes.
+    ``regime`` and ``steps_slope``: from the next smaller batch size to this one, of the three regimes of Shallue et
+    al. (JMLR 20:112, 2019, section 4.1), where both have steps that are no bounds.
+    """
+    rows: list[tuple[Any, ...]] = []
+    places = grouped_by_target(found)
+    for accuracy in wanted:
+        for place, sizes in places.items():
+            members = [_reaching(accuracy, place, size, own) for size, own in sorted(sizes.items())]
+            known = [row["seconds"] for row in members if row["seconds"] is not None]
+            for smaller, row in zip([None, *members], members, strict=False):
+                row["best"] = bool(known) and row["seconds"] == min(known)
+                row["steps_slope"] = None if smaller is None else _slope(smaller, row)
+                row["regime"] = _regime(row["steps_slope"])
+            rows += [(*place[:-1], *(row[name] for name in _REACHING)) for row in members]
+    order = (*frame([], {}).columns, "target", "batch_size")
+    return frame(rows, _REACHING).sort("accuracy", *order, descending=[True] + [False] * len(order))
+
+
+def grouped_by_target(
+    found: Mapping[tuple[Any, ...], Sequence[Curve]],
+) -> dict[tuple[Any, ...], dict[int, Sequence[Curve]]]:
+    """(*WORK, target) -> batch size -> curves."""
+    places: dict[tuple[Any, ...], dict[int, Sequence[Curve]]] = {}
+    for (*place, size), own in found.items():
+        places.setdefault(tuple(place), {})[size] = own
+    return places
+
+
+def _reaching(accuracy: float, place: tuple[Any, ...], size: int, own: Sequence[Curve]) -> Row:
+    got = [(curve, there) for curve in own if (there := reach(curve, accuracy)) is not None]
+    everyone = len(got) == len(own)
+    steps: Bounds = geometric([there.steps for _, there in got]) if everyone else (None, None, None)
+    times = [there.steps * curve.seconds_per_step for curve, there in got if curve.seconds_per_step]
+    seconds: Bounds = geometric(times) if everyone and len(times) == len(own) else (None, None, None)
+    compiling = median(curve.compile_seconds for curve in own)
+    with_compile = None if seconds[0] is None or compiling is None else seconds[0] + compiling
+    names = ("steps", "steps_low", "steps_high", "seconds", "seconds_low", "seconds_high")
+    return {
+        "accuracy": accuracy,
+        "target": place[-1],
+        "batch_size": size,
+        "seeds": len(own),
+        "reached": len(got),
+        "most_epochs": max(len(curve.accuracies) for curve in own),
+        "highest_accuracy": max(value for curve in own for value in curve.accuracies),
+        "at_most": everyone and any(there.at_most for _, there in got),
+        "epochs": None if steps[0] is None else steps[0] / own[0].steps_per_epoch,
+        "seconds_with_compile": with_compile,
+        **dict(zip(names, (*steps, *seconds), strict=True)),
+    }
+
+
+def _slope(smaller: Row, row: Row) -> float | None:
+    if smaller["at_most"] or row["at_most"] or smaller["steps"] is None or row["steps"] is None:
+        return None
+    return math.log(row["steps"] / smaller["steps"]) / math.log(row["batch_size"] / smaller["batch_size"])
+
+
+def _regime(slope: float | None) -> str:
+    if slope is None:
+        return ""
+    return PERFECT if slope <= PERFECT_SLOPE else MAXIMAL if slope >= MAXIMAL_SLOPE else DIMINISHING
+
+
+def _curve(row: Row, evaluations: Sequence[Row]) -> Curve:
+    first = evaluations[0]
+    counts = row["status"] in COUNTED and first["seconds"]
+    return Curve(
+        seed=row["seed"],
+        batch_size=row["batch_size"],
+        steps_per_epoch=first["steps"],
+        accuracies=tuple(one["test_accuracy"] for one in evaluations),
+        seconds_per_step=first["seconds"] / first["steps"] if counts else None,
+        compile_seconds=row["compile_seconds"],
+    )
+
+
+def _mean_curve(own: Sequence[Curve]) -> Curve:
+    """Of several seeds: the mean accuracy after each epoch that all of them finished."""
+    length = min(len(curve.accuracies) for curve in own)
+    means = tuple(_mean([curve.accuracies[epoch] for curve in own]) for epoch in range(length))
+    first = own[0]
+    return Curve(first.seed, first.batch_size, first.steps_per_epoch, means, None, None)
+
+
+def _won_back(base: Curve, other: Curve, epochs: int) -> tuple[Any, ...]:
+    wanted = base.accuracies[epochs - 1]
+    there = other.accuracies[epochs - 1] if epochs <= len(other.accuracies) else None
+    lost = None if there is None else max(0.0, (wanted - there) * 100)
+    got = reach(other, wanted)
+    needed = None if got is None else got.steps / other.steps_per_epoch
+    return wanted, there, lost, needed, len(other.accuracies)
+
+
+def _seed(row: Row) -> int:
+    return int(row["seed"])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,303 @@
+"""What to use: of all targets and batch sizes the one that reaches an accuracy soonest, and what may be as good.
+
+Where no target reaches the accuracy, the one that trains fastest. Values only: ``harness.report.advice`` has the words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from harness import ranking
+from harness.analysis.accuracy import Curve, grouped_by_target, reach
+from harness.analysis.collected import Collected
+from harness.analysis.pace import timed
+from harness.analysis.tables import WORK, Row, grouped, work_of
+
+TO_ACCURACY, THROUGHPUT, NOTHING = "accuracy", "throughput", "none"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One target at one batch size.
+
+    ``seconds`` (with ``low`` and ``high``, None where there is no interval): training to the accuracy;
+    ``images_per_second`` and its ends the pace. ``ratio_low`` and ``ratio_high``: between these is what it costs over
+    what the best choice does, in seconds to the accuracy or seconds per image, all such intervals at once.
+    """
+
+    target: str
+    batch_size: int
+    images_per_second: float | None
+    images_per_second_low: float | None
+    images_per_second_high: float | None
+    processes: int
+    seconds: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seconds_with_compile: float | None = None
+    steps: float | None = None
+    epochs: float | None = None
+    seeds: int = 0
+    at_most: bool = False
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to use for one WORK, and what that rests on.
+
+    ``goal``: TO_ACCURACY, THROUGHPUT (no target reached the accuracy), or NOTHING (nothing was timed). ``choice`` is
+    the best one, None for NOTHING and where ``obstacles`` forbid comparing targets: then ``per_target``, the
+    best batch size of each target, is all there is. ``alike``: cannot be told from the choice, ``behind``: shown
+    to be worse, both from better to worse; without enough seeds nothing is ``tested`` and both are empty.
+    ``next_best``: the second by its mean. ``quicker_with_compile``: the best choice where compiling counts, if another.
+    ``highest``: target, batch size, epochs and accuracy of the highest accuracy. ``sizes``: batch sizes of the
+    choice's target that were timed. ``rival``: at the choice's batch size, (target, its speed over the choice's, low,
+    high, heats) of the next target. ``untried``: batch sizes that the choice's target was not timed at and whose
+    predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of which not every seed
+    reached the accuracy. ``unproven``, ``failed``: numbers of cells.
+    """
+
+    work: dict[str, Any]
+    machine: str
+    machines: int
+    accuracy: float
+    asked: bool
+    goal: str
+    choice: Choice | None
+    next_best: Choice | None
+    alike: tuple[Choice, ...]
+    behind: tuple[Choice, ...]
+    tested: bool
+    per_target: tuple[Choice, ...]
+    quicker_with_compile: Choice | None
+    obstacles: tuple[str, ...]
+    highest: tuple[str, int, int, float] | None
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    most_epochs: int
+    targets: tuple[str, ...]
+    rival: tuple[str, float, float | None, float | None, int] | None
+    untried: tuple[int, float] | None
+    not_reached: tuple[tuple[str, int], ...]
+    unproven: int
+    failed: int
+
+
+Costs = dict[tuple[str, int], dict[Hashable, float]]
+"""(target, batch size) -> block -> log of what it cost."""
+
+
+def advise(
+    collected: Collected,
+    found: Mapping[tuple[Any, ...], Sequence[Curve]],
+    accuracy: float,
+    asked: bool,
+    reaching: pl.DataFrame,
+    pace: pl.DataFrame,
+    ratios: pl.DataFrame,
+    predicted: pl.DataFrame,
+    obstacles: Sequence[str],
+) -> Iterator[Advice]:
+    """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``."""
+    times = grouped_by_target(found)
+    cells = grouped(collected.cells.to_dicts(), work_of)
+    reached = grouped(reaching.filter(pl.col("accuracy") == accuracy).to_dicts(), work_of)
+    paces, ratio_rows = grouped(pace.to_dicts(), work_of), grouped(ratios.to_dicts(), work_of)
+    predictions, timed_rows = grouped(predicted.to_dicts(), work_of), grouped(timed(collected.cells), work_of)
+    for work, members in cells.items():
+        fast = {(row["target"], row["batch_size"]): row for row in paces.get(work, [])}
+        there = {(row["target"], row["batch_size"]): row for row in reached.get(work, [])}
+        own = {place[-1]: sizes for place, sizes in times.items() if place[:-1] == work}
+        costs = _seconds(own, there, accuracy)
+        goal = TO_ACCURACY if costs else THROUGHPUT
+        if not costs:
+            costs = _pace_costs(timed_rows.get(work, []))
+        choices = {key: _choice(key, fast.get(key), there.get(key)) for key in costs}
+        yield _advice(
+            work=dict(zip(WORK, work, strict=True)),
+            machine=_machine(collected.machines, members),
+            machines=len({row["machine"] for row in members if row["machine"]}),
+            accuracy=accuracy,
+            asked=asked,
+            goal=goal if costs else NOTHING,
+            costs=costs,
+            choices=choices,
+            obstacles=tuple(obstacles) if len({target for target, _ in costs}) > 1 else (),
+            members=members,
+            highest=_highest(own),
+            ratios=ratio_rows.get(work, []),
+            predicted=predictions.get(work, []),
+            not_reached=tuple(key for key, row in there.items() if row["reached"] < row["seeds"]),
+            timed_sizes=list(fast),
+        )
+
+
+def _advice(
+    *,
+    costs: Costs,
+    choices: Mapping[tuple[str, int], Choice],
+    members: Sequence[Row],
+    ratios: Sequence[Row],
+    predicted: Sequence[Row],
+    timed_sizes: Sequence[tuple[str, int]],
+    obstacles: tuple[str, ...],
+    **told: Any,
+) -> Advice:
+    keys = list(costs)
+    best: Choice | None = None
+    others: list[tuple[Choice, bool]] = []
+    tested = False
+    if keys and not obstacles:
+        found = ranking.rank([costs[key] for key in keys])
+        best, tested = choices[keys[found.best]], found.tested
+        others = [(_against(choices[keys[one.candidate]], one), one.worse) for one in found.others]
+    per_target = [
+        min((choices[key] for key in keys if key[0] == target), key=lambda one: _mean(costs[_key(one)]))
+        for target in dict.fromkeys(target for target, _ in keys)
+    ]
+    sizes = tuple(sorted(size for target, size in timed_sizes if best is not None and target == best.target))
+    return Advice(
+        choice=best,
+        next_best=others[0][0] if others else None,
+        alike=tuple(one for one, worse in others if tested and not worse),
+        behind=tuple(one for one, worse in others if tested and worse),
+        tested=tested,
+        per_target=tuple(sorted(per_target, key=lambda one: _mean(costs[_key(one)]))),
+        quicker_with_compile=_quicker_with_compile(best, choices.values()),
+        obstacles=obstacles,
+        sizes=sizes,
+        seeds=tuple(sorted({row["seed"] for row in members})),
+        most_epochs=max(row["epochs"] for row in members),
+        targets=tuple(sorted({row["target"] for row in members})),
+        rival=_rival(best, ratios),
+        untried=_untried(best, predicted, sizes),
+        unproven=sum(row["status"] == "ok" and not row["proof"] for row in members),
+        failed=sum(row["status"] not in ("ok", "skipped") for row in members),
+        **told,
+    )
+
+
+def _seconds(
+    own: Mapping[str, Mapping[int, Sequence[Curve]]], there: Mapping[tuple[str, int], Row], accuracy: float
+) -> Costs:
+    """Log seconds to the accuracy by seed, of those that every seed of theirs brought there."""
+    costs: Costs = {}
+    for key, row in there.items():
+        if row["seconds"] is None:
+            continue
+        for curve in own[key[0]][key[1]]:
+            got = reach(curve, accuracy)
+            if got is not None and curve.seconds_per_step:
+                costs.setdefault(key, {})[curve.seed] = math.log(got.steps * curve.seconds_per_step)
+    return costs
+
+
+def _pace_costs(rows: Sequence[Row]) -> Costs:
+    """Log seconds per image by process."""
+    costs: Costs = {}
+    for row in rows:
+        block = (row["seed"], row["epochs"], row["repeat"], row["lane"])
+        costs.setdefault((row["target"], row["batch_size"]), {})[block] = -math.log(row["images_per_second"])
+    return costs
+
+
+def _choice(key: tuple[str, int], pace: Row | None, there: Row | None) -> Choice:
+    speed = {} if pace is None else {name: pace[name] for name in _SPEED}
+    to_accuracy = {}
+    if there is not None and there["seconds"] is not None:
+        to_accuracy = {
+            "seconds": there["seconds"],
+            "low": there["seconds_low"],
+            "high": there["seconds_high"],
+            "seconds_with_compile": there["seconds_with_compile"],
+            "steps": there["steps"],
+            "epochs": there["epochs"],
+            "seeds": there["seeds"],
+            "at_most": there["at_most"],
+        }
+    return Choice(*key, **{**dict.fromkeys(_SPEED), "processes": 0, **speed, **to_accuracy})
+
+
+_SPEED = ("images_per_second", "images_per_second_low", "images_per_second_high", "processes")
+
+
+def _against(choice: Choice, standing: ranking.Standing) -> Choice:
+    if standing.interval is None:
+        return choice
+    _, low, high = standing.interval.ratios()
+    return replace(choice, ratio_low=low, ratio_high=high)
+
+
+def _quicker_with_compile(best: Choice | None, choices: Iterable[Choice]) -> Choice | None:
+    if best is None or best.seconds_with_compile is None:
+        return None
+    known = [(one.seconds_with_compile, one) for one in choices if one.seconds_with_compile is not None]
+    seconds, quickest = min(known, key=lambda pair: pair[0])
+    return None if seconds >= best.seconds_with_compile else quickest
+
+
+def _rival(best: Choice | None, ratios: Sequence[Row]) -> tuple[str, float, float | None, float | None, int] | None:
+    """Of the other targets at the choice's batch size the fastest, where the choice's is the fastest of all."""
+    if best is None:
+        return None
+    here = [row for row in ratios if row["batch_size"] == best.batch_size and row["base"] == best.target]
+    if not here:
+        return None
+    row = max(here, key=lambda one: one["speed_ratio"])
+    return row["target"], row["speed_ratio"], row["speed_ratio_low"], row["speed_ratio_high"], row["heats"]
+
+
+def _untried(best: Choice | None, predicted: Sequence[Row], sizes: Sequence[int]) -> tuple[int, float] | None:
+    """The unmeasured batch size with the highest predicted pace, if that is beyond the best measured one's."""
+    if best is None:
+        return None
+    own = [row for row in predicted if row["target"] == best.target]
+    fastest = max((row["predicted_images_per_second"] for row in own if row["measured"]), default=0.0)
+    better = [row for row in own if not row["measured"] and row["predicted_images_per_second"] > _NOTABLE * fastest]
+    if not better:
+        return None
+    row = max(better, key=lambda one: one["predicted_images_per_second"])
+    return row["batch_size"], row["predicted_images_per_second"]
+
+
+_NOTABLE = 1.05
+"""Times the best measured pace that a predicted one must be to be worth a measurement."""
+
+
+def _highest(own: Mapping[str, Mapping[int, Sequence[Curve]]]) -> tuple[str, int, int, float] | None:
+    found = [
+        (target, size, epoch, value)
+        for target, sizes in own.items()
+        for size, members in sizes.items()
+        for curve in members
+        for epoch, value in enumerate(curve.accuracies, start=1)
+        if math.isfinite(value)
+    ]
+    return max(found, key=lambda one: one[3], default=None)
+
+
+def _machine(machines: Mapping[str, Mapping[str, Any]], members: Sequence[Row]) -> str:
+    known = [machines[row["machine"]] for row in members if row["machine"] in machines]
+    if not known:
+        return ""
+    first = next((facts for facts in known if facts.get("gpu")), known[0])
+    parts = [str(first.get("processor") or "processor not known")]
+    cores = first.get("usable_cores") or first.get("logical_cores")
+    parts += [f"{cores} logical cores"] if cores else []
+    gpu = (first.get("gpu") or {}).get("name")
+    return ", ".join([*parts, *([gpu] if gpu else [])])
+
+
+def _key(choice: Choice) -> tuple[str, int]:
+    return choice.target, choice.batch_size
+
+
+def _mean(costs: Mapping[Hashable, float]) -> float:
+    return sum(costs.values()) / len(costs)

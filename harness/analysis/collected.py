@@ -1,0 +1,85 @@
+"""One pass over the records of a run: a row for each record, and a row for each of its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from harness.analysis import summary
+from harness.analysis.tables import COUNTED, grouped, work_of
+from harness.core.record import NOT_THE_WORK, Record
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the analysis is computed from.
+
+    ``cells``: ``analysis.summary``. ``epochs``: one row per record and epoch that was finished: cell_id, ``epoch``
+    counted from 1, ``steps`` trained until its end, ``seconds`` of training until then at the mean pace of the record
+    (compile and evaluation not counted; null where nothing was timed), test_accuracy, test_loss, train_loss.
+    ``machines``: id -> facts, of every machine that a record names.
+    """
+
+    cells: pl.DataFrame
+    epochs: pl.DataFrame
+    machines: dict[str, dict[str, Any]]
+
+
+def collect(records: Iterable[Record]) -> Collected:
+    """Read every record once, keeping rows only."""
+    epochs: list[tuple[Any, ...]] = []
+    machines: dict[str, dict[str, Any]] = {}
+
+    def watched() -> Iterator[Record]:
+        for record in records:
+            if record.machine.get("id"):
+                machines[record.machine["id"]] = record.machine
+            if record.status not in NOT_THE_WORK:
+                epochs.extend(_epochs(record))
+            yield record
+
+    cells = summary.summary(watched())
+    columns = {
+        "cell_id": pl.String,
+        "epoch": pl.Int64,
+        "steps": pl.Int64,
+        "seconds": pl.Float64,
+        "test_accuracy": pl.Float64,
+        "test_loss": pl.Float64,
+        "train_loss": pl.Float64,
+    }
+    return Collected(cells, pl.DataFrame(epochs, schema=columns, orient="row"), machines)
+
+
+def comparable(cells: pl.DataFrame) -> list[list[str]]:
+    """cell_ids of lanes that did the same work, one list for each WORK: the work that most targets trained.
+
+    Their records are what ``manifest`` is to judge, and to tell the differences of.
+    """
+    found = []
+    for rows in grouped(cells.to_dicts(), work_of).values():
+        works = grouped((row for row in rows if not row["lane"]), lambda row: str(row["work_id"])).values()
+        trained = [[row for row in one if row["status"] in COUNTED] for one in works]
+        most = max(trained, key=lambda one: len({row["target"] for row in one}), default=[])
+        lanes = {row["target"]: str(row["cell_id"]) for row in reversed(most)}
+        if lanes:
+            found.append([lanes[target] for target in sorted(lanes)])
+    return found
+
+
+def _epochs(record: Record) -> Iterator[tuple[Any, ...]]:
+    per_epoch = record.cell.steps_per_epoch
+    kept = [
+        (s, n)
+        for s, n, kind in zip(record.blocks.seconds, record.blocks.steps, record.blocks.kind, strict=True)
+        if kind != "compile"
+    ]
+    steps = sum(count for _, count in kept)
+    pace = sum(seconds for seconds, _ in kept) / steps if steps else None
+    for number, epoch in enumerate(record.epochs, start=1):
+        trained = number * per_epoch
+        seconds = None if pace is None else pace * trained
+        yield record.cell_id, number, trained, seconds, epoch.test_accuracy, epoch.test_loss, epoch.train_loss

@@ -1,0 +1,207 @@
+"""The words for ``harness.analysis.Advice``: the answer in a sentence, what it rests on, and what to measure next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
+from harness.report.headline import figure
+from harness.wording import plural
+
+_NAMED = 4
+
+
+def heading(advice: Advice) -> str:
+    """Which work the advice is for."""
+    work = advice.work
+    scaling = "" if work["scaling"] == "none" else f" scaled {work['scaling']}"
+    precision = "" if work["precision"] == "float32" else f", {work['precision']}"
+    examples = f"{work['train_examples']:,} examples"
+    rule = f"{work['optimizer']} {work['learning_rate']:g}{scaling}"
+    return f"{work['model']}, {work['dataset']} ({examples}), {rule}{precision}"
+
+
+def percent(accuracy: float) -> str:
+    """An accuracy as a person says it: 98 %, 97.5 %."""
+    return f"{100 * accuracy:.6g} %"
+
+
+def sentence(advice: Advice) -> str:
+    """The answer."""
+    if advice.goal == NOTHING:
+        return "There is no answer: no cell was timed."
+    before = _not_reached(advice) if advice.goal == THROUGHPUT else ""
+    choice = advice.choice
+    if choice is None:
+        best = "; ".join(f"{_at(one)}: {_amount(one, advice.goal)}" for one in advice.per_target)
+        where = f" to {percent(advice.accuracy)}" if advice.goal == TO_ACCURACY else ""
+        return (
+            f"{before}No target is recommended over another, as they cannot be compared. Best of each{where}: {best}."
+        )
+    text = f"{before}{_machine(advice)} "
+    if advice.goal == TO_ACCURACY:
+        reached = f"{_amount(choice, advice.goal)} to {percent(advice.accuracy)}"
+        text += f"use {_at(choice)}: {reached}{_ends(choice.low, choice.high)}"
+        added = _compiling(choice)
+        text += f", and {added} s to compile" if added else ""
+    else:
+        ends = _ends(choice.images_per_second_low, choice.images_per_second_high)
+        text += f"{_at(choice)} trains fastest: {_amount(choice, advice.goal)}{ends}"
+    if advice.next_best is not None:
+        text += f"; next best {_at(advice.next_best)}: {_amount(advice.next_best, advice.goal)}"
+    if advice.alike:
+        text += f"; not distinguishable from {_listed(advice.alike)}"
+    elif advice.tested:
+        text += "; all others are shown to be slower"
+    return f"{text}."
+
+
+def evidence(advice: Advice) -> list[str]:
+    """What each clause of the sentence rests on, a line each."""
+    found = list(_of_choice(advice)) if advice.choice is not None else []
+    found += [f"The targets cannot be compared: {obstacle}." for obstacle in advice.obstacles]
+    if advice.not_reached and advice.goal == TO_ACCURACY:
+        places = [f"{target} at batch size {size}" for target, size in advice.not_reached]
+        found.append(f"{percent(advice.accuracy)} was not reached with all seeds by {_shortened(places, ', ')}.")
+    if advice.unproven:
+        found.append(f"Not proven to do the reference's work: {plural(advice.unproven, 'cell')}.")
+    if advice.failed:
+        found.append(f"Without a result: {plural(advice.failed, 'cell')}, whose reasons stand with the failures.")
+    return found
+
+
+def measure_next(advice: Advice) -> list[str]:
+    """What the data cannot tell, and the flags of a sweep (or of this command) that would."""
+    found = []
+    choice = advice.choice
+    if advice.goal == THROUGHPUT and advice.highest is not None:
+        lower = int(100 * advice.highest[3]) / 100
+        found.append(
+            f"more --epochs (most so far: {advice.most_epochs}), a smaller --batch-size or another --learning-rate to "
+            f"reach {percent(advice.accuracy)}; or ask for less: --accuracy {lower:g}"
+        )
+    elif advice.goal == THROUGHPUT:
+        found.append("cells that finish an epoch: without an evaluation there is no accuracy")
+    seeds = ",".join(str(seed) for seed in (*advice.seeds, *_further(advice.seeds, 2)))
+    if choice is not None and not advice.tested and advice.next_best is not None:
+        found.append(f"--seed {seeds}: with {plural(len(advice.seeds), 'seed')} no difference can be told from chance")
+    elif advice.alike:
+        found.append(
+            f"--seed {seeds}: with more seeds {_at(choice) if choice else ''} and {_listed(advice.alike)} may differ"
+        )
+    if choice is not None and choice.at_most:
+        found.append(
+            f"a higher --accuracy, or fewer --train-examples: {percent(advice.accuracy)} was reached within the first "
+            "epoch, so the times are upper bounds"
+        )
+    if choice is not None and advice.sizes and choice.batch_size == advice.sizes[-1]:
+        found.append(f"--batch-size {2 * choice.batch_size}: the best batch size is the largest that was measured")
+    elif choice is not None and advice.sizes and choice.batch_size == advice.sizes[0] and choice.batch_size > 1:
+        found.append(f"--batch-size {choice.batch_size // 2}: the best batch size is the smallest that was measured")
+    if advice.untried is not None and advice.goal == THROUGHPUT:
+        size, speed = advice.untried
+        found.append(f"--batch-size {size}: its predicted pace is {figure(speed)} images per s")
+    if len(advice.targets) == 1:
+        found.append("--target with another target beside it: only one was measured")
+    if advice.obstacles:
+        found.append("the targets again, in one sweep, without what makes them differ")
+    return list(dict.fromkeys(found))
+
+
+def _of_choice(advice: Advice) -> list[str]:
+    choice = advice.choice
+    assert choice is not None
+    pace = f"{figure(choice.images_per_second)} images per s" if choice.images_per_second else "a pace not known"
+    ends = _ends(choice.images_per_second_low, choice.images_per_second_high)
+    found = []
+    if advice.goal == TO_ACCURACY and choice.steps is not None:
+        bound = "at most " if choice.at_most else ""
+        found.append(
+            f"{percent(advice.accuracy)} takes {_at(choice)} {bound}{figure(choice.steps)} steps, "
+            f"{figure(choice.epochs)} epochs ({_of_seeds(choice.seeds)}), at {pace}{ends} in "
+            f"{plural(choice.processes, 'process')}."
+        )
+        if choice.at_most:
+            found.append("It was there at the first evaluation: the time is an upper bound.")
+    else:
+        found.append(f"{_at(choice)} trains {pace}{ends}, {plural(choice.processes, 'process')}.")
+    if advice.quicker_with_compile is not None:
+        other = advice.quicker_with_compile
+        found.append(
+            f"Counted with compiling {_at(other)} is sooner there: {figure(other.seconds_with_compile)} s against "
+            f"{figure(choice.seconds_with_compile)} s."
+        )
+    if advice.rival is not None:
+        target, ratio, low, high, heats = advice.rival
+        found.append(
+            f"At batch size {choice.batch_size} {target} trains {figure(ratio)} times as fast as {choice.target}"
+            f"{_ends(low, high)}, in {plural(heats, 'heat')} with both."
+        )
+    unit = "time" if advice.goal == TO_ACCURACY else "time per image"
+    for title, group in (("Not distinguishable from it", advice.alike), ("Shown to be slower", advice.behind)):
+        if group:
+            found.append(f"{title}, in times its {unit} (all intervals together hold 95 %): {_against(group)}.")
+    if not advice.tested and advice.next_best is not None:
+        found.append(
+            "Nothing is tested: fewer than two seeds (or processes) of a candidate, so how far apart runs of one "
+            "choice are is not known."
+        )
+    return found
+
+
+def _not_reached(advice: Advice) -> str:
+    if advice.highest is None:
+        return "No accuracy was measured. "
+    target, size, epochs, value = advice.highest
+    return (
+        f"No target reached {percent(advice.accuracy)} with all its seeds (highest: {100 * value:.2f} %, {target} at "
+        f"batch size {size} after {plural(epochs, 'epoch')}). "
+    )
+
+
+def _machine(advice: Advice) -> str:
+    if advice.machines > 1:
+        return f"Over {advice.machines} machines"
+    return f"On this machine ({advice.machine})" if advice.machine else "On this machine"
+
+
+def _at(choice: Choice) -> str:
+    return f"{choice.target} at batch size {choice.batch_size}"
+
+
+def _amount(choice: Choice, goal: str) -> str:
+    if goal == TO_ACCURACY:
+        return f"{'at most ' if choice.at_most else ''}{figure(choice.seconds)} s"
+    return f"{figure(choice.images_per_second)} images per s"
+
+
+def _compiling(choice: Choice) -> str:
+    if choice.seconds is None or choice.seconds_with_compile is None:
+        return ""
+    return figure(choice.seconds_with_compile - choice.seconds)
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({figure(low)} to {figure(high)})"
+
+
+def _of_seeds(seeds: int) -> str:
+    return "one seed, so no interval" if seeds == 1 else f"mean of {seeds} seeds"
+
+
+def _listed(choices: Sequence[Choice]) -> str:
+    return _shortened([_at(one) for one in choices], ", ")
+
+
+def _against(choices: Sequence[Choice]) -> str:
+    return _shortened([f"{_at(one)} {figure(one.ratio_low)} to {figure(one.ratio_high)}" for one in choices], "; ")
+
+
+def _shortened(texts: Sequence[str], between: str) -> str:
+    more = [f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else []
+    return between.join([*texts[:_NAMED], *more])
+
+
+def _further(seeds: Sequence[int], count: int) -> list[int]:
+    first = max(seeds, default=-1) + 1
+    return list(range(first, first + count))
