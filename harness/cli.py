@@ -97,6 +97,11 @@ fork_option = click.option(
 )
 
 
+_accuracy_option = click.option(
+    "--accuracy",
+    metavar="SHARE",
+    help="Test accuracy that matters, such as 0.98; if not given 0.98, or the highest of a few that is reached.",
+)
 _precisions = _axis(
     "--compute-precision",
     "precision",
@@ -142,6 +147,9 @@ def cli() -> None:
 @_folder("--out", "-o", help="Run folder; a run that is there already is resumed.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print the cells and an estimate of the time; run nothing.")
 @click.option(
+    "--live", is_flag=True, help="Serve the run's page on this machine while it goes; the address is printed."
+)
+@click.option(
     "--retry", type=click.Choice(["failed"]), help="Run failed cells of the run folder again; earlier records are kept."
 )
 @json_option
@@ -152,6 +160,7 @@ def sweep(
     out: Path | None,
     data_dir: Path | None,
     plan_only: bool,
+    live: bool,
     retry: str | None,
     json: bool,
     timeout: float,
@@ -176,6 +185,7 @@ def sweep(
             data_dir=data_dir,
             plan_only=plan_only,
             json=json,
+            live=live,
             retry=retry is not None,
             timeout=timeout,
             fork=fork,
@@ -336,6 +346,62 @@ def limits(names: tuple[str, ...], json: bool, timeout: float, fork: bool) -> in
     return command.run(command.Request(targets=names, json=json, timeout=timeout, fork=fork))
 
 
+@cli.command("noise-scale")
+@click.argument("run", type=AnyPath())
+@click.option(
+    "--target", "-t", metavar="NAME[:MODE][@KEY=VALUE]", help="Where to measure; the run's first target if not given."
+)
+@click.option(
+    "--batches", default="32", show_default=True, metavar="K", help="Batches at each point: more narrow the interval."
+)
+@_axis(
+    "--steps",
+    metavar="N,...",
+    help="Training steps after which to measure; 0 and the ends of the first and the last epoch if not given.",
+)
+@click.option("--dataset", "-d", metavar="NAME|FILE.npz", help="The run's dataset; needed for a file of your own.")
+@data_dir_option
+@json_option
+@timeout_option
+@fork_option
+def noise_scale(
+    run: Path,
+    target: str | None,
+    batches: str,
+    steps: tuple[str, ...],
+    dataset: str | None,
+    data_dir: Path | None,
+    json: bool,
+    timeout: float,
+    fork: bool,
+) -> int:
+    """Measure the gradient noise scale of a run's work: about the batch size up to which steps scale.
+
+    At each point the gradients of several batches tell how much single examples differ and how large their mean is.
+    What is measured is kept in the run folder and found again. Takes a fork and a compilation for each batch.
+
+    \b
+    Example:
+      harness noise-scale harness-runs/quick-20261123-101500
+      harness noise-scale harness-runs/quick-20261123-101500 --target reference --steps 0,100 --batches 64
+    """
+    from harness.commands import noise_scale as command
+
+    return command.run(
+        command.Request(
+            run=run,
+            target=target,
+            batches=batches,
+            steps=steps,
+            dataset=dataset,
+            data_dir=data_dir,
+            json=json,
+            timeout=timeout,
+            fork=fork,
+        )
+    )
+
+
 @cli.command()
 @click.argument("run", type=AnyPath())
 @click.option(
@@ -343,16 +409,41 @@ def limits(names: tuple[str, ...], json: bool, timeout: float, fork: bool) -> in
     type=click.Choice(["csv", "json", "parquet", "markdown"]),
     help="Rows for a program, on standard output.",
 )
-def report(run: Path, format: str | None) -> int:
-    """Show the table of a run folder again.
+@_accuracy_option
+@click.option("--html", type=AnyPath(), metavar="FILE", help="Write the page: one file that opens anywhere, offline.")
+@_folder("--png", help="Write every figure as PNG into this folder.")
+@_folder("--svg", help="Write every figure as SVG into this folder.")
+@_folder("--tensorboard", help="Write event files for TensorBoard (extra: tensorboard).")
+@click.option("--mlflow", metavar="URI", help="Log to MLflow: a folder, sqlite:///FILE or http://... (extra: mlflow).")
+def report(run: Path, **asked: Any) -> int:
+    """Show the table of a run folder again, or make its page, pictures, or rows for a program.
 
     \b
     Example:
+      harness report harness-runs/quick-20261123-101500 --html quick.html
       harness report harness-runs/quick-20261123-101500 --format csv > quick.csv
     """
     from harness.commands import report as command
 
-    return command.run(run, format)
+    return command.run(command.Request(run=run, **asked))
+
+
+@cli.command()
+@click.argument("run", type=AnyPath())
+@_accuracy_option
+@json_option
+def recommend(run: Path, accuracy: str | None, json: bool) -> int:
+    """Say which target and batch size to use on the machine of a run, on what evidence, and what to measure next.
+
+    Best is what reaches a test accuracy in the least training time. Where no target reaches it, what trains fastest.
+
+    \b
+    Example:
+      harness recommend harness-runs/study-20261123-101500 --accuracy 0.98
+    """
+    from harness.commands import recommend as command
+
+    return command.run(run, accuracy, json)
 
 
 @cli.group(invoke_without_command=True)

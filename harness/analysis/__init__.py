@@ -7,7 +7,6 @@ WORK, and has a row for each thing that its function's docstring names. An estim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -17,7 +16,7 @@ from harness.analysis import advice as advising
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
 from harness.analysis import step_model
-from harness.analysis.advice import Advice, Choice
+from harness.analysis.advice import Advice, Choice, Obstacles
 from harness.analysis.collected import Collected, collect, comparable
 from harness.analysis.summary import agreement, summary
 from harness.analysis.tables import WORK
@@ -64,12 +63,12 @@ class Analysis:
     advice: tuple[Advice, ...]
 
 
-def analyse(collected: Collected, accuracy: float | None = None, obstacles: Sequence[str] = ()) -> Analysis:
+def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obstacles | None = None) -> Analysis:
     """Compute everything.
 
     ``accuracy``: the test accuracy that matters, a share of one; without one ``accuracy.accuracies`` chooses.
-    ``obstacles``: why targets must not be compared with each other (``harness.manifest.obstacles`` of the records
-    that ``comparable`` names); the advice keeps them apart then.
+    ``obstacles``: WORK -> why its targets must not be compared with each other (``harness.manifest.obstacles`` of the
+    records that ``comparable`` names); the advice keeps them apart then.
     """
     curves = reached.curves(collected)
     chosen, ladder = reached.accuracies(curves, accuracy)
@@ -95,7 +94,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Sequ
         catch_up=starting.catch_up(pace),
         advice=tuple(
             advising.advise(
-                collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles
+                collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
             )
         ),
     )

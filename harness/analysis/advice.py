@@ -90,6 +90,9 @@ class Advice:
     failed: int
 
 
+Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
+"""WORK -> why its targets must not be compared."""
+
 Costs = dict[tuple[str, int], dict[Hashable, float]]
 """(target, batch size) -> block -> log of what it cost."""
 
@@ -103,7 +106,7 @@ def advise(
     pace: pl.DataFrame,
     ratios: pl.DataFrame,
     predicted: pl.DataFrame,
-    obstacles: Sequence[str],
+    obstacles: Obstacles,
 ) -> Iterator[Advice]:
     """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``."""
     times = grouped_by_target(found)
@@ -129,7 +132,7 @@ def advise(
             goal=goal if costs else NOTHING,
             costs=costs,
             choices=choices,
-            obstacles=tuple(obstacles) if len({target for target, _ in costs}) > 1 else (),
+            obstacles=obstacles.get(work, ()) if len({target for target, _ in costs}) > 1 else (),
             members=members,
             highest=_highest(own),
             ratios=ratio_rows.get(work, []),

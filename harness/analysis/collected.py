@@ -54,19 +54,19 @@ def collect(records: Iterable[Record]) -> Collected:
     return Collected(cells, pl.DataFrame(epochs, schema=columns, orient="row"), machines)
 
 
-def comparable(cells: pl.DataFrame) -> list[list[str]]:
-    """cell_ids of lanes that did the same work, one list for each WORK: the work that most targets trained.
+def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
+    """WORK -> cell_ids of lanes that did the same work, one for each target: the work that most targets trained.
 
     Their records are what ``manifest`` is to judge, and to tell the differences of.
     """
-    found = []
-    for rows in grouped(cells.to_dicts(), work_of).values():
+    found = {}
+    for work, rows in grouped(cells.to_dicts(), work_of).items():
         works = grouped((row for row in rows if not row["lane"]), lambda row: str(row["work_id"])).values()
         trained = [[row for row in one if row["status"] in COUNTED] for one in works]
         most = max(trained, key=lambda one: len({row["target"] for row in one}), default=[])
         lanes = {row["target"]: str(row["cell_id"]) for row in reversed(most)}
         if lanes:
-            found.append([lanes[target] for target in sorted(lanes)])
+            found[work] = [lanes[target] for target in sorted(lanes)]
     return found
 
 

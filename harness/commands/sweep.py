@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ import harness
 from harness import heats, store
 from harness.commands import common, planning, report, running
 from harness.core.cell import Cell
+from harness.core.errors import HarnessError
 from harness.core.record import FAILED
 from harness.estimate import Estimates
 from harness.lane import now
@@ -41,6 +42,7 @@ class Request:
     data_dir: Path | None
     plan_only: bool
     json: bool
+    live: bool
     retry: bool
     timeout: float
     fork: bool
@@ -66,7 +68,9 @@ def run(request: Request) -> int:
     kept = store.Run.create(folder, plan)
     with kept.locked():
         waiting = _waiting(kept, request.retry)
-        stopped = bool(waiting) and execute(kept, waiting, prepared, estimates, request)
+        with _watched(kept.folder) if request.live and waiting else nullcontext():
+            stopped = bool(waiting) and execute(kept, waiting, prepared, estimates, request)
+        page = _page(kept.folder) if waiting else ""
     resume = _resuming(plan.command, request.out is not None, kept.folder) if stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
         folder_text = shlex.quote(str(kept.folder))
@@ -75,7 +79,29 @@ def run(request: Request) -> int:
             f"Nothing to run, every cell has its record. Show the table: harness report {folder_text}",
         )
         return _exit_status(kept)
-    return finish(kept, request.json, resume)
+    return finish(kept, request.json, resume, page)
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[None]:
+    """The run's page is served meanwhile."""
+    from harness.commands import live
+
+    with live.serving(folder) as address:
+        console = common.standard_error()
+        common.say(console, f"live page: {address}" if address else "warning: the live page could not be served")
+        yield
+
+
+def _page(folder: Path) -> str:
+    """Where the run's page is; empty, with a warning, where it could not be made: that must not cost a sweep."""
+    from harness.commands import page
+
+    try:
+        return str(page.refresh(folder))
+    except HarnessError as error:
+        common.say(common.standard_error(), f"warning: no page: {error}")
+        return ""
 
 
 def _recorded(folder: Path | None) -> dict[str, str]:
@@ -130,9 +156,11 @@ def execute(
     return False
 
 
-def finish(kept: store.Run, json: bool, resume: str | None) -> int:
+def finish(kept: store.Run, json: bool, resume: str | None, page: str = "") -> int:
     """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
     report.show(kept, "json" if json else None)
+    if page:
+        common.say(common.standard_error() if json else common.standard_output(), f"Its page: {page}")
     if resume is not None:
         common.say(common.standard_error(), f"stopped; this resumes: {resume}")
         return 1

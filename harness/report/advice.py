@@ -86,9 +86,7 @@ def measure_next(advice: Advice) -> list[str]:
     if choice is not None and not advice.tested and advice.next_best is not None:
         found.append(f"--seed {seeds}: with {plural(len(advice.seeds), 'seed')} no difference can be told from chance")
     elif advice.alike:
-        found.append(
-            f"--seed {seeds}: with more seeds {_at(choice) if choice else ''} and {_listed(advice.alike)} may differ"
-        )
+        found.append(f"--seed {seeds}: more seeds may tell it from {_listed(advice.alike)}")
     if choice is not None and choice.at_most:
         found.append(
             f"a higher --accuracy, or fewer --train-examples: {percent(advice.accuracy)} was reached within the first "

@@ -26,10 +26,10 @@ LEVELS = (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
         "windows_counters device_proof"
     ),
-    "plan runlock witnesses",
+    "plan runlock witnesses noise_scale",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
     "comparison hosts rounds verify progress doctor support",
-    "report stored_runs limits",
+    "report stored_runs limits noise_probe",
     "heats synchrony examination instruments",
     "compare",
     "commands",

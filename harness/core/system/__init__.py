@@ -57,7 +57,7 @@ from harness.core.system.names import (
     python_of_installation,
     signal_name,
 )
-from harness.core.system.processors import usable_processors, use_processors
+from harness.core.system.processors import usable_processors, use_processors, yield_to_others
 
 __all__ = [
     "ChildExit",
@@ -101,4 +101,5 @@ __all__ = [
     "use_processors",
     "wait_for_group",
     "wsl_version",
+    "yield_to_others",
 ]

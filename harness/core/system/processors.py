@@ -8,6 +8,8 @@ import sys
 from harness.core.errors import Unsupported
 from harness.core.system import windows
 
+_NICEST = 19
+
 
 def usable_processors() -> tuple[int, ...]:
     """The numbers of the processors that this process may use. On Windows, of those in its processor group of 64."""
@@ -17,6 +19,14 @@ def usable_processors() -> tuple[int, ...]:
         mask = windows.affinity()
         return tuple(number for number in range(mask.bit_length()) if mask >> number & 1)
     return tuple(range(os.cpu_count() or 1))
+
+
+def yield_to_others() -> None:
+    """Take the lowest priority, so that this process runs when no other one wants the processor."""
+    if sys.platform == "win32":
+        windows.take_idle_priority()
+    else:
+        os.nice(_NICEST)
 
 
 def use_processors(count: int) -> tuple[int, ...]:

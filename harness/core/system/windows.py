@@ -20,6 +20,7 @@ _SET_QUOTA_AND_TERMINATE = 0x0100 | 0x0001
 _KILLED = 1
 """Exit status of processes ended by a job, as ``taskkill`` has it."""
 
+_IDLE_PRIORITY_CLASS = 0x40
 _VERBATIM = "\\\\?\\"
 
 
@@ -128,6 +129,13 @@ def set_affinity(mask: int) -> None:
     """Keep this process to the processors whose bit is set. Raises OSError."""
     kernel = _kernel()
     if not kernel.SetProcessAffinityMask(kernel.GetCurrentProcess(), mask):
+        raise _error()
+
+
+def take_idle_priority() -> None:
+    """Run when nothing else wants the processor. Raises OSError."""
+    kernel = _kernel()
+    if not kernel.SetPriorityClass(kernel.GetCurrentProcess(), _IDLE_PRIORITY_CLASS):
         raise _error()
 
 

@@ -1,0 +1,205 @@
+"""``harness noise-scale``: the gradient noise scale of a run's work, measured on one target and kept with the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness import inputs, noise_probe, noise_scale, store, targets
+from harness.commands import common, running
+from harness.core import codec
+from harness.core.cell import Cell, Target
+from harness.core.errors import StoreError, UsageError
+from harness.lane import Files
+from harness.noise_probe import Meter
+from harness.noise_scale import FEWEST_BATCHES, NoiseScale
+from harness.sweep import DATASET_SUFFIX, DATASETS
+from harness.targets import TargetDefinition
+
+MOST_BATCHES = 4096
+NEWS_SECONDS = 10.0
+"""How often at most the progress of one thing is told."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of ``harness noise-scale``; ``steps`` empty: the usual points; ``target`` None: the run's first."""
+
+    run: Path
+    target: str | None
+    batches: str
+    steps: Sequence[str]
+    dataset: str | None
+    data_dir: Path | None
+    json: bool
+    timeout: float
+    fork: bool
+
+
+def run(request: Request) -> int:
+    """Measure what the run folder has not yet, keep it, print it all. Exit status 1 if something failed."""
+    kept = _open(request.run)
+    definitions = common.target_definitions()
+    target = targets.resolve(request.target or kept.plan.cells[0].target.label, definitions)
+    batches = _batches(request.batches)
+    works = noise_probe.works(kept.plan.cells, target)
+    steps = [_steps(request.steps, cell) for cell in works]
+    wanted = [
+        noise_probe.expected(cell, step, batches) for cell, points in zip(works, steps, strict=True) for step in points
+    ]
+    with kept.locked():
+        found = {one.id: one for one in noise_scale.stored(kept.folder)}
+        waiting = {
+            cell: [step for step in points if noise_probe.expected(cell, step, batches).id not in found]
+            for cell, points in zip(works, steps, strict=True)
+        }
+        waiting = {cell: points for cell, points in waiting.items() if points}
+        if waiting:
+            found |= _measured(kept, waiting, batches, definitions, target, request)
+    shown = [found[one.id] for one in wanted]
+    if request.json:
+        common.write_json([codec.to_json(one) for one in shown])
+    else:
+        _print(shown)
+    return 1 if any(one.estimate is None for one in shown) else 0
+
+
+def _open(folder: Path) -> store.Run:
+    try:
+        kept = store.Run.open(folder)
+    except StoreError as error:
+        if (folder / store.PLAN_FILE).exists():
+            raise
+        raise UsageError(str(error)) from None
+    if not kept.plan.cells:
+        raise UsageError(f"{folder}: the plan of this run has no cells")
+    return kept
+
+
+def _batches(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and FEWEST_BATCHES <= int(text) <= MOST_BATCHES):
+        raise UsageError(f"--batches: found {text!r}, allowed: a whole number from {FEWEST_BATCHES} to {MOST_BATCHES}")
+    return int(text)
+
+
+def _steps(texts: Sequence[str], cell: Cell) -> tuple[int, ...]:
+    last = cell.total_steps
+    for text in texts:
+        if not (text.isascii() and text.isdecimal() and int(text) <= last):
+            raise UsageError(
+                f"--steps: found {text!r}, allowed: whole numbers from 0 to {last}, where the training of "
+                f"{cell.model.name} with batch size {cell.training.batch_size} ends"
+            )
+    return tuple(sorted({int(text) for text in texts})) or noise_probe.usual_steps(cell)
+
+
+def _measured(
+    kept: store.Run,
+    waiting: Mapping[Cell, Sequence[int]],
+    batches: int,
+    definitions: Mapping[str, TargetDefinition],
+    target: Target,
+    request: Request,
+) -> dict[str, NoiseScale]:
+    """Measure the works at their points; what was measured is kept, each as soon as it is known."""
+    console = common.standard_error()
+    folders = {cell: _dataset(request.dataset, cell, request.data_dir, kept.folder) for cell in waiting}
+    problems = common.build_environments(definitions, [target], console)
+    found: dict[str, NoiseScale] = {}
+    with running.temporary_hosts(definitions, problems, "noise-scale", request.timeout, request.fork) as (
+        pool,
+        _,
+        place,
+    ):
+        for number, (cell, points) in enumerate(waiting.items()):
+            parameters, order = inputs.write(kept.inputs_folder, cell)
+            files = Files(folders[cell], parameters, order, place / f"work-{number}", place / "programs")
+            meter = Meter(files, partial(pool.worker, target), request.timeout, _news())
+            for one in meter.measure(cell, points, batches):
+                if one.estimate is not None:
+                    noise_scale.keep(kept.folder, one)
+                found[one.id] = one
+                common.say(console, f"{one.model} on {one.target}, step {one.step:,}: {one.problem or 'measured'}")
+    return found
+
+
+def _dataset(source: str | None, cell: Cell, data_dir: Path | None, run: Path) -> Path:
+    """The folder of the arrays that a cell was planned with. Raises UsageError if they are others."""
+    planned = cell.dataset
+    if source is None and planned.name not in DATASETS:
+        raise UsageError(
+            f"{run}: was planned with {planned.name!r}, a file of your own; name it: --dataset FILE{DATASET_SUFFIX}"
+        )
+    prepared = common.prepare_dataset(source or planned.name, data_dir, common.standard_error())
+    if prepared.dataset.sha256 != planned.sha256:
+        raise UsageError(
+            f"--dataset: {source or planned.name!r} is not what {run} was planned with: SHA-256 "
+            f"{prepared.dataset.sha256[:16]}... found, {planned.sha256[:16]}... of {planned.name!r} planned"
+        )
+    return prepared.folder
+
+
+def _news() -> Callable[[str, int, int], None]:
+    """Tells on standard error what has begun, and now and then how far it is."""
+    console = common.standard_error()
+    told: dict[str, float] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if time.monotonic() - told.get(what, -NEWS_SECONDS) >= NEWS_SECONDS:
+            told[what] = time.monotonic()
+            common.say(console, f"{what}: {done:,} of {total:,}")
+
+    return tell
+
+
+def _print(found: Sequence[NoiseScale]) -> None:
+    numbers = ("step", "epoch", "noise scale", "|G|^2", "tr(Sigma)")
+    title = "Gradient noise scale: tr(Sigma) / |G|^2, in examples"
+    table = common.new_table("work", *numbers[:3], "95 % interval", *numbers[3:], numbers=numbers, title=title)
+    console = common.standard_output()
+    before = ""
+    for one in found:
+        name = _name(one)
+        table.add_row(name if name != before else "", f"{one.step:,}", f"{one.epoch:.3g}", *_figures(one))
+        before = name
+    common.print_table(table)
+    first = found[0]
+    common.say(
+        console,
+        f"{first.batches} batches of {first.batch_size} examples at each point, on {first.target}, after training with "
+        f"the run's smallest batch size.",
+    )
+    common.say(
+        console,
+        "Batches well below the noise scale scale nearly perfectly, those well above it hardly "
+        "(McCandlish et al., arXiv 1812.06162).",
+    )
+    for one in found:
+        if one.problem:
+            failed = "FAILED " if one.estimate is None else ""
+            common.say(console, f"{failed}{_name(one)}, step {one.step:,}: {one.problem}")
+
+
+def _name(one: NoiseScale) -> str:
+    return f"{one.model}, {one.dataset}, {one.optimizer} {one.learning_rate:g}"
+
+
+def _figures(one: NoiseScale) -> tuple[str, str, str, str]:
+    """Noise scale, interval, |G|^2 and tr(Sigma) as texts."""
+    if (found := one.estimate) is None:
+        return "", "FAILED", "", ""
+    scale = "" if found.noise_scale is None else _examples(found.noise_scale)
+    if found.low is None:
+        interval = "anything"
+    elif found.high is None:
+        interval = f"{_examples(found.low)} or more"
+    else:
+        interval = f"{_examples(found.low)} to {_examples(found.high)}"
+    return scale, interval, f"{found.gradient_square:.3g}", f"{found.variance:.3g}"
+
+
+def _examples(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,127 @@
+"""A run as a page: what it is made of is gathered here, ``harness.report.page`` makes it."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from harness import loading, noise_scale, parity, runfiles
+from harness.core import codec
+from harness.core.errors import HarnessError, StoreError
+from harness.loading import Reading
+from harness.paths import cache_folder
+from harness.report import advice, page
+from harness.report.fairness import Proof
+from harness.report.works import NoisePoint
+
+PAGE_FILE = "report.html"
+"""In the run folder: the page that a sweep leaves."""
+
+CHARTS = "vl-convert-python"
+
+
+def view(reading: Reading, version: str = "") -> page.PageView:
+    """Everything that the page shows; ``version`` for one that is served while its sweep runs."""
+    run, plan = reading.run, reading.run.plan
+    several = len(reading.found.advice) > 1
+    return page.PageView(
+        found=reading.found,
+        name=plan.name,
+        command=plan.command,
+        created=plan.created,
+        harness_version=plan.harness_version,
+        folder=str(run.folder),
+        planned=len(plan.cells),
+        answers=tuple(
+            page.Answer(
+                advice.heading(one) if several else "",
+                advice.sentence(one),
+                tuple(advice.evidence(one)),
+                tuple(advice.measure_next(one)),
+            )
+            for one in reading.found.advice
+        ),
+        bundle=_bundle(),
+        lanes=reading.lanes,
+        proofs=tuple(_proofs(run.proofs_folder)),
+        unreadable=tuple(str(error) for error in reading.unreadable),
+        noise=tuple(noise_points(run.folder)),
+        version=version,
+    )
+
+
+def write(reading: Reading, path: Path) -> None:
+    """Write the page to a file. Raises HarnessError if it cannot be."""
+    text = page.render(view(reading))
+    try:
+        codec.write_atomically(path, text)
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def refresh(folder: Path) -> Path:
+    """Make the page of a run folder anew, and say where it is. Raises HarnessError."""
+    reading = loading.read(loading.open_run(folder))
+    path = folder / PAGE_FILE
+    write(reading, path)
+    return path
+
+
+def _bundle() -> str:
+    """The scripts that draw, from the user's cache: putting them together takes seconds."""
+    path = cache_folder("pages") / f"charts-{installed(CHARTS)}.js"
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8")
+    import vl_convert
+
+    text: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    with contextlib.suppress(OSError):
+        codec.write_atomically(path, text)
+    return text
+
+
+def _proofs(folder: Path) -> list[Proof]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            proof = runfiles.read(path, parity.Proof)
+        except StoreError as error:
+            found.append(Proof("not readable", "", "", "", False, "", None, None, str(error)))
+            continue
+        closest = max(proof.quantities, key=lambda quantity: quantity.share, default=None)
+        found.append(
+            Proof(
+                target=proof.target,
+                model=proof.model,
+                optimizer=proof.optimizer,
+                precision=proof.precision,
+                passed=proof.passed,
+                quantity="" if closest is None else " ".join((closest.name, closest.detail)).strip(),
+                error=None if closest is None else closest.error,
+                tolerance=None if closest is None else closest.tolerance,
+                reason=proof.reason,
+            )
+        )
+    return found
+
+
+def noise_points(folder: Path) -> list[NoisePoint]:
+    """What ``harness noise-scale`` has measured, where it could."""
+    return [
+        NoisePoint(
+            model=one.model,
+            dataset=one.dataset,
+            train_examples=one.train_examples,
+            optimizer=one.optimizer,
+            learning_rate=one.learning_rate,
+            target=one.target,
+            batch_size=one.trained_batch_size,
+            epoch=one.epoch,
+            images=one.estimate.noise_scale,
+            low=one.estimate.low,
+            high=one.estimate.high,
+        )
+        for one in noise_scale.stored(folder)
+        if one.estimate is not None and one.estimate.noise_scale is not None
+    ]

@@ -1,0 +1,59 @@
+"""All figures of a run: of each work those that there is data for, and of the others why not.
+
+In: ``harness.analysis.Analysis``. Out: ``Gallery``. A page and its pictures show the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.report import figures_of_learning as learning
+from harness.report import figures_of_speed as speed
+from harness.report.figure import Absent, Figure, Maker
+from harness.report.works import NoisePoint, Work, works
+
+if TYPE_CHECKING:
+    from harness.analysis import Analysis
+
+MAKERS: tuple[Maker, ...] = (
+    speed.training_time,
+    learning.accuracy,
+    speed.throughput,
+    learning.time_to_accuracy,
+    learning.steps_to_accuracy,
+    learning.learning_by_epoch,
+    learning.learning_by_time,
+    speed.step_time,
+    speed.step_residuals,
+    speed.startup,
+    speed.limit_share,
+    speed.energy,
+    learning.noise_scale,
+)
+"""In the order in which they are shown: the study's own two first."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The figures of one work, and those that it has no data for."""
+
+    work: Work
+    figures: tuple[Figure, ...]
+    absent: tuple[Absent, ...]
+
+
+def galleries(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Gallery]:
+    """The figures of every work of a run."""
+    made = []
+    for work in works(found, noise):
+        all_made = [maker(work) for maker in MAKERS]
+        figures = tuple(one.of(work) for one in all_made if isinstance(one, Figure))
+        made.append(Gallery(work, figures, tuple(one for one in all_made if isinstance(one, Absent))))
+    return made
+
+
+def figures(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Figure]:
+    """The figures of all works, each with a name of its own."""
+    return [figure for gallery in galleries(found, noise) for figure in gallery.figures]

@@ -1,0 +1,145 @@
+"""The fairness manifest and its differences between lanes, and how lanes were measured, as tables and sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import manifest
+from harness.core.record import Record
+from harness.report.tables import Table
+
+MOST_LANES = 10
+"""Columns of the manifest: a wider table is read by nobody."""
+
+_DIGEST = re.compile("[0-9a-f]{32,}")
+_SHORT_DIGEST = 12
+
+_INTERLEAVES = {
+    "block": "All targets of one batch size were resident at the same time and took turns in short blocks of training "
+    "steps, in an order that turned round, so that the machine's drift hit them alike and cancels in their ratio.",
+    "cell": "The targets of one batch size ran whole, one after the other, in an order that turned round from one batch "
+    "size to the next; drift of the machine between them does not cancel.",
+    "none": "Cells ran whole, one after the other, in the order of the plan; drift of the machine does not cancel.",
+}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One parity proof in plain words: the quantity that came closest to its tolerance, and whether all passed."""
+
+    target: str
+    model: str
+    optimizer: str
+    precision: str
+    passed: bool
+    quantity: str
+    error: float | None
+    tolerance: float | None
+    reason: str = ""
+
+
+def differences(lanes: Sequence[Record]) -> Table:
+    """What differs between the lanes' manifests, what of it matters and is not asked for first."""
+    found = manifest.differences(lanes[:MOST_LANES])
+    ordered = sorted(found, key=lambda one: (not (one.matters and not one.asked), not one.matters))
+    rows = []
+    for one in ordered:
+        weight = "no" if not one.matters else "yes, and asked for" if one.asked else "yes, and NOT asked for"
+        rows.append((one.key.replace("_", " "), weight, one.why, *map(shown, _where_they_differ(one.values))))
+    return _by_lane(lanes, "What differs between the targets", ("what", "does it matter?", "why"), rows)
+
+
+def manifests(lanes: Sequence[Record]) -> Table:
+    """The whole manifest of each lane."""
+    found = [manifest.manifest(lane) for lane in lanes[:MOST_LANES]]
+    rows = [(key.replace("_", " "), *(shown(one[key]) for one in found)) for key in manifest.RULES] if found else []
+    return _by_lane(lanes, "The manifest of every target", ("what",), rows)
+
+
+def proofs(found: Sequence[Proof]) -> Table:
+    """Every proof: whether it passed, and by how much."""
+    rows = [
+        (
+            proof.target,
+            proof.model,
+            proof.optimizer,
+            proof.precision,
+            "passed" if proof.passed else "FAILED",
+            proof.quantity,
+            "-" if proof.error is None else f"{proof.error:.1e}",
+            "-" if proof.tolerance is None else f"{proof.tolerance:.0e}",
+            proof.reason,
+        )
+        for proof in sorted(found, key=lambda one: (one.passed, one.target, one.model, one.optimizer, one.precision))
+    ]
+    headers = ("target", "model", "optimizer", "precision", "proof", "closest to its bound", "error", "allowed", "reason")
+    kept = [place for place, _ in enumerate(headers) if place < 8 or any(row[8] for row in rows)]
+    return Table(
+        "Largest error against the float64 reference, relative to its values",
+        tuple(headers[place] for place in kept),
+        tuple(place in (6, 7) for place in kept),
+        tuple(tuple(row[place] for place in kept) for row in rows),
+    )
+
+
+def method(lanes: Sequence[Record]) -> list[str]:
+    """How the lanes were measured, in sentences."""
+    kinds = dict.fromkeys(str(lane.heat.get("interleave")) for lane in lanes if lane.heat)
+    said = [_INTERLEAVES[kind] for kind in kinds if kind in _INTERLEAVES]
+    if len(said) > 1:
+        said.insert(0, "Cells of this run were measured in more than one way:")
+    said += [f"Fallback: {why}." for why in dict.fromkeys(lane.heat.get("fallback") for lane in lanes) if why]
+    blocks = sorted({lane.heat["block_steps"] for lane in lanes if lane.heat.get("block_steps")})
+    settled = sorted({lane.heat["settle_steps"] for lane in lanes if lane.heat.get("settle_steps")})
+    if blocks:
+        said.append(
+            f"A block timed {_span(blocks)} training steps"
+            + (f" after {_span(settled)} that were trained and not timed." if settled else ".")
+        )
+    return [
+        *said,
+        "Every block ended with a true synchronisation: its time ran until all of its work was done.",
+        "Images per second are the median over blocks; compilation and warm-up are not in it. Seconds per epoch are the "
+        "steps of an epoch at the mean pace.",
+        "Intervals are 95 % intervals: between processes where a cell was repeated or has several seeds, else over the "
+        "blocks of one process, whose order they respect, which says less.",
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value of a manifest as text; of a digest its first digits."""
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(part)}" for key, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(shown, value)) or "none"
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value[:_SHORT_DIGEST]
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def _where_they_differ(values: Sequence[Any]) -> list[Any]:
+    """Of dicts such as packages only the entries that are not the same in all."""
+    if not all(isinstance(value, dict) for value in values):
+        return list(values)
+    keys = dict.fromkeys(key for value in values for key in value)
+    differing = [key for key in keys if len({json.dumps(value.get(key), default=str) for value in values}) > 1]
+    return [{key: value[key] for key in differing if key in value} for value in values]
+
+
+def _by_lane(lanes: Sequence[Record], caption: str, own: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    names = [lane.cell.target.label for lane in lanes[:MOST_LANES]]
+    if len(lanes) > MOST_LANES:
+        caption += f" (the first {MOST_LANES} of {len(lanes)})"
+    return Table(caption, (*own, *names), (False,) * (len(own) + len(names)), tuple(rows))
+
+
+def _span(values: Sequence[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

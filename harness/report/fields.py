@@ -1,0 +1,151 @@
+"""What a column of the analysis is called and in which unit a person reads it: once, for figures and tables alike.
+
+``display`` turns a frame's values into those units; ``text`` writes one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.report.headline import ABSENT, figure
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DIGITS = 6
+"""Significant digits of a figure's data: more than can be seen, and a page of thousands of them stays small."""
+
+
+def _plain(value: Any) -> str:
+    return str(value)
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}"
+
+
+def _hundredths(value: Any) -> str:
+    return f"{value:.2f}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}"
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+@dataclass(frozen=True)
+class Field:
+    """``header``: name with unit. ``scale``: from the frame's unit to that one. ``text``: of a value in that unit."""
+
+    header: str
+    scale: float = 1.0
+    text: Callable[[Any], str] = figure
+    numeric: bool = True
+
+
+def _words(header: str) -> Field:
+    return Field(header, text=_plain, numeric=False)
+
+
+FIELDS = {
+    "target": _words("target"),
+    "base": _words("against"),
+    "other": _words("other"),
+    "interval": _words("interval"),
+    "regime": _words("regime"),
+    "reason": _words("reason"),
+    "phase": _words("phase"),
+    "batch_size": Field("batch size", text=_plain),
+    "base_batch_size": Field("from batch size", text=_plain),
+    "epochs": Field("epochs", text=_short),
+    "epoch": Field("epoch", text=_short),
+    "base_epochs": Field("epochs", text=_plain),
+    "most_epochs": Field("most epochs", text=_plain),
+    "epochs_to_recover": Field("epochs to recover", text=_short),
+    "processes": Field("processes", text=_count),
+    "heats": Field("heats", text=_count),
+    "seeds": Field("seeds", text=_count),
+    "reached": Field("reached it", text=_count),
+    "not_finite": Field("not finite", text=_count),
+    "images": Field("images"),
+    "images_per_second": Field("images per s"),
+    "predicted_images_per_second": Field("predicted images per s"),
+    "peak_images_per_second": Field("most images per s"),
+    "seconds": Field("s of training"),
+    "seconds_with_compile": Field("s with compilation"),
+    "seconds_per_epoch": Field("s per epoch"),
+    "seconds_per_step": Field("ms per step", 1e3),
+    "other_seconds_per_step": Field("other's ms per step", 1e3),
+    "predicted_seconds_per_step": Field("predicted ms per step", 1e3),
+    "overhead_seconds": Field("overhead, ms per step", 1e3),
+    "seconds_per_image": Field("µs per image", 1e6),
+    "half_overhead_batch": Field("batch size at half overhead"),
+    "ninety_percent_batch": Field("batch size at 90 % of the most"),
+    "largest_residual": Field("largest residual, %", 100, _hundredths),
+    "residual": Field("measured over predicted, %", 100, _hundredths),
+    "measured": Field("measured", text=_yes, numeric=False),
+    "fits": Field("fits", text=_yes, numeric=False),
+    "at_most": Field("within the first epoch", text=_yes, numeric=False),
+    "best": Field("least of its target", text=_yes, numeric=False),
+    "accuracy": Field("accuracy, %", 100, _hundredths),
+    "base_accuracy": Field("accuracy there, %", 100, _hundredths),
+    "highest_accuracy": Field("highest accuracy, %", 100, _hundredths),
+    "test_accuracy": Field("test accuracy, %", 100, _hundredths),
+    "lost_points": Field("points lost", text=_hundredths),
+    "steps": Field("steps"),
+    "steps_slope": Field("slope of steps", text=_hundredths),
+    "speed_ratio": Field("times as fast", text=lambda value: f"{value:.3f}"),
+    "limit_share": Field("share of the limit, %", 100, _hundredths),
+    "joules_per_image": Field("mJ per image, GPU", 1e3),
+    "host_joules_per_image": Field("mJ per image, processors", 1e3),
+    "peak_memory_bytes": Field("memory, MB", 1e-6),
+    "import_seconds": Field("import s"),
+    "initialise_seconds": Field("initialise s"),
+    "load_seconds": Field("load data s"),
+    "build_seconds": Field("build s"),
+    "compile_seconds": Field("compile s"),
+    "startup_seconds": Field("start-up s"),
+    "startup_difference_seconds": Field("starts later by s"),
+    "noise_scale": Field("noise scale, images"),
+}
+
+
+def header(name: str) -> str:
+    """A column's name with its unit."""
+    return FIELDS[name].header
+
+
+def text(name: str, value: Any) -> str:
+    """One value, in the unit of ``display``."""
+    return ABSENT if value is None else FIELDS[name].text(value)
+
+
+def display(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame in the units of FIELDS, its ``_low`` and ``_high`` columns too; values that are not finite are null."""
+    import polars as pl
+
+    changed = []
+    for name, kind in frame.schema.items():
+        if kind.is_float():
+            value = pl.col(name) * _scale(name)
+            changed.append(pl.when(value.is_finite()).then(value.round_sig_figs(DIGITS)).alias(name))
+    return frame.with_columns(changed)
+
+
+def shown(name: str, value: float) -> float:
+    """One value as ``display`` gives it."""
+    scaled = value * _scale(name)
+    if not scaled:
+        return 0.0
+    return round(scaled, DIGITS - 1 - math.floor(math.log10(abs(scaled))))
+
+
+def _scale(name: str) -> float:
+    plain = name.removesuffix("_low").removesuffix("_high")
+    return FIELDS[plain].scale if plain in FIELDS else 1.0

@@ -1,0 +1,192 @@
+"""Figures of how well and how soon: accuracy, time and steps to it, learning curves, gradient noise.
+
+Each function takes a ``Work`` and gives its figure, or says why there is none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.report import fields, vega
+from harness.report.fields import header
+from harness.report.figure import Absent, Figure, Words, only, present, several_sizes, told, why_no_curve
+from harness.report.works import Work
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_NO_ACCURACY = "no cell finished all its epochs with an accuracy"
+_NOT_REACHED = "Hollow marks on the upper edge: not reached within the epochs trained."
+
+
+def accuracy(work: Work) -> Figure | Absent:
+    """Final test accuracy against batch size, a curve per number of epochs: the study's second figure."""
+    frame = work.accuracy_by_size
+    title = "Accuracy: test accuracy in percent against batch size"
+    sizes = several_sizes(frame, "accuracy")
+    if not sizes:
+        return Absent(title, why_no_curve(frame, "accuracy", _NO_ACCURACY))
+    x, y = vega.sizes(sizes), vega.quantity("accuracy", "test accuracy, percent")
+    looks = vega.look(work.targets, present(work, frame))
+    epochs = sorted(frame["epochs"].unique())
+    dash = {
+        "field": "epochs",
+        "type": "ordinal",
+        "scale": {"domain": epochs, "range": _dashes(len(epochs))},
+        "legend": {"title": "epochs", "symbolType": "stroke", "symbolSize": 400} if len(epochs) > 1 else None,
+    }
+    curve = vega.line(x, y, looks)
+    curve["encoding"]["strokeDash"] = dash
+    columns = ("target", "epochs", "batch_size", "accuracy", "seeds", "not_finite")
+    layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
+    said = [
+        f"After {count} {'epoch' if count == 1 else 'epochs'}: "
+        + told(frame.filter(frame["epochs"] == count), "batch_size", "accuracy", "at batch size", " %")
+        for count in epochs
+    ]
+    several = "Lines with shorter dashes had fewer epochs. " if len(epochs) > 1 else ""
+    note = f"{several}{vega.intervals_note(frame, 'accuracy')}".strip()
+    chart = vega.chart(only(frame, columns), layers)
+    return Figure("accuracy", Words(title, " ".join(said)), note, chart, frame, columns)
+
+
+def time_to_accuracy(work: Work) -> Figure | Absent:
+    """Training seconds to the accuracy looked at, against batch size."""
+    return _to_accuracy(work, "time-to-accuracy", "seconds", "Time to {accuracy} % test accuracy: seconds", " s")
+
+
+def steps_to_accuracy(work: Work) -> Figure | Absent:
+    """Training steps to the accuracy looked at, against batch size, with the line of perfect scaling."""
+    return _to_accuracy(work, "steps-to-accuracy", "steps", "Steps to {accuracy} % test accuracy", " steps")
+
+
+def learning_by_epoch(work: Work) -> Figure | Absent:
+    """Test accuracy after each epoch, at each target's best batch size."""
+    return _learning(work, "learning-by-epoch", "epoch", "Learning: test accuracy in percent after each epoch", "epoch")
+
+
+def learning_by_time(work: Work) -> Figure | Absent:
+    """The same against seconds of training."""
+    title = "Learning: test accuracy in percent over seconds of training"
+    return _learning(work, "learning-by-time", "seconds", title, "seconds of training")
+
+
+def noise_scale(work: Work) -> Figure | Absent:
+    """The gradient noise scale over epochs: up to about so many images, larger batches save steps."""
+    title = "Gradient noise scale: images, over epochs"
+    frame = work.noise
+    if frame.is_empty():
+        return Absent(title, "it was not measured")
+    x = vega.quantity("epoch", "epoch", zero=True, place="x")
+    y = vega.magnitude(frame, "noise_scale", header("noise_scale"))
+    looks = vega.look(work.targets, sorted(frame["target"].unique()))
+    columns = ("target", "batch_size", "epoch", "noise_scale")
+    curve = vega.line(x, y, looks)
+    curve["encoding"]["detail"] = {"field": "batch_size", "type": "nominal"}
+    layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
+    words = Words(title, told(frame, "epoch", "noise_scale", "at epoch", " images"))
+    note = "Up to about this batch size, twice the batch needs about half the steps (McCandlish and others, 2018)."
+    note = f"{vega.intervals_note(frame, 'noise_scale')} {note}".strip()
+    return Figure("noise-scale", words, note, vega.chart(frame, layers), frame, columns)
+
+
+def _dashes(count: int) -> list[list[int]]:
+    """Dashes for so many numbers of epochs, ascending: the most is drawn whole."""
+    broken = [[2, 3], [6, 3], [10, 3, 2, 3], [14, 4]]
+    return [*(broken[number % len(broken)] for number in range(count - 1)), [1, 0]]
+
+
+def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Figure | Absent:
+    frame = work.time_to_accuracy
+    plain = title.replace(" {accuracy} %", "")
+    if frame.is_empty():
+        return Absent(plain, "no accuracy of the ladder was looked at, as none was measured")
+    if not several_sizes(frame, "batch_size"):
+        return Absent(plain, why_no_curve(frame, "batch_size", _NO_ACCURACY))
+    if not frame[field].count():
+        return Absent(plain, f"no batch size reached any accuracy looked at, {_list(work.accuracies)} %")
+    sizes = sorted(frame["batch_size"].unique())
+    x, y = vega.sizes(sizes), vega.magnitude(frame, field, header(field), by="accuracy")
+    looks = vega.look(work.targets, present(work, frame))
+    drawn = ("accuracy", "target", "batch_size", field, "reached", "seeds", "regime")
+    drawn = drawn if field == "steps" else drawn[:-1]
+    told_too = vega.tooltip(*drawn[1:])
+    further = ("regime", "steps_slope") if field == "steps" else ("seconds_with_compile", "at_most", "highest_accuracy")
+    columns = ("accuracy", "target", "batch_size", field, "reached", "seeds", "most_epochs", *further)
+    layers = [
+        vega.line(x, y, looks),
+        *vega.intervals(frame, x, y, looks),
+        vega.points(x, y, looks, told_too),
+        *vega.on_top_edge(frame, x, field, looks, told_too),
+    ]
+    missed = f" {_NOT_REACHED}" if frame[field].null_count() else ""
+    missed += " Accuracies that all reached within their first epoch are not on offer."
+    note = f"Accuracy is looked at after each epoch, so a value of the first epoch is at most that.{missed}"
+    if field == "steps":
+        layers.insert(0, vega.chosen_layer(_perfect(frame), _guide(x, y)))
+        note = f"Dotted: perfect scaling, half the steps for twice the batch size.{missed}"
+    by_accuracy = {}
+    for chosen in work.accuracies:
+        own = frame.filter(frame["accuracy"] == chosen)
+        words = told(own, "batch_size", field, "at batch size", unit) + _missed(own, field) + _regimes(own, field)
+        by_accuracy[chosen] = Words(title.format(accuracy=f"{chosen:g}") + ", against batch size", words)
+    spec = vega.chart(only(frame, drawn), layers, accuracy=work.accuracy)
+    words = by_accuracy.get(work.accuracy, Words(title.format(accuracy=f"{work.accuracy:g}"), "Nothing to show."))
+    return Figure(name, words, note, spec, frame, columns, by_accuracy)
+
+
+def _perfect(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of each accuracy, from its smallest batch size that reached it: steps that fall as batch sizes grow."""
+    import polars as pl
+
+    reached = frame.filter(pl.col("steps").is_not_null()).sort("batch_size", "steps")
+    first = reached.group_by("accuracy", maintain_order=True).first().select("accuracy", "batch_size", "steps")
+    most = frame["batch_size"].max()
+    end = first.with_columns(
+        pl.lit(most, pl.Int64).alias("batch_size"),
+        (pl.col("steps") * pl.col("batch_size") / most).alias("steps"),
+    )
+    kinds = {"batch_size": pl.Int64, "steps": pl.Float64}
+    return pl.concat([first.cast(kinds), end.cast(kinds)])
+
+
+def _guide(x: vega.Spec, y: vega.Spec) -> vega.Spec:
+    return {"mark": {"type": "line", "style": "guide", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y}}
+
+
+def _missed(frame: pl.DataFrame, field: str) -> str:
+    missed = frame.filter(frame[field].is_null()).sort("target", "batch_size").select("target", "batch_size").rows()
+    named = [f"{target} at batch size {size}" for target, size in missed[:6]]
+    more = [f"{len(missed) - 6} more"] if len(missed) > 6 else []
+    return f" Not reached: {', '.join(named + more)}." if missed else ""
+
+
+def _regimes(frame: pl.DataFrame, field: str) -> str:
+    if field != "steps":
+        return ""
+    known = frame.filter(frame["regime"] != "").sort("target", "batch_size").select("target", "batch_size", "regime")
+    named = [f"{target} to batch size {size}: {regime}" for target, size, regime in known.rows()[:12]]
+    return f" {'; '.join(named)}." if named else ""
+
+
+def _learning(work: Work, name: str, field: str, title: str, axis: str) -> Figure | Absent:
+    frame = work.curves.filter(work.curves["test_accuracy"].is_not_null() & work.curves[field].is_not_null())
+    if frame.is_empty():
+        return Absent(title, "no accuracy of an epoch is known")
+    if frame["epoch"].n_unique() < 2:
+        return Absent(title, "one epoch only, so there is no curve over training")
+    x, y = vega.quantity(field, axis, zero=True, place="x"), vega.quantity("test_accuracy", "test accuracy, percent")
+    looks = vega.look(work.targets, present(work, frame))
+    columns = ("target", "batch_size", "epoch", "seconds", "test_accuracy")
+    curve = vega.line(x, y, looks, strokeWidth=1.6)
+    curve["encoding"]["detail"] = {"field": "cell_id", "type": "nominal"}
+    layers = [curve, vega.points(x, y, looks, vega.tooltip(*columns))]
+    best = frame.select("target", "batch_size").unique(maintain_order=True).rows()
+    note = f"At each target's best batch size: {', '.join(f'{target} {size}' for target, size in best)}. A line per seed."
+    values = frame.select(*columns, "cell_id")
+    words = told(frame, field, "test_accuracy", "at epoch" if field == "epoch" else "after seconds", " %")
+    return Figure(name, Words(title, words), note, vega.chart(values, layers), frame, columns)
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,187 @@
+"""Figures of how fast: training time, throughput, steps and their model, start-up, limits, energy.
+
+Each function takes a ``Work`` and gives its figure, or says why there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.report import fields, vega
+from harness.report.fields import header
+from harness.report.figure import Absent, Figure, Words, only, present, several_sizes, told, why_no_curve
+from harness.report.works import Work
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PHASES = ("import_seconds", "initialise_seconds", "load_seconds", "build_seconds", "compile_seconds")
+
+_NO_TIMES = "there are no times that count"
+_NO_MODEL = "no target's steps fit a fixed overhead and a time per image"
+_MODEL = "Broken lines: the fitted model, a fixed overhead per step and a time per image. Hollow marks: predicted only."
+
+
+def training_time(work: Work) -> Figure | Absent:
+    """Seconds per epoch against batch size: the study's first figure."""
+    field = "seconds_per_epoch"
+    title = "Training time: seconds per epoch against batch size"
+    if not several_sizes(work.pace, field):
+        return Absent(title, why_no_curve(work.pace, field, _NO_TIMES))
+    columns = ("target", "batch_size", field, "processes", "interval")
+    return _curves("training-time", title, "", work, work.pace, field, columns, log=True, unit=" s")
+
+
+def throughput(work: Work) -> Figure | Absent:
+    """Images per second against batch size, and what the fitted step model says of them."""
+    field, predicted = "images_per_second", "predicted_images_per_second"
+    title = "Throughput: images per second against batch size"
+    if not several_sizes(work.pace, field):
+        return Absent(title, why_no_curve(work.pace, field, _NO_TIMES))
+    frame, note = _with_model(work), _MODEL if work.predicted.height else ""
+    columns = ("target", "batch_size", field, predicted)
+    return _curves("throughput", title, note, work, frame, field, columns, log=True, model=predicted)
+
+
+def step_time(work: Work) -> Figure | Absent:
+    """Milliseconds per step against batch size, with the model's line."""
+    field, predicted = "seconds_per_step", "predicted_seconds_per_step"
+    title = "Step time: milliseconds per training step against batch size"
+    if not several_sizes(work.pace, field):
+        return Absent(title, why_no_curve(work.pace, field, _NO_TIMES))
+    frame, note = _with_model(work), _MODEL if work.predicted.height else ""
+    columns = ("target", "batch_size", field, predicted)
+    return _curves("step-time", title, note, work, frame, field, columns, log=True, unit=" ms", model=predicted)
+
+
+def step_residuals(work: Work) -> Figure | Absent:
+    """How far each measured step is from the fitted model, in percent."""
+    title = "What the step model leaves: measured over predicted step time, percent"
+    frame = work.predicted.filter(work.predicted["residual"].is_not_null())
+    if frame.is_empty():
+        return Absent(title, _NO_MODEL)
+    sizes = sorted(frame["batch_size"].unique())
+    x, y = vega.sizes(sizes), vega.quantity("residual", "percent above the model", zero=True)
+    looks = vega.look(work.targets, present(work, frame))
+    columns = ("target", "batch_size", "seconds_per_step", "predicted_seconds_per_step", "residual")
+    layers = [vega.zero_line(y), vega.line(x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
+    words = Words(title, told(frame, "batch_size", "residual", "at batch size", " %"))
+    note = "A curve that bends away from nought says that steps are more than an overhead and a time per image."
+    return Figure(
+        "step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns
+    )
+
+
+def limit_share(work: Work) -> Figure | Absent:
+    """The share of the device's largest rate of operations that training reached."""
+    field, title = "limit_share", "Share of the device's limit against batch size"
+    if not several_sizes(work.pace, field):
+        return Absent(title, why_no_curve(work.pace, field, "the device's limit was not measured"))
+    note = "Operations of the model per second, over those of matrix products at their best on this device."
+    columns = ("target", "batch_size", field, "images_per_second")
+    return _curves("limit-share", title, note, work, work.pace, field, columns, unit=" %")
+
+
+def energy(work: Work) -> Figure | Absent:
+    """Energy per image: of the GPU where one is known to have used some, else of the processors."""
+    title = "Energy per image against batch size"
+    for field, whose in (("joules_per_image", "GPU"), ("host_joules_per_image", "processors")):
+        if several_sizes(work.pace, field):
+            named = f"Energy of the {whose}: millijoules per image against batch size"
+            columns = ("target", "batch_size", field, "images_per_second")
+            return _curves("energy", named, "", work, work.pace, field, columns, unit=" mJ")
+    nothing = "no counter of energy could be read"
+    one = [name for name in ("joules_per_image", "host_joules_per_image") if work.pace[name].count()]
+    return Absent(title, why_no_curve(work.pace, one[0], nothing) if one else nothing)
+
+
+def startup(work: Work) -> Figure | Absent:
+    """Seconds before the first ordinary step, phase by phase."""
+    import polars as pl
+
+    title = "Start-up: seconds before training is under way"
+    frame = work.startup.filter(work.startup["startup_seconds"].is_not_null())
+    if frame.is_empty():
+        return Absent(title, "no start was measured whole")
+    names = {phase: header(phase).removesuffix(" s") for phase in PHASES if phase in frame.columns}
+    long = frame.unpivot(list(names), index="target", variable_name="phase", value_name="seconds").drop_nulls()
+    places = {phase: place for place, phase in enumerate(names)}
+    long = long.with_columns(
+        long["phase"].replace(names), long["phase"].replace_strict(places, return_dtype=pl.Int64).alias("place")
+    )
+    order = list(names.values())
+    colour = {
+        "field": "phase",
+        "type": "ordinal",
+        "scale": {"domain": order},
+        "sort": order,
+        "legend": {"title": None, "symbolType": "square"},
+    }
+    bars = {
+        "mark": {"type": "bar", "height": {"band": 0.62}},
+        "encoding": {
+            "y": {"field": "target", "type": "nominal", "title": None, "axis": {"labelLimit": 200}},
+            "x": vega.quantity("seconds", "seconds", zero=True, place="x"),
+            "color": colour,
+            "order": {"field": "place", "type": "quantitative"},
+            "tooltip": vega.tooltip("target", "phase", "seconds"),
+        },
+    }
+    said = [
+        f"{row['target']}: {fields.text('startup_seconds', row['startup_seconds'])} s, of which "
+        + ", ".join(f"{name} {fields.text(phase, row[phase])} s" for phase, name in names.items())
+        for row in frame.sort("target").to_dicts()
+    ]
+    return Figure(
+        "startup",
+        Words(title, "; ".join(said) + "."),
+        "Import is paid once by a process, however much it trains; compilation once for every shape of a batch.",
+        vega.chart(long, [bars], height=44 * frame.height + 24),
+        frame,
+        ("target", *names, "startup_seconds"),
+    )
+
+
+def _curves(
+    name: str,
+    title: str,
+    note: str,
+    work: Work,
+    frame: pl.DataFrame,
+    field: str,
+    columns: Sequence[str],
+    *,
+    log: bool = False,
+    unit: str = "",
+    model: str = "",
+) -> Figure:
+    """A curve per target against batch size; with ``model``, a field, its curve and where nothing else is known."""
+    sizes = sorted(frame["batch_size"].unique())
+    y = vega.magnitude(frame, field, header(field)) if log else vega.quantity(field, header(field), zero=True)
+    x = vega.sizes(sizes)
+    looks, tooltip = vega.look(work.targets, present(work, frame)), vega.tooltip(*columns)
+    modelled = {target for target, value in frame.select("target", model).rows() if value} if model else set()
+    layers = []
+    if modelled:
+        fitted = {**y, "field": model}
+        layers = [
+            vega.line(x, fitted, looks, strokeDash=[5, 4], strokeWidth=1.5),
+            *vega.only_unknown(frame, field, vega.points(x, fitted, looks, tooltip, hollow=True)),
+        ]
+    layers += [
+        vega.line(x, y, looks, **({"strokeWidth": 1, "opacity": 0.45} if modelled else {})),
+        *vega.intervals(frame, x, y, looks),
+        vega.points(x, y, looks, tooltip),
+    ]
+    values = only(frame, columns)
+    words = Words(title, told(frame, "batch_size", field, "at batch size", unit))
+    note = f"{vega.intervals_note(frame, field)} {note}".strip()
+    return Figure(name, words, note, vega.chart(values, layers), values, tuple(columns))
+
+
+def _with_model(work: Work) -> pl.DataFrame:
+    """Paces beside what the step model predicts, also for batch sizes that were not measured."""
+    names = ("target", "batch_size", "predicted_seconds_per_step", "predicted_images_per_second")
+    joined = work.pace.join(work.predicted.select(names), on=names[:2], how="full", coalesce=True)
+    return joined.sort("target", "batch_size")

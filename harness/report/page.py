@@ -1,0 +1,305 @@
+"""The answer as one self-contained page: everything that a run found, in a single file that opens anywhere.
+
+In: ``PageView``, plain values and frames. Out: HTML. It asks the network for nothing, and its policy forbids that to
+anything that it contains: scripts run only if they are the ones written here, known by their hashes. What comes from
+records is escaped in the template, and in the data as well, where it is JSON that no script evaluates.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from harness.core.record import Record
+from harness.report import charts, fairness, palette, tables, vega
+from harness.report.charts import Gallery
+from harness.report.fairness import Proof
+from harness.report.figure import Figure
+from harness.report.tables import Table
+from harness.report.works import NoisePoint
+from harness.wording import plural
+
+if TYPE_CHECKING:
+    from harness.analysis import Analysis
+
+MOST_FIGURE_BYTES = 1_200_000
+"""Of figures and their tables: with the scripts, and a table of ten thousand rows, a page stays under 3 MB."""
+
+STATIC_ROWS = 200
+"""Rows of the headline table that stand in the page itself; a script adds the rest as it is asked to."""
+
+MOST_ANSWERS = 30
+MOST_UNREADABLE = 50
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to use for one work: ``heading`` is empty where there is one only, ``sentence`` the answer itself."""
+
+    heading: str
+    sentence: str
+    evidence: tuple[str, ...] = ()
+    measure_next: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PageView:
+    """Everything that a page is made of.
+
+    ``name`` of the run, ``command`` that made it, ``created`` when, ``folder`` where. ``planned``: cells of its plan.
+    ``unreadable``: a line for every record that could not be read. ``lanes``: a record of each target. ``bundle``: the
+    script of Vega, Vega-Lite and Vega-Embed. ``version``: what a page that is served says of its state, which it then
+    asks for again and again; empty for a file.
+    """
+
+    found: Analysis
+    name: str
+    command: str
+    created: str
+    harness_version: str
+    folder: str
+    planned: int
+    answers: tuple[Answer, ...]
+    bundle: str
+    lanes: tuple[Record, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    noise: tuple[NoisePoint, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One work as the page shows it: its figures with their tables, further tables, and what is not shown and why."""
+
+    heading: str
+    figures: tuple[tuple[Figure, Table], ...]
+    tables: tuple[Table, ...]
+    absent: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        held = [table for _, table in self.figures] + list(self.tables)
+        cells = sum(len(cell) + 14 for table in held for row in table.rows for cell in row)
+        return cells + sum(len(_json(figure.spec)) for figure, _ in self.figures)
+
+
+def render(view: PageView) -> str:
+    """The page."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_resource), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections, dropped = _within_bounds([_section(gallery) for gallery in charts.galleries(view.found, view.noise)])
+    cells = view.found.cells
+    headline = tables.headline(cells)
+    scripts = {"bundle": _line_ends(view.bundle), "script": _line_ends(_resource("page.js"))}
+    looks = palette.looks(cells["target"])
+    return environment.get_template("page.html.j2").render(
+        view=view,
+        policy=_policy(list(scripts.values()), bool(view.version)),
+        style=Markup(_style()),
+        **{name: Markup(text) for name, text in scripts.items()},
+        sections=sections,
+        state=_state(view),
+        lacking=_lacking(view, dropped),
+        headline=headline,
+        static_rows=STATIC_ROWS,
+        failures=tables.failures(cells),
+        looks=[(target, look) for target, look in looks.items()],
+        differences=fairness.differences(view.lanes),
+        manifests=fairness.manifests(view.lanes),
+        proofs=fairness.proofs(view.proofs),
+        method=fairness.method(view.lanes),
+        again=_again(view),
+        most_answers=MOST_ANSWERS,
+        most_unreadable=MOST_UNREADABLE,
+        accuracies=_accuracies(sections),
+        accuracy=round(100 * view.found.accuracy, 6),
+        data=Markup(_data(sections, headline)),
+        plural=plural,
+    )
+
+
+def _section(gallery: Gallery) -> _Section:
+    work = gallery.work
+    further = [
+        tables.table(work.ratios, ("batch_size", "target", "base", "speed_ratio", "heats"), "Against the fastest target"),
+        tables.table(work.step_model, _MODEL, "A step as a fixed overhead and a time per image"),
+        tables.table(work.recovery, _RECOVERY, "Accuracy that larger batches lose, and epochs that win it back"),
+        tables.table(work.catch_up, _CATCH_UP, "When a later start is made up for"),
+    ]
+    return _Section(
+        work.heading,
+        tuple((figure, tables.table(figure.frame, figure.columns, figure.words.title)) for figure in gallery.figures),
+        tuple(table for table in further if table.rows),
+        tuple(f"{absent.title}: {absent.why}." for absent in gallery.absent),
+        work.left_out,
+    )
+
+
+_MODEL = (
+    "target",
+    "overhead_seconds",
+    "seconds_per_image",
+    "half_overhead_batch",
+    "ninety_percent_batch",
+    "peak_images_per_second",
+    "largest_residual",
+    "reason",
+)
+_RECOVERY = (
+    "target",
+    "batch_size",
+    "accuracy",
+    "base_batch_size",
+    "base_epochs",
+    "base_accuracy",
+    "lost_points",
+    "epochs_to_recover",
+    "most_epochs",
+)
+_CATCH_UP = (
+    "batch_size",
+    "target",
+    "other",
+    "startup_difference_seconds",
+    "seconds_per_step",
+    "other_seconds_per_step",
+    "steps",
+    "images",
+)
+
+
+def _within_bounds(sections: Sequence[_Section]) -> tuple[list[_Section], int]:
+    """As many works as fit a page, the first in any case, and how many do not."""
+    kept, room = list(sections[:1]), MOST_FIGURE_BYTES - sum(section.size for section in sections[:1])
+    for section in sections[1:]:
+        room -= section.size
+        if room < 0:
+            break
+        kept.append(section)
+    return kept, len(sections) - len(kept)
+
+
+def _state(view: PageView) -> str:
+    """How many cells there are of those planned, and how they ended."""
+    cells = view.found.cells
+    well = cells.filter(cells["status"] == "ok").height
+    done = cells.height + len(view.unreadable)
+    said = f"{done:,} of {plural(view.planned, 'cell')} done" if done < view.planned else plural(view.planned, "cell")
+    return f"{said}, {well:,} ended well" if well < cells.height else said
+
+
+def _lacking(view: PageView, dropped: int) -> list[str]:
+    """What a reader must know before trusting the page."""
+    cells = view.found.cells
+    said = []
+    if cells.is_empty():
+        said.append("No cell has been run, so there is nothing to show yet.")
+    missing = view.planned - cells.height - len(view.unreadable)
+    if missing > 0:
+        said.append(f"Not run yet: {missing:,} of {plural(view.planned, 'cell')}; the same command resumes.")
+    if view.unreadable:
+        said.append(f"Not readable, so nowhere on this page: {plural(len(view.unreadable), 'record')}.")
+    unproven = cells.filter((cells["status"] == "ok") & (cells["proof"] == "")).height
+    if unproven:
+        said.append(f"Not proven to do the reference's work: {plural(unproven, 'cell')}.")
+    if dropped:
+        said.append(f"Figures of {plural(dropped, 'more work')} would not fit a page; the table has all cells.")
+    return said
+
+
+def _again(view: PageView) -> list[tuple[str, str]]:
+    """What it takes to run it again, name and value."""
+    machines = dict.fromkeys(_machine(lane) for lane in view.lanes if lane.machine)
+    environments = {lane.cell.target.name: lane.cell.target.environment for lane in view.lanes}
+    codes = dict.fromkeys(str(lane.worker["code"]) for lane in view.lanes if lane.worker.get("code"))
+    return [
+        ("command", view.command),
+        ("harness", view.harness_version),
+        ("planned", view.created),
+        ("run folder", view.folder),
+        *(("machine", machine) for machine in machines),
+        *((f"environment of {name}", identity) for name, identity in environments.items()),
+        *(("code in the worker", code) for code in codes),
+    ]
+
+
+def _machine(lane: Record) -> str:
+    machine = lane.machine
+    cores, memory, gpu = machine.get("logical_cores"), machine.get("memory_bytes"), machine.get("gpu") or {}
+    parts = [
+        str(machine.get("processor") or "unknown processor"),
+        plural(cores, "logical core") if cores else "",
+        f"{memory / 1e9:.1f} GB" if memory else "",
+        str(gpu.get("name") or ""),
+        str(machine.get("platform") or machine.get("system") or ""),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _accuracies(sections: Sequence[_Section]) -> list[float]:
+    held = {accuracy for section in sections for figure, _ in section.figures for accuracy in figure.by_accuracy}
+    return sorted(held, reverse=True)
+
+
+def _data(sections: Sequence[_Section], headline: Table) -> str:
+    """What the page's script reads. ``table``: by column, its different texts and the index of each row's."""
+    columns = []
+    for place in range(len(headline.headers)):
+        texts = [row[place] for row in headline.rows]
+        different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        columns.append({"texts": list(different), "rows": [different[text] for text in texts]})
+    figures = {
+        figure.name: {
+            "spec": figure.spec,
+            "words": [[accuracy, words.title, words.alternative] for accuracy, words in figure.by_accuracy.items()],
+        }
+        for section in sections
+        for figure, _ in section.figures
+    }
+    return _json({"config": vega.page_config(), "figures": figures, "table": columns})
+
+
+def _json(value: Any) -> str:
+    """JSON that no HTML parser mistakes for markup."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy(scripts: Sequence[str], live: bool) -> str:
+    """No network, and no script but these."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    connect = "'self'" if live else "'none'"
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; connect-src {connect}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _style() -> str:
+    light, dark = (palette.style_variables(scheme) for scheme in ("light", "dark"))
+    return (
+        f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{_resource('page.css')}"
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files("harness.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _line_ends(text: str) -> str:
+    """As an HTML parser reads it: a script's hash must be of that."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,228 @@
+"""The analysis cut into works: one for every model, dataset, optimizer and precision that a run compares targets on.
+
+Comes out: ``Work``, the frames of one of them in the units of ``fields.display``, limited to what a figure can show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis import WORK
+from harness.report import fields
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from harness.analysis import Analysis
+
+MOST_TARGETS = 16
+"""In figures: their marks and names could not be told apart in a crowd."""
+
+MOST_POINTS = 160
+"""Of all targets in one figure, for each accuracy or number of epochs."""
+
+FEWEST_SIZES = 8
+MOST_CURVES = 4
+"""Learning curves of one target: seeds beyond these add ink, not knowledge."""
+
+
+@dataclass(frozen=True)
+class NoisePoint:
+    """The gradient noise scale on one target after so many epochs with one batch size, in images.
+
+    ``low`` and ``high`` are the ends of its interval, None where there is none.
+    """
+
+    model: str
+    dataset: str
+    train_examples: int
+    optimizer: str
+    learning_rate: float
+    target: str
+    batch_size: int
+    epoch: float
+    images: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One work's frames, with the columns that ``harness.analysis`` gives them.
+
+    ``heading`` and ``slug`` are empty where a run has one work only. ``targets``: all of the run, which decide
+    on looks; ``shown``: those in this work's figures. ``left_out``: what the figures do not show, a sentence each.
+    ``accuracy`` and ``accuracies`` in percent; those that every batch size reached within its first epoch are not among
+    them, nor in ``time_to_accuracy``, as there is nothing to see.
+    """
+
+    heading: str
+    slug: str
+    targets: tuple[str, ...]
+    shown: tuple[str, ...]
+    left_out: tuple[str, ...]
+    accuracy: float
+    accuracies: tuple[float, ...]
+    pace: pl.DataFrame
+    step_model: pl.DataFrame
+    predicted: pl.DataFrame
+    ratios: pl.DataFrame
+    accuracy_by_size: pl.DataFrame
+    recovery: pl.DataFrame
+    time_to_accuracy: pl.DataFrame
+    startup: pl.DataFrame
+    catch_up: pl.DataFrame
+    curves: pl.DataFrame
+    noise: pl.DataFrame
+
+
+def works(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Work]:
+    """Every work of a run, in the order of its cells."""
+    keys = found.cells.select(WORK).unique(maintain_order=True)
+    targets = tuple(sorted(found.cells["target"].unique()))
+    parts = {name: _parts(getattr(found, name)) for name in _FRAMES}
+    curves = _curves(found)
+    curves_of = _parts(curves)
+    headings = _headings(keys.to_dicts())
+    slugs = _slugs(headings)
+    made = []
+    for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
+        own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
+        own["curves"] = curves_of.get(key, curves.clear())
+        made.append(_work(found, heading, slug, targets, own, _noise(noise, key)))
+    return made
+
+
+_FRAMES = (
+    "pace",
+    "step_model",
+    "predicted",
+    "ratios",
+    "accuracy_by_size",
+    "recovery",
+    "time_to_accuracy",
+    "startup",
+    "catch_up",
+)
+
+
+def _parts(frame: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
+    return frame.partition_by(WORK, as_dict=True, maintain_order=True) if frame.height else {}
+
+
+def _work(
+    found: Analysis,
+    heading: str,
+    slug: str,
+    targets: tuple[str, ...],
+    own: dict[str, pl.DataFrame],
+    noise: pl.DataFrame,
+) -> Work:
+    import polars as pl
+
+    pace = own["pace"]
+    present = sorted({*pace["target"], *own["accuracy_by_size"]["target"], *own["startup"]["target"]})
+    shown, left_out = present, []
+    if len(present) > MOST_TARGETS:
+        rate = pl.col("images_per_second")
+        fastest = pace.group_by("target").agg(rate.max()).sort("images_per_second", "target", descending=[True, False])
+        shown = sorted(fastest["target"].head(MOST_TARGETS))
+        left_out.append(f"the figures show the {MOST_TARGETS} fastest of {len(present):,} targets")
+    sizes = sorted({*pace["batch_size"], *own["accuracy_by_size"]["batch_size"]})
+    most = max(FEWEST_SIZES, MOST_POINTS // max(1, len(shown)))
+    kept = sizes
+    if len(sizes) > most:
+        kept = sorted({sizes[round(place * (len(sizes) - 1) / (most - 1))] for place in range(most)})
+        left_out.append(f"the figures show {len(kept)} of {len(sizes):,} batch sizes, spread over all")
+    dropped = set(sizes) - set(kept)
+    cut = {name: _cut(frame, shown, () if name == "curves" else dropped) for name, frame in own.items()}
+    reached = pl.col("at_most").all().over("accuracy") & (pl.col("accuracy") != found.accuracy)
+    cut["time_to_accuracy"] = fields.display(cut["time_to_accuracy"].filter(~reached))
+    offered = cut["time_to_accuracy"]["accuracy"].unique().sort(descending=True)
+    return Work(
+        heading=heading,
+        slug=slug,
+        targets=targets,
+        shown=tuple(shown),
+        left_out=tuple(left_out),
+        accuracy=fields.shown("accuracy", found.accuracy),
+        accuracies=tuple(offered),
+        noise=fields.display(noise),
+        time_to_accuracy=cut.pop("time_to_accuracy"),
+        **{name: fields.display(frame) for name, frame in cut.items()},
+    )
+
+
+def _cut(frame: pl.DataFrame, targets: Sequence[str], dropped: Collection[int]) -> pl.DataFrame:
+    import polars as pl
+
+    kept = frame.filter(pl.col("target").is_in(list(targets)))
+    return kept.filter(~pl.col("batch_size").is_in(list(dropped))) if "batch_size" in frame.columns else kept
+
+
+def _curves(found: Analysis) -> pl.DataFrame:
+    """Epoch by epoch at each target's best batch size and most epochs: WORK, target, batch_size, seed, cell_id, ...
+
+    The best is the one that comes to the accuracy looked at soonest, else the one with the highest final accuracy.
+    """
+    import polars as pl
+
+    on = [*WORK, "target"]
+    soonest = found.time_to_accuracy.filter(pl.col("best"), pl.col("accuracy") == found.accuracy)
+    soonest = soonest.select(*on, "batch_size").unique(on, keep="first", maintain_order=True)
+    finished = found.cells.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null())
+    highest = finished.sort("final_accuracy", descending=True, maintain_order=True)
+    highest = highest.select(*on, "batch_size").unique(on, keep="first", maintain_order=True)
+    best = pl.concat([soonest, highest.join(soonest, on=on, how="anti", nulls_equal=True)])
+    cells = found.cells.filter(pl.col("status") == "ok").join(best, on=[*on, "batch_size"], nulls_equal=True)
+    longest = cells.filter(pl.col("epochs") == pl.col("epochs").max().over(on)).sort("seed", "repeat")
+    kept = longest.group_by(on, maintain_order=True).head(MOST_CURVES)
+    columns = [*on, "batch_size", "seed", "cell_id"]
+    return kept.select(columns).join(found.epochs, on="cell_id").sort(*on, "seed", "cell_id", "epoch")
+
+
+def _noise(points: Sequence[NoisePoint], key: tuple[Any, ...]) -> pl.DataFrame:
+    """Those of one work: its scaling and precision are not a noise scale's affair."""
+    import polars as pl
+
+    columns = {
+        "target": pl.String,
+        "batch_size": pl.Int64,
+        "epoch": pl.Float64,
+        "noise_scale": pl.Float64,
+        "noise_scale_low": pl.Float64,
+        "noise_scale_high": pl.Float64,
+    }
+    rows = [
+        (one.target, one.batch_size, one.epoch, one.images, one.low, one.high)
+        for one in points
+        if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[: len(WORK) - 2]
+    ]
+    return pl.DataFrame(rows, schema=columns, orient="row").sort("target", "batch_size", "epoch")
+
+
+def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:
+    """What each work has that others have not; empty for the only one."""
+    texts = [
+        {
+            "model": str(key["model"]),
+            "dataset": f"{key['dataset']} ({key['train_examples']:,} examples)",
+            "optimizer": f"{key['optimizer']} {key['learning_rate']:g}"
+            + ("" if key["scaling"] == "none" else f" scaled {key['scaling']}"),
+            "precision": str(key["precision"]),
+        }
+        for key in keys
+    ]
+    special = [name for name in (texts[0] if texts else ()) if len({text[name] for text in texts}) > 1]
+    return [", ".join(text[name] for name in special) for text in texts]
+
+
+def _slugs(headings: Sequence[str]) -> list[str]:
+    """Headings as parts of file names, no two alike."""
+    plain = [re.sub(r"[^a-z0-9.]+", "-", heading.lower()).strip("-.")[:60] for heading in headings]
+    return [
+        slug if plain.count(slug) == 1 else f"{slug}-{number}".strip("-") for number, slug in enumerate(plain, start=1)
+    ]
