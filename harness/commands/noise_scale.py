@@ -45,21 +45,16 @@ def run(request: Request) -> int:
     definitions = common.target_definitions()
     target = targets.resolve(request.target or kept.plan.cells[0].target.label, definitions)
     batches = _batches(request.batches)
-    works = noise_probe.works(kept.plan.cells, target)
-    steps = [_steps(request.steps, cell) for cell in works]
-    wanted = [
-        noise_probe.expected(cell, step, batches) for cell, points in zip(works, steps, strict=True) for step in points
-    ]
-    with kept.locked():
-        found = {one.id: one for one in noise_scale.stored(kept.folder)}
-        waiting = {
-            cell: [step for step in points if noise_probe.expected(cell, step, batches).id not in found]
-            for cell, points in zip(works, steps, strict=True)
-        }
-        waiting = {cell: points for cell, points in waiting.items() if points}
-        if waiting:
+    wanted = {
+        cell: [noise_probe.expected(cell, step, batches) for step in _steps(request.steps, cell)]
+        for cell in noise_probe.works(kept.plan.cells, target)
+    }
+    found = {one.id: one for one in noise_scale.stored(kept.folder)}
+    waiting = {cell: [one.step for one in points if one.id not in found] for cell, points in wanted.items()}
+    if any(waiting.values()):
+        with kept.locked():
             found |= _measured(kept, waiting, batches, definitions, target, request)
-    shown = [found[one.id] for one in wanted]
+    shown = [found[one.id] for points in wanted.values() for one in points]
     if request.json:
         common.write_json([codec.to_json(one) for one in shown])
     else:
@@ -106,7 +101,8 @@ def _measured(
 ) -> dict[str, NoiseScale]:
     """Measure the works at their points; what was measured is kept, each as soon as it is known."""
     console = common.standard_error()
-    folders = {cell: _dataset(request.dataset, cell, request.data_dir, kept.folder) for cell in waiting}
+    works = {cell: points for cell, points in waiting.items() if points}
+    folders = {cell: _dataset(request.dataset, cell, request.data_dir, kept.folder) for cell in works}
     problems = common.build_environments(definitions, [target], console)
     found: dict[str, NoiseScale] = {}
     with running.temporary_hosts(definitions, problems, "noise-scale", request.timeout, request.fork) as (
@@ -114,7 +110,7 @@ def _measured(
         _,
         place,
     ):
-        for number, (cell, points) in enumerate(waiting.items()):
+        for number, (cell, points) in enumerate(works.items()):
             parameters, order = inputs.write(kept.inputs_folder, cell)
             files = Files(folders[cell], parameters, order, place / f"work-{number}", place / "programs")
             meter = Meter(files, partial(pool.worker, target), request.timeout, _news())
@@ -167,14 +163,11 @@ def _print(found: Sequence[NoiseScale]) -> None:
         before = name
     common.print_table(table)
     first = found[0]
+    drawn = f"{first.batches} batches of {first.batch_size} examples at each point, on {first.target}"
+    common.say(console, f"{drawn}; trained with the run's smallest batch size.")
     common.say(
         console,
-        f"{first.batches} batches of {first.batch_size} examples at each point, on {first.target}, after training with "
-        f"the run's smallest batch size.",
-    )
-    common.say(
-        console,
-        "Batches well below the noise scale scale nearly perfectly, those well above it hardly "
+        "Steps on batches well below it scale nearly perfectly, on batches well above it hardly "
         "(McCandlish et al., arXiv 1812.06162).",
     )
     for one in found:

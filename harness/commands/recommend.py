@@ -17,7 +17,8 @@ from harness.report import advice
 
 def run(folder: Path, accuracy: str | None, json: bool) -> int:
     """Print the advice. Exit status 1 if there is none, or a record could not be read."""
-    reading = loading.read(loading.open_run(folder), accuracy_of(accuracy))
+    wanted = accuracy_of(accuracy)
+    reading = loading.read(loading.open_run(folder), wanted)
     for problem in reading.unreadable:
         common.say(common.standard_error(), f"warning: {problem}; it does not count")
     found = reading.found.advice

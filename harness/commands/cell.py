@@ -1,0 +1,125 @@
+"""``harness cell export``: a recorded cell as a script that needs no harness, with its arrays in a file beside it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import cell_export, environments, loading, store
+from harness.cell_export import Known
+from harness.commands import common
+from harness.core import codec
+from harness.core.cell import Cell
+from harness.core.errors import StoreError, UsageError
+from harness.progress import name
+from harness.runfiles import unwritable
+from harness.targets import TargetDefinition
+from harness.tomlfile import nearest
+
+SCRIPT, ARRAYS = ".py", ".npz"
+MOST_NAMED = 6
+"""Cells that an error names."""
+
+
+def export(folder: Path, text: str, out: Path | None) -> int:
+    """Write the script of the cell whose id begins with ``text``, and its arrays."""
+    kept = loading.open_run(folder)
+    cell = _chosen(kept, text)
+    script, arrays = _free(out or Path(f"cell-{cell.cell_id}{SCRIPT}"))
+    definition = _definition(cell)
+    unreadable: list[StoreError] = []
+    known = cell_export.known(cell, kept.record(cell.cell_id), kept.records(unreadable), _lock(definition))
+    # Before the dataset is looked for: what cannot be exported is told at once.
+    cell_export.require(cell)
+    console = common.standard_error()
+    found = cell_export.arrays(cell, kept.inputs_folder, lambda source: common.prepare_dataset(source, None, console))
+    source = cell_export.script(
+        cell, known, script.name, kept.plan.harness_version, images_are_bytes=found["train_images"].dtype == np.uint8
+    )
+    _write(arrays, script, {**found, **_recorded(cell, known)}, source)
+    _tell(cell, known, script, arrays, definition)
+    return 0
+
+
+def _chosen(kept: store.Run, text: str) -> Cell:
+    """The one cell whose id begins with ``text``. Raises UsageError with the cells that could be meant."""
+    cells = kept.cells
+    alike = [cell_id for cell_id in cells if cell_id.startswith(text.lower())]
+    if len(alike) == 1:
+        return cells[alike[0]]
+    if alike:
+        raise UsageError(f"cell {text!r}: {len(alike)} cells of this run begin so; allowed: {_named(cells, alike)}")
+    raise UsageError(
+        f"cell {text!r}: this run has no such cell{nearest(text, cells)}; allowed: {_named(cells, list(cells))}"
+    )
+
+
+def _named(cells: Mapping[str, Cell], ids: list[str]) -> str:
+    shown = "; ".join(f"{cell_id} ({name(cells[cell_id])})" for cell_id in ids[:MOST_NAMED])
+    return shown + (f"; and {len(ids) - MOST_NAMED:,} more" if len(ids) > MOST_NAMED else "")
+
+
+def _free(script: Path) -> tuple[Path, Path]:
+    """The script's path and that of its arrays. Raises UsageError where either is taken, or the name is none."""
+    if script.suffix != SCRIPT:
+        raise UsageError(f"--out: found {str(script)!r}, allowed: the name of a file that ends in {SCRIPT}")
+    arrays = script.with_suffix(ARRAYS)
+    for path in (script, arrays):
+        if path.exists():
+            raise UsageError(f"{path}: is there already; remove it, or name another file with --out")
+    return script, arrays
+
+
+def _definition(cell: Cell) -> TargetDefinition | None:
+    """The target as it is defined now, if it is still in the same environment."""
+    found = common.target_definitions().get(cell.target.name)
+    return found if found is not None and found.environment == cell.target.environment else None
+
+
+def _lock(definition: TargetDefinition | None) -> str:
+    return "" if definition is None or definition.lock is None else definition.lock.read_text(encoding="utf-8")
+
+
+def _recorded(cell: Cell, known: Known) -> dict[str, NDArray[np.float64]]:
+    """``recorded``, (epochs, 3): training loss, test loss, test accuracy; NaN where an epoch was not finished."""
+    if not known.epochs:
+        return {}
+    rows = np.full((cell.training.epochs, 3), math.nan)
+    for epoch in known.epochs:
+        rows[epoch.epoch] = epoch.train_loss, epoch.test_loss, epoch.test_accuracy
+    return {"recorded": rows}
+
+
+def _write(arrays: Path, script: Path, named: Mapping[str, NDArray[Any]], source: str) -> None:
+    """The script last: where it is, its arrays are whole."""
+    try:
+        arrays.parent.mkdir(parents=True, exist_ok=True)
+        with codec.written_atomically(arrays) as stream:
+            np.savez_compressed(stream, **named)  # type: ignore[arg-type]
+        codec.write_atomically(script, source)
+    except OSError as error:
+        raise unwritable(Path(error.filename or arrays), error) from error
+
+
+def _tell(cell: Cell, known: Known, script: Path, arrays: Path, definition: TargetDefinition | None) -> None:
+    console = common.standard_output()
+    common.say(console, f"{script}: {name(cell)}, in plain {cell_export.EXPORTABLE[cell.target.backend]}")
+    common.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
+    packages = ", ".join(f"{package} {version}" for package, version in known.packages.items())
+    common.say(console, f"It needs {packages or 'the framework and NumPy'}; with both files in one folder, run:")
+    common.say(console, f"{_interpreter(definition)} {shlex.quote(str(script))}")
+
+
+def _interpreter(definition: TargetDefinition | None) -> str:
+    """The target's interpreter where it is ready, as a shell wants it."""
+    if definition is not None:
+        environment = environments.inspect(definition)
+        if environment.state == "ready":
+            return shlex.quote(str(environment.python))
+    return "python"
