@@ -1,11 +1,12 @@
 """Does the harness stay quick with ten thousand cells? Prints a table; exit status 1 when a bar is missed.
 
-    python benchmarks/scale.py [--only plan resume report help] [--json]
+    python benchmarks/scale.py [--only plan resume report page help] [--json]
 
 - plan: ``harness sweep FILE --plan --json`` of 10,000 cells (2 targets, 50 batch sizes, 10 learning rates, 10 seeds).
 - resume: ``harness sweep FILE --out RUN`` where every cell has a record: it plans, compares, finds nothing to run. The
   table of so many cells is not printed unasked, so its time is not in this figure.
 - report: ``harness report RUN --format csv`` of these records, with 1,000 blocks each; also its peak memory.
+- page: ``harness report RUN --html FILE`` of the same records; also the size of the page and its peak memory.
 - help: ``harness --help`` against ``python -c pass`` of the same interpreter, in turn.
 
 Times are wall-clock seconds of whole processes, median of several; processor seconds stand beside them,
@@ -31,7 +32,7 @@ from typing import Any
 
 CELLS = 10_000
 BLOCKS = 1_000
-PARTS = ("plan", "resume", "report", "help")
+PARTS = ("plan", "resume", "report", "page", "help")
 SWEEP = f"""
 name = "scale"
 model = "mnist-cnn"
@@ -147,7 +148,7 @@ def measure_parts(parts: Sequence[str]) -> list[Result]:
         if "plan" in parts:
             (usage,) = median_of(3, [HARNESS, "sweep", sweep_file, "--plan", "--json"])
             results.append(Result("plan", "seconds", usage.seconds, 2.0, usage.cpu_seconds))
-        if "resume" in parts or "report" in parts:
+        if {"resume", "report", "page"} & set(parts):
             write_records(sweep_file, run)
         if "resume" in parts:
             (usage,) = median_of(3, [HARNESS, "sweep", sweep_file, "--out", run])
@@ -156,6 +157,12 @@ def measure_parts(parts: Sequence[str]) -> list[Result]:
             usage = measure([HARNESS, "report", run, "--format", "csv"])
             results.append(Result("report", "seconds", usage.seconds, 20.0, usage.cpu_seconds))
             results.append(Result("report", "peak memory MB", usage.peak_bytes / 1e6, 500.0))
+        if "page" in parts:
+            page = Path(temporary) / "page.html"
+            usage = measure([HARNESS, "report", run, "--html", page])
+            results.append(Result("page", "seconds", usage.seconds, 20.0, usage.cpu_seconds))
+            results.append(Result("page", "MB", page.stat().st_size / 1e6, 3.0))
+            results.append(Result("page", "peak memory MB", usage.peak_bytes / 1e6, 500.0))
         if "help" in parts:
             help_usage, nothing = median_of(9, [HARNESS, "--help"], [sys.executable, "-c", "pass"])
             ratio = help_usage.seconds / nothing.seconds

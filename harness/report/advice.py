@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
@@ -9,6 +10,9 @@ from harness.report.headline import figure
 from harness.wording import plural
 
 _NAMED = 4
+
+_ALIKE = "Not distinguishable from it: it or one of these is the best with 95 %"
+_BEHIND = "Shown not to be the best"
 
 
 def heading(advice: Advice) -> str:
@@ -52,7 +56,8 @@ def sentence(advice: Advice) -> str:
     if advice.alike:
         text += f"; not distinguishable from {_listed(advice.alike)}"
     elif advice.tested:
-        text += "; all others are shown to be slower"
+        some = advice.goal == TO_ACCURACY and bool(advice.not_reached)
+        text += f"; shown to be the best of those that {'reached it' if some else 'were measured'}"
     return f"{text}."
 
 
@@ -66,7 +71,7 @@ def evidence(advice: Advice) -> list[str]:
     if advice.unproven:
         found.append(f"Not proven to do the reference's work: {plural(advice.unproven, 'cell')}.")
     if advice.failed:
-        found.append(f"Without a result: {plural(advice.failed, 'cell')}, whose reasons stand with the failures.")
+        found.append(f"Did not finish: {plural(advice.failed, 'cell')}; harness report tells the reasons.")
     return found
 
 
@@ -75,16 +80,18 @@ def measure_next(advice: Advice) -> list[str]:
     found = []
     choice = advice.choice
     if advice.goal == THROUGHPUT and advice.highest is not None:
-        lower = int(100 * advice.highest[3]) / 100
+        lower = math.floor(100 * advice.highest[3] + 1e-9) / 100
+        less = f"; or ask for less: --accuracy {lower:g}" if 0 < lower < advice.accuracy else ""
         found.append(
             f"more --epochs (most so far: {advice.most_epochs}), a smaller --batch-size or another --learning-rate to "
-            f"reach {percent(advice.accuracy)}; or ask for less: --accuracy {lower:g}"
+            f"reach {percent(advice.accuracy)}{less}"
         )
     elif advice.goal == THROUGHPUT:
         found.append("cells that finish an epoch: without an evaluation there is no accuracy")
     seeds = ",".join(str(seed) for seed in (*advice.seeds, *_further(advice.seeds, 2)))
     if choice is not None and not advice.tested and advice.next_best is not None:
-        found.append(f"--seed {seeds}: with {plural(len(advice.seeds), 'seed')} no difference can be told from chance")
+        once = "with 1 seed" if len(advice.seeds) == 1 else "of a choice that was trained once"
+        found.append(f"--seed {seeds}: {once} no difference can be told from chance")
     elif advice.alike:
         found.append(f"--seed {seeds}: more seeds may tell it from {_listed(advice.alike)}")
     if choice is not None and choice.at_most:
@@ -92,10 +99,11 @@ def measure_next(advice: Advice) -> list[str]:
             f"a higher --accuracy, or fewer --train-examples: {percent(advice.accuracy)} was reached within the first "
             "epoch, so the times are upper bounds"
         )
-    if choice is not None and advice.sizes and choice.batch_size == advice.sizes[-1]:
-        found.append(f"--batch-size {2 * choice.batch_size}: the best batch size is the largest that was measured")
-    elif choice is not None and advice.sizes and choice.batch_size == advice.sizes[0] and choice.batch_size > 1:
-        found.append(f"--batch-size {choice.batch_size // 2}: the best batch size is the smallest that was measured")
+    size = 0 if choice is None else choice.batch_size
+    if choice is not None and size == advice.sizes[-1] and 2 * size <= advice.work["train_examples"]:
+        found.append(f"--batch-size {2 * size}: the best batch size is the largest that was measured")
+    elif choice is not None and size == advice.sizes[0] and size > 1:
+        found.append(f"--batch-size {size // 2}: the best batch size is the smallest that was measured")
     if advice.untried is not None and advice.goal == THROUGHPUT:
         size, speed = advice.untried
         found.append(f"--batch-size {size}: its predicted pace is {figure(speed)} images per s")
@@ -136,12 +144,12 @@ def _of_choice(advice: Advice) -> list[str]:
             f"{_ends(low, high)}, in {plural(heats, 'heat')} with both."
         )
     unit = "time" if advice.goal == TO_ACCURACY else "time per image"
-    for title, group in (("Not distinguishable from it", advice.alike), ("Shown to be slower", advice.behind)):
+    for title, group in ((_ALIKE, advice.alike), (_BEHIND, advice.behind)):
         if group:
-            found.append(f"{title}, in times its {unit} (all intervals together hold 95 %): {_against(group)}.")
+            found.append(f"{title}, in times its {unit} (each end holds with 95 %): {_against(group)}.")
     if not advice.tested and advice.next_best is not None:
         found.append(
-            "Nothing is tested: fewer than two seeds (or processes) of a candidate, so how far apart runs of one "
+            "Nothing is tested: of it or of all others there is one seed (or process), so how far apart runs of one "
             "choice are is not known."
         )
     return found
@@ -192,7 +200,14 @@ def _listed(choices: Sequence[Choice]) -> str:
 
 
 def _against(choices: Sequence[Choice]) -> str:
-    return _shortened([f"{_at(one)} {figure(one.ratio_low)} to {figure(one.ratio_high)}" for one in choices], "; ")
+    return _shortened([f"{_at(one)}: {_times(one)}" for one in choices], "; ")
+
+
+def _times(choice: Choice) -> str:
+    if choice.ratio_high is None:
+        return "trained once"
+    low = "at most" if choice.ratio_low is None else f"{figure(choice.ratio_low)} to"
+    return f"{low} {figure(choice.ratio_high)}"
 
 
 def _shortened(texts: Sequence[str], between: str) -> str:

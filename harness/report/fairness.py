@@ -21,10 +21,18 @@ _SHORT_DIGEST = 12
 _INTERLEAVES = {
     "block": "All targets of one batch size were resident at the same time and took turns in short blocks of training "
     "steps, in an order that turned round, so that the machine's drift hit them alike and cancels in their ratio.",
-    "cell": "The targets of one batch size ran whole, one after the other, in an order that turned round from one batch "
-    "size to the next; drift of the machine between them does not cancel.",
+    "cell": "The targets of one batch size ran whole, one after the other, in an order that turned round from batch "
+    "size to batch size; drift of the machine between them does not cancel.",
     "none": "Cells ran whole, one after the other, in the order of the plan; drift of the machine does not cancel.",
 }
+_PACE = (
+    "Images per second are the median over blocks; compilation and warm-up are not in it. Seconds per epoch are the "
+    "steps of an epoch at the mean pace."
+)
+_INTERVALS = (
+    "Intervals are 95 % intervals: between processes where a cell was repeated or has several seeds, else over the "
+    "blocks of one process, whose order they respect, which says less."
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,17 @@ def proofs(found: Sequence[Proof]) -> Table:
         )
         for proof in sorted(found, key=lambda one: (one.passed, one.target, one.model, one.optimizer, one.precision))
     ]
-    headers = ("target", "model", "optimizer", "precision", "proof", "closest to its bound", "error", "allowed", "reason")
+    headers = (
+        "target",
+        "model",
+        "optimizer",
+        "precision",
+        "proof",
+        "closest to its bound",
+        "error",
+        "allowed",
+        "reason",
+    )
     kept = [place for place, _ in enumerate(headers) if place < 8 or any(row[8] for row in rows)]
     return Table(
         "Largest error against the float64 reference, relative to its values",
@@ -103,10 +121,8 @@ def method(lanes: Sequence[Record]) -> list[str]:
     return [
         *said,
         "Every block ended with a true synchronisation: its time ran until all of its work was done.",
-        "Images per second are the median over blocks; compilation and warm-up are not in it. Seconds per epoch are the "
-        "steps of an epoch at the mean pace.",
-        "Intervals are 95 % intervals: between processes where a cell was repeated or has several seeds, else over the "
-        "blocks of one process, whose order they respect, which says less.",
+        _PACE,
+        _INTERVALS,
     ]
 
 

@@ -67,7 +67,7 @@ FIELDS = {
     "epoch": Field("epoch", text=_short),
     "base_epochs": Field("epochs", text=_plain),
     "most_epochs": Field("most epochs", text=_plain),
-    "epochs_to_recover": Field("epochs to recover", text=_short),
+    "epochs_to_recover": Field("epochs to recover"),
     "processes": Field("processes", text=_count),
     "heats": Field("heats", text=_count),
     "seeds": Field("seeds", text=_count),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.report import fields, vega
+from harness.report import vega
 from harness.report.fields import header
 from harness.report.figure import Absent, Figure, Words, only, present, several_sizes, told, why_no_curve
 from harness.report.works import Work
@@ -62,13 +62,13 @@ def steps_to_accuracy(work: Work) -> Figure | Absent:
 
 def learning_by_epoch(work: Work) -> Figure | Absent:
     """Test accuracy after each epoch, at each target's best batch size."""
-    return _learning(work, "learning-by-epoch", "epoch", "Learning: test accuracy in percent after each epoch", "epoch")
+    return _learning(work, "learning-by-epoch", "epoch", "Learning: test accuracy in percent after each epoch")
 
 
 def learning_by_time(work: Work) -> Figure | Absent:
     """The same against seconds of training."""
     title = "Learning: test accuracy in percent over seconds of training"
-    return _learning(work, "learning-by-time", "seconds", title, "seconds of training")
+    return _learning(work, "learning-by-time", "seconds", title)
 
 
 def noise_scale(work: Work) -> Figure | Absent:
@@ -77,7 +77,7 @@ def noise_scale(work: Work) -> Figure | Absent:
     frame = work.noise
     if frame.is_empty():
         return Absent(title, "it was not measured")
-    x = vega.quantity("epoch", "epoch", zero=True, place="x")
+    x = vega.epochs()
     y = vega.magnitude(frame, "noise_scale", header("noise_scale"))
     looks = vega.look(work.targets, sorted(frame["target"].unique()))
     columns = ("target", "batch_size", "epoch", "noise_scale")
@@ -108,8 +108,7 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     sizes = sorted(frame["batch_size"].unique())
     x, y = vega.sizes(sizes), vega.magnitude(frame, field, header(field), by="accuracy")
     looks = vega.look(work.targets, present(work, frame))
-    drawn = ("accuracy", "target", "batch_size", field, "reached", "seeds", "regime")
-    drawn = drawn if field == "steps" else drawn[:-1]
+    drawn = ("accuracy", "target", "batch_size", field, "reached", "seeds", *(["regime"] if field == "steps" else []))
     told_too = vega.tooltip(*drawn[1:])
     further = ("regime", "steps_slope") if field == "steps" else ("seconds_with_compile", "at_most", "highest_accuracy")
     columns = ("accuracy", "target", "batch_size", field, "reached", "seeds", "most_epochs", *further)
@@ -120,7 +119,8 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
         *vega.on_top_edge(frame, x, field, looks, told_too),
     ]
     missed = f" {_NOT_REACHED}" if frame[field].null_count() else ""
-    missed += " Accuracies that all reached within their first epoch are not on offer."
+    if work.at_once:
+        missed += f" Not on offer, as all reached them within their first epoch: {_list(work.at_once)} %."
     note = f"Accuracy is looked at after each epoch, so a value of the first epoch is at most that.{missed}"
     if field == "steps":
         layers.insert(0, vega.chosen_layer(_perfect(frame), _guide(x, y)))
@@ -128,8 +128,8 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     by_accuracy = {}
     for chosen in work.accuracies:
         own = frame.filter(frame["accuracy"] == chosen)
-        words = told(own, "batch_size", field, "at batch size", unit) + _missed(own, field) + _regimes(own, field)
-        by_accuracy[chosen] = Words(title.format(accuracy=f"{chosen:g}") + ", against batch size", words)
+        said = told(own, "batch_size", field, "at batch size", unit) + _missed(own, field) + _regimes(own, field)
+        by_accuracy[chosen] = Words(title.format(accuracy=f"{chosen:g}") + ", against batch size", said)
     spec = vega.chart(only(frame, drawn), layers, accuracy=work.accuracy)
     words = by_accuracy.get(work.accuracy, Words(title.format(accuracy=f"{work.accuracy:g}"), "Nothing to show."))
     return Figure(name, words, note, spec, frame, columns, by_accuracy)
@@ -146,12 +146,15 @@ def _perfect(frame: pl.DataFrame) -> pl.DataFrame:
         pl.lit(most, pl.Int64).alias("batch_size"),
         (pl.col("steps") * pl.col("batch_size") / most).alias("steps"),
     )
-    kinds = {"batch_size": pl.Int64, "steps": pl.Float64}
-    return pl.concat([first.cast(kinds), end.cast(kinds)])
+    kinds = (pl.col("batch_size").cast(pl.Int64), pl.col("steps").cast(pl.Float64))
+    return pl.concat([first.with_columns(kinds), end.with_columns(kinds)])
 
 
 def _guide(x: vega.Spec, y: vega.Spec) -> vega.Spec:
-    return {"mark": {"type": "line", "style": "guide", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y}}
+    return {
+        "mark": {"type": "line", "style": "guide", "strokeWidth": 1.5},
+        "encoding": {"x": {**x, "field": "batch_size"}, "y": y},
+    }
 
 
 def _missed(frame: pl.DataFrame, field: str) -> str:
@@ -169,20 +172,23 @@ def _regimes(frame: pl.DataFrame, field: str) -> str:
     return f" {'; '.join(named)}." if named else ""
 
 
-def _learning(work: Work, name: str, field: str, title: str, axis: str) -> Figure | Absent:
+def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     frame = work.curves.filter(work.curves["test_accuracy"].is_not_null() & work.curves[field].is_not_null())
     if frame.is_empty():
         return Absent(title, "no accuracy of an epoch is known")
     if frame["epoch"].n_unique() < 2:
         return Absent(title, "one epoch only, so there is no curve over training")
-    x, y = vega.quantity(field, axis, zero=True, place="x"), vega.quantity("test_accuracy", "test accuracy, percent")
+    x = vega.epochs() if field == "epoch" else vega.quantity(field, "seconds of training", zero=True, place="x")
+    y = vega.quantity("test_accuracy", "test accuracy, percent")
     looks = vega.look(work.targets, present(work, frame))
     columns = ("target", "batch_size", "epoch", "seconds", "test_accuracy")
     curve = vega.line(x, y, looks, strokeWidth=1.6)
     curve["encoding"]["detail"] = {"field": "cell_id", "type": "nominal"}
     layers = [curve, vega.points(x, y, looks, vega.tooltip(*columns))]
     best = frame.select("target", "batch_size").unique(maintain_order=True).rows()
-    note = f"At each target's best batch size: {', '.join(f'{target} {size}' for target, size in best)}. A line per seed."
+    note = (
+        f"At each target's best batch size: {', '.join(f'{target} {size}' for target, size in best)}. A line per seed."
+    )
     values = frame.select(*columns, "cell_id")
     words = told(frame, field, "test_accuracy", "at epoch" if field == "epoch" else "after seconds", " %")
     return Figure(name, Words(title, words), note, vega.chart(values, layers), frame, columns)

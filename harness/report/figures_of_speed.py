@@ -68,9 +68,7 @@ def step_residuals(work: Work) -> Figure | Absent:
     layers = [vega.zero_line(y), vega.line(x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
     words = Words(title, told(frame, "batch_size", "residual", "at batch size", " %"))
     note = "A curve that bends away from nought says that steps are more than an overhead and a time per image."
-    return Figure(
-        "step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns
-    )
+    return Figure("step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns)
 
 
 def limit_share(work: Work) -> Figure | Absent:

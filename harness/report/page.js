@@ -3,7 +3,7 @@
    cells, and, where it is served (a meta element "harness-live"), follows the sweep. Texts from records reach the page
    as text only (textContent, attributes), never as markup or as an expression. */
 (() => {
-  const FIRST_ROWS = 200, MORE_ROWS = 500, POLL_MS = 2000, LOST_AFTER = 3, ERRORS_ONLY = 1;
+  const FIRST_ROWS = 200, MORE_ROWS = 500, POLL_MS = 2000, NEWS_MS = 4000, LOST_AFTER = 3, ERRORS_ONLY = 1;
   const root = document.documentElement;
   root.classList.add("scripted");
 
@@ -14,7 +14,14 @@
   let generation = 0;
 
   const all = (selector, within = document) => Array.from(within.querySelectorAll(selector));
-  const say = (text) => { document.getElementById("news").textContent = text; };
+
+  // A line of news, which goes again unless it is to stay; screen readers read it out.
+  let clearing = 0;
+  function say(text, stays = false) {
+    clearTimeout(clearing);
+    document.getElementById("news").textContent = text;
+    if (!stays) clearing = setTimeout(() => say("", true), NEWS_MS);
+  }
 
   /* Figures */
 
@@ -94,7 +101,6 @@
     button.setAttribute("aria-pressed", String(!chosen.hidden.has(target)));
     for (const name of views.keys()) tell(name);
     say(`${target} ${chosen.hidden.has(target) ? "hidden in" : "shown in"} the figures`);
-    setTimeout(() => say(""), 2500);
   }
 
   /* The table of cells */
@@ -154,7 +160,6 @@
     fillTable();
     const name = all("#headline thead th")[column].textContent.trim();
     say(chosen.sort ? `Sorted by ${name}, ${chosen.sort.descending ? "largest" : "smallest"} first` : "In the order of the run");
-    setTimeout(() => say(""), 2500);
   }
 
   /* Putting it together, at the start and whenever the page's content was replaced */
@@ -176,7 +181,7 @@
 
   // A select; what a person picked there outlives a replaced page where it is still on offer.
   function choice(name, read, changed) {
-    const select = document.getElementById(name);
+    const select = document.getElementById(`choose-${name}`);
     if (!select) { chosen[name] = name === "work" ? "0" : null; return; }
     const offered = Array.from(select.options).find((option) => read(option.value) === chosen[name]);
     if (picked.has(name) && offered) select.value = offered.value;
@@ -203,30 +208,29 @@
       await new Promise((wake) => setTimeout(wake, POLL_MS));
       try {
         const answer = await fetch("version", { cache: "no-store" });
-        if (!answer.ok) throw new Error(String(answer.status));
-        const latest = (await answer.text()).trim();
         lost = 0;
-        if (latest === version) continue;
+        if (!answer.ok || (await answer.text()).trim() === version) continue;
         const page = await fetch(location.pathname, { cache: "no-store" });
-        if (!page.ok) throw new Error(String(page.status));
-        await replace(await page.text());
-        version = latest;
+        if (page.ok) version = await replace(await page.text());
       } catch (problem) {
         if (++lost < LOST_AFTER) continue;
-        say(`No longer following: the sweep has ended or was stopped. ${document.getElementById("main").dataset.state}.`);
+        const { state } = document.getElementById("main").dataset;
+        say(`No longer following: the sweep has ended or was stopped (${state}). Its page is report.html in the run folder.`, true);
         return;
       }
     }
   }
 
+  // Put a newly fetched page in place of this one's content, where the reader is; gives its version.
   async function replace(text) {
     const fresh = new DOMParser().parseFromString(text, "text/html");
     const main = document.getElementById("main"), latest = fresh.getElementById("main");
-    if (!latest) return;
+    const version = fresh.querySelector('meta[name="harness-live"]').content;
     const open = new Set(all("details[open][data-key]").map((details) => details.dataset.key));
     const focused = document.activeElement && main.contains(document.activeElement) ? document.activeElement : null;
     const sought = focused && (focused.dataset.target ? [".target", "target"] : focused.dataset.column ? ["thead button", "column"] : null);
-    const scrolled = window.scrollY;
+    const seen = all("h2[id], figure[id], table[id]", main).find((one) => one.getBoundingClientRect().top >= 0);
+    const top = seen ? seen.getBoundingClientRect().top : 0;
     main.style.minHeight = `${main.offsetHeight}px`;
     main.replaceChildren(...Array.from(latest.childNodes).map((node) => document.importNode(node, true)));
     main.dataset.state = latest.dataset.state;
@@ -234,15 +238,17 @@
     for (const details of all("details[data-key]")) if (open.has(details.dataset.key)) details.open = true;
     const drawn = start();
     if (sought) {
-      const again = all(sought[0]).find((one) => one.dataset[sought[1]] === focused.dataset[sought[1]]);
-      if (again) again.focus({ preventScroll: true });
+      const same = all(sought[0]).find((one) => one.dataset[sought[1]] === focused.dataset[sought[1]]);
+      if (same) same.focus({ preventScroll: true });
     } else if (focused && focused.id && document.getElementById(focused.id)) {
       document.getElementById(focused.id).focus({ preventScroll: true });
     }
     await drawn;
     main.style.minHeight = "";
-    window.scrollTo({ top: scrolled, behavior: "instant" });
+    const again = seen && document.getElementById(seen.id);
+    if (again) window.scrollBy({ top: again.getBoundingClientRect().top - top, behavior: "instant" });
     say(`Updated: ${main.dataset.state}`);
+    return version;
   }
 
   start();

@@ -27,13 +27,17 @@ from harness.wording import plural
 if TYPE_CHECKING:
     from harness.analysis import Analysis
 
-MOST_FIGURE_BYTES = 1_200_000
+MOST_FIGURE_BYTES = 1_400_000
 """Of figures and their tables: with the scripts, and a table of ten thousand rows, a page stays under 3 MB."""
 
 STATIC_ROWS = 200
 """Rows of the headline table that stand in the page itself; a script adds the rest as it is asked to."""
 
 MOST_ANSWERS = 30
+FEW_ANSWERS = 3
+"""Of more than these the evidence is folded away, so that one sees the answers."""
+
+_MARKUP_OF_A_CELL = 26
 MOST_UNREADABLE = 50
 
 
@@ -87,17 +91,19 @@ class _Section:
     def size(self) -> int:
         """About how many bytes it takes."""
         held = [table for _, table in self.figures] + list(self.tables)
-        cells = sum(len(cell) + 14 for table in held for row in table.rows for cell in row)
+        cells = sum(len(cell) + _MARKUP_OF_A_CELL for table in held for row in table.rows for cell in row)
         return cells + sum(len(_json(figure.spec)) for figure, _ in self.figures)
 
 
 def render(view: PageView) -> str:
     """The page."""
     import jinja2
-    from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FunctionLoader(_resource),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
     )
     sections, dropped = _within_bounds([_section(gallery) for gallery in charts.galleries(view.found, view.noise)])
@@ -108,8 +114,8 @@ def render(view: PageView) -> str:
     return environment.get_template("page.html.j2").render(
         view=view,
         policy=_policy(list(scripts.values()), bool(view.version)),
-        style=Markup(_style()),
-        **{name: Markup(text) for name, text in scripts.items()},
+        style=_style(),
+        **scripts,
         sections=sections,
         state=_state(view),
         lacking=_lacking(view, dropped),
@@ -123,10 +129,11 @@ def render(view: PageView) -> str:
         method=fairness.method(view.lanes),
         again=_again(view),
         most_answers=MOST_ANSWERS,
+        few_answers=FEW_ANSWERS,
         most_unreadable=MOST_UNREADABLE,
         accuracies=_accuracies(sections),
         accuracy=round(100 * view.found.accuracy, 6),
-        data=Markup(_data(sections, headline)),
+        data=_data(sections, headline),
         plural=plural,
     )
 
@@ -134,7 +141,9 @@ def render(view: PageView) -> str:
 def _section(gallery: Gallery) -> _Section:
     work = gallery.work
     further = [
-        tables.table(work.ratios, ("batch_size", "target", "base", "speed_ratio", "heats"), "Against the fastest target"),
+        tables.table(
+            work.ratios, ("batch_size", "target", "base", "speed_ratio", "heats"), "Against the fastest target"
+        ),
         tables.table(work.step_model, _MODEL, "A step as a fixed overhead and a time per image"),
         tables.table(work.recovery, _RECOVERY, "Accuracy that larger batches lose, and epochs that win it back"),
         tables.table(work.catch_up, _CATCH_UP, "When a later start is made up for"),
@@ -291,9 +300,7 @@ def _policy(scripts: Sequence[str], live: bool) -> str:
 
 def _style() -> str:
     light, dark = (palette.style_variables(scheme) for scheme in ("light", "dark"))
-    return (
-        f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{_resource('page.css')}"
-    )
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{_resource('page.css')}"
 
 
 def _resource(name: str) -> str:

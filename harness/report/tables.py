@@ -72,7 +72,9 @@ def failures(cells: pl.DataFrame) -> Table:
         alike = list(members)
         which = [f"{target_text(row)} at batch size {row['batch_size']}" for row in alike[:NAMED_CELLS]]
         more = [f"{len(alike) - NAMED_CELLS:,} more"] if len(alike) > NAMED_CELLS else []
-        found.append((status.replace("_", " "), f"{len(alike):,}", ", ".join(which + more), reason or "no reason given"))
+        found.append(
+            (status.replace("_", " "), f"{len(alike):,}", ", ".join(which + more), reason or "no reason given")
+        )
     total = plural(len(rows), "cell")
     return Table(
         f"{total} without a result, alike ones together",

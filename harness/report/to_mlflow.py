@@ -4,9 +4,9 @@ Settings become parameters, figures metrics, and test accuracy, test loss and tr
 epoch and whose time is the start plus the seconds trained. What identifies a record and says how it ended are
 tags; by them a cell that is there already is known again, and one whose export was cut short is completed.
 
-``mlflow-skinny`` with SQLAlchemy and Alembic is a sixth of ``mlflow`` and writes to a server or a database. Folders of
-files are closed: MLflow 3 no longer writes to them unless told to, so a folder gets a database. A loss that is NaN stays
-so; of an infinite one a database keeps the largest number there is, which is how MLflow stores it.
+``mlflow-skinny`` with SQLAlchemy and Alembic writes to a server or a database, without the scientific libraries and the
+web server that ``mlflow`` brings. MLflow no longer writes folders of files unless told to, so a folder gets a database.
+A loss that is NaN stays so; of an infinite one a database keeps the largest number there is, as MLflow stores it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ a database, and lets a person wait minutes for a server that is not there. It as
 
 _METRICS_AT_ONCE = 900
 """MLflow takes 1,000 entities in one call, the parameters among them."""
+
+_RUNS_AT_ONCE = 1000
 
 _STATUSES = {"ok": "FINISHED", "interrupted": "KILLED", "skipped": "KILLED"}
 
@@ -108,7 +110,7 @@ def _known_runs(client: Any, experiment: str) -> dict[tuple[str, ...], tuple[str
     known = {}
     token = None
     while True:
-        page = client.search_runs([experiment], page_token=token)
+        page = client.search_runs([experiment], max_results=_RUNS_AT_ONCE, page_token=token)
         for run in page:
             known[tracking.identity_of(run.data.tags)] = run.info.run_id, run.info.status != "RUNNING"
         token = page.token
@@ -117,9 +119,7 @@ def _known_runs(client: Any, experiment: str) -> dict[tuple[str, ...], tuple[str
 
 
 def _begin(client: Any, experiment: str, cell: TrackedCell) -> str:
-    run = client.create_run(
-        experiment, start_time=_milliseconds(cell.started), tags=cell.facts, run_name=cell.title
-    )
+    run = client.create_run(experiment, start_time=_milliseconds(cell.started), tags=cell.facts, run_name=cell.title)
     return str(run.info.run_id)
 
 

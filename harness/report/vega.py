@@ -22,16 +22,27 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 
 _SHOWN = {"filter": "indexof(hidden, datum.target) < 0"}
 _CHOSEN = {"filter": "datum.accuracy == accuracy"}
+_SIDE_BY_SIDE = {
+    "calculate": "datum.batch_size * pow(2, apart * (indexof(order, datum.target) - (length(order) - 1) / 2))",
+    "as": "beside",
+}
+"""Targets that reach the same would hide each other, so each stands a little aside of its batch size."""
+
+_APART, _MOST_APART = 0.06, 0.3
+"""How far a target stands from the next one, and all together, in doublings of the batch size."""
+
 _NUMBER = ",.4~r"
 
 
 def chart(values: pl.DataFrame, layers: Sequence[Spec], *, accuracy: float | None = None, height: int = 300) -> Spec:
     """Layers over one frame's rows. With ``accuracy``, in the unit of the rows, only those of that one are shown."""
     chosen = [] if accuracy is None else [{"name": "accuracy", "value": accuracy}]
+    order = sorted(values["target"].unique())
+    apart = [{"name": "order", "value": order}, {"name": "apart", "value": min(_APART, _MOST_APART / len(order))}]
     return {
         "data": {"values": rows(values)},
-        "params": [{"name": "hidden", "value": []}, *chosen],
-        "transform": [_SHOWN, *([_CHOSEN] if chosen else [])],
+        "params": [{"name": "hidden", "value": []}, *apart, *chosen],
+        "transform": [_SHOWN, *([_CHOSEN] if chosen else []), _SIDE_BY_SIDE],
         "width": "container",
         "height": height,
         "layer": list(layers),
@@ -52,11 +63,18 @@ def sizes(values: Sequence[int]) -> Spec:
     """The axis of batch sizes, which double: logarithmic, ticks where there are values."""
     ticks = {"values": list(values)} if len(values) <= MOST_TICKS else {}
     return {
-        "field": "batch_size",
+        "field": "beside",
         "type": "quantitative",
         "title": "batch size",
         "scale": {"type": "log", "base": 2, "nice": False, "padding": 14},
-        "axis": {"format": "d", "labelFlush": False, "grid": False, **ticks},
+        "axis": {
+            "format": "d",
+            "labelFlush": False,
+            "labelOverlap": "greedy",
+            "labelSeparation": 8,
+            "grid": False,
+            **ticks,
+        },
     }
 
 
@@ -70,6 +88,12 @@ def quantity(field: str, title: str, *, zero: bool = False, place: str = "y") ->
         "scale": {"zero": zero, "nice": True, **room},
         "axis": {"format": _NUMBER, "tickCount": 6, "labelFlush": False},
     }
+
+
+def epochs() -> Spec:
+    """A level axis of epochs, from nought, with ticks at whole ones."""
+    axis = quantity("epoch", "epoch", zero=True, place="x")
+    return {**axis, "axis": {**axis["axis"], "tickMinStep": 1}}
 
 
 def magnitude(values: pl.DataFrame, field: str, title: str, by: str = "") -> Spec:
@@ -226,6 +250,7 @@ def config(colours: dict[str, str], targets: Sequence[str], phases: Sequence[str
             "labelFontSize": 12,
             "symbolSize": 90,
             "symbolStrokeWidth": 1.6,
+            "symbolOpacity": 1,
             "labelLimit": 260,
             "columnPadding": 18,
             "rowPadding": 4,

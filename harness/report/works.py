@@ -55,8 +55,8 @@ class Work:
 
     ``heading`` and ``slug`` are empty where a run has one work only. ``targets``: all of the run, which decide
     on looks; ``shown``: those in this work's figures. ``left_out``: what the figures do not show, a sentence each.
-    ``accuracy`` and ``accuracies`` in percent; those that every batch size reached within its first epoch are not among
-    them, nor in ``time_to_accuracy``, as there is nothing to see.
+    ``accuracy`` and ``accuracies`` in percent. ``at_once``: those that every batch size reached within its first epoch,
+    where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``.
     """
 
     heading: str
@@ -66,6 +66,7 @@ class Work:
     left_out: tuple[str, ...]
     accuracy: float
     accuracies: tuple[float, ...]
+    at_once: tuple[float, ...]
     pace: pl.DataFrame
     step_model: pl.DataFrame
     predicted: pl.DataFrame
@@ -140,8 +141,11 @@ def _work(
     dropped = set(sizes) - set(kept)
     cut = {name: _cut(frame, shown, () if name == "curves" else dropped) for name, frame in own.items()}
     reached = pl.col("at_most").all().over("accuracy") & (pl.col("accuracy") != found.accuracy)
-    cut["time_to_accuracy"] = fields.display(cut["time_to_accuracy"].filter(~reached))
-    offered = cut["time_to_accuracy"]["accuracy"].unique().sort(descending=True)
+    reaching = fields.display(cut.pop("time_to_accuracy").with_columns(reached.alias("reached_at_once")))
+    ladder = {
+        kind: part["accuracy"].unique()
+        for (kind,), part in reaching.partition_by("reached_at_once", as_dict=True).items()
+    }
     return Work(
         heading=heading,
         slug=slug,
@@ -149,9 +153,10 @@ def _work(
         shown=tuple(shown),
         left_out=tuple(left_out),
         accuracy=fields.shown("accuracy", found.accuracy),
-        accuracies=tuple(offered),
+        accuracies=tuple(sorted(ladder.get(False, ()), reverse=True)),
+        at_once=tuple(sorted(ladder.get(True, ()), reverse=True)),
         noise=fields.display(noise),
-        time_to_accuracy=cut.pop("time_to_accuracy"),
+        time_to_accuracy=reaching.filter(~pl.col("reached_at_once")).drop("reached_at_once"),
         **{name: fields.display(frame) for name, frame in cut.items()},
     )
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from records import JAX, MODEL, TENSORFLOW, cell, record
-
 from harness import analysis
 from harness.core.cell import Target
 from harness.core.model import ModelSpec
 from harness.core.record import Blocks, Epoch, Record
 from harness.report.fairness import Proof
 from harness.report.page import Answer, PageView
+from tests.unit.records import JAX, MODEL, TENSORFLOW, cell, record
 
 XLA = dataclasses.replace(TENSORFLOW, mode="xla")
 TARGETS = (JAX, TENSORFLOW, XLA)

@@ -26,10 +26,10 @@ LEVELS = (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
         "windows_counters device_proof"
     ),
-    "plan runlock witnesses noise_scale",
+    "plan runlock witnesses noise_scale ranking",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
-    "comparison hosts rounds verify progress doctor support",
-    "report stored_runs limits noise_probe",
+    "comparison hosts rounds verify progress doctor support cell_export",
+    "report stored_runs limits noise_probe loading",
     "heats synchrony examination instruments",
     "compare",
     "commands",
@@ -41,7 +41,7 @@ LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.s
 
 ONLY = {
     "report": {"core", "analysis", "comparison", "manifest", "statistics", "wording"},
-    "analysis": {"core", "statistics"},
+    "analysis": {"core", "ranking", "statistics"},
     "comparison": {"core", "manifest", "statistics"},
     "stored_runs": {"core", "comparison", "manifest", "statistics"},
     "manifest": {"core"},
@@ -57,8 +57,16 @@ ADAPTERS: dict[str, set[str]] = {
 }
 """First word of an adapter's modules, and the framework that is its own."""
 
-OTHERWISE_NAMED = {"nvidia_ml_py": "pynvml", "pywin32": "win32pdh"}
+OTHERWISE_NAMED = {
+    "mlflow_skinny": "mlflow",
+    "nvidia_ml_py": "pynvml",
+    "pywin32": "win32pdh",
+    "vl_convert_python": "vl_convert",
+}
 """Dependencies whose module has another name."""
+
+EXPORTERS = {"harness.report.to_mlflow": "mlflow", "harness.report.to_tensorboard": "tensorboard"}
+"""Modules that import what an optional extra installs, when they run only, and the extra."""
 
 HEAVY = {"numpy", "polars", "pydantic", "rich", "httpx", "psutil", "scipy", "backends", *FRAMEWORKS}
 """What ``harness --help`` must not wait for."""
@@ -242,14 +250,23 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 def test_every_other_import_of_harness_is_a_declared_dependency() -> None:
     project = tomlfile.read(ROOT / "pyproject.toml")["project"]
-    declared = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in project["dependencies"]}
+    declared = modules_of(project["dependencies"])
     declared.add("pydantic_core")  # part of pydantic, which asks for one exact version of it
-    declared |= {module for distribution, module in OTHERWISE_NAMED.items() if distribution in declared}
-    none(
-        found
-        for found in all_imports("harness")
-        if not found.for_types and not standard(found.top) and found.top not in {"harness", *declared}
-    )
+    for path in files("harness"):
+        extra = modules_of(project["optional-dependencies"].get(EXPORTERS.get(module_name(path), ""), ()))
+        none(
+            found
+            for found in imports_of(path)
+            if not found.for_types
+            and not standard(found.top)
+            and found.top not in {"harness", *declared}
+            and (found.at_import or found.top not in extra)
+        )
+
+
+def modules_of(requirements: Iterable[str]) -> set[str]:
+    distributions = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in requirements}
+    return {OTHERWISE_NAMED.get(distribution, distribution) for distribution in distributions}
 
 
 def test_nothing_anywhere_imports_or_installs_torch() -> None:
