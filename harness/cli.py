@@ -428,6 +428,41 @@ def report(run: Path, **asked: Any) -> int:
     return command.run(command.Request(run=run, **asked))
 
 
+@cli.group()
+def cell() -> None:
+    """Take one cell out of a run.
+
+    \b
+    Example:
+      harness cell export harness-runs/quick-20261123-101500 3f2a
+    """
+
+
+@cell.command("export")
+@click.argument("run", type=AnyPath())
+@click.argument("cell_id", metavar="CELL")
+@click.option(
+    "--out",
+    "-o",
+    type=AnyPath(),
+    metavar="FILE.py",
+    help="The script; its arrays go into FILE.npz. cell-ID.py if not given.",
+)
+def cell_export(run: Path, cell_id: str, out: Path | None) -> int:
+    """Write a cell as a standalone script in plain TensorFlow or JAX, with its arrays beside it.
+
+    The script needs NumPy and the framework alone. It trains the cell from the same arrays and prints its losses beside
+    the recorded ones. CELL is the id of a cell, or as much of its beginning as no other of the run has.
+
+    \b
+    Example:
+      harness cell export harness-runs/quick-20261123-101500 3f2a --out lenet.py
+    """
+    from harness.commands import cell as command
+
+    return command.export(run, cell_id, out)
+
+
 @cli.command()
 @click.argument("run", type=AnyPath())
 @_accuracy_option

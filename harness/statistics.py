@@ -62,8 +62,8 @@ class Interval:
         return (self.high - self.low) / 2
 
     def ratios(self) -> tuple[float, float, float]:
-        """Estimate, low and high as ratios of times."""
-        return math.exp(self.estimate), math.exp(self.low), math.exp(self.high)
+        """Estimate, low and high as ratios of times; infinite where no float is as large."""
+        return _exp(self.estimate), _exp(self.low), _exp(self.high)
 
 
 @dataclass(frozen=True)
@@ -234,14 +234,17 @@ def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
     Student's t of one degree less it makes an interval within one process at a fraction of what
     ``moving_block_interval`` costs. None for a series too short for FEWEST_BATCHES. ValueError for a value not finite.
 
-    Coverage for n = 15 to 400: white noise (normal, or 10 % pauses of five times) 93 to 96; AR(1) with phi 0.3,
-    91 to 95; phi 0.6, 84 (n = 50) to 93 (n = 400).
+    Coverage for n = 15 to 400: white noise (normal, t with 3 degrees of freedom, or 10 % pauses of five times) 93 to
+    97; AR(1) with phi 0.3, 91 to 95; phi 0.6, 82 (n = 30) to 93 (n = 400).
     """
     series = _finite(values, 0, "values")
     count = min(BATCHES, len(series) // 3)
     if count < FEWEST_BATCHES:
         return None
-    medians = [float(np.median(part)) for part in np.array_split(series, count)]
+    length, longer = divmod(len(series), count)
+    cut = longer * (length + 1)
+    parts = series[:cut].reshape(longer, length + 1), series[cut:].reshape(count - longer, length)
+    medians = np.concatenate([np.median(part, axis=1) for part in parts])
     return float(np.std(medians, ddof=1)) / math.sqrt(count), count
 
 
@@ -326,6 +329,13 @@ def proportionality(steps: ArrayLike, seconds: ArrayLike) -> Proportionality:
     intercept = float(np.median(medians - slope * distinct))
     worst = float(np.max(np.abs(medians - (intercept + slope * distinct)) / medians))
     return Proportionality(intercept / float(medians[-1]), slope, worst)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def _finite(values: ArrayLike, fewest: int, name: str) -> Array:

@@ -75,7 +75,10 @@ _REACHING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One cell's evaluations: accuracy after each epoch; ``seconds_per_step`` is None where nothing was timed."""
+    """One cell's evaluations: accuracy after each epoch, 0 where it is no number.
+
+    ``seconds_per_step`` is None where nothing was timed.
+    """
 
     seed: int
     batch_size: int
@@ -96,15 +99,24 @@ class Reached:
 def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
     """(*WORK, target, batch size) -> one curve per seed: of the cell with most epochs, ended well or cut short.
 
-    A run of fewer epochs is the beginning of one of more (same parameters, same order), so it is no further seed.
+    A run of fewer epochs is the beginning of one of more (same parameters, same order), so it is no further seed. A
+    cell that was cut short knows nothing of the epochs it lacks: beside longer ones that ended well it is left out.
     """
     evaluations = grouped(collected.epochs.to_dicts(), lambda row: str(row["cell_id"]))
-    found: dict[tuple[Any, ...], list[Curve]] = {}
     cells = [row for row in collected.cells.to_dicts() if row["cell_id"] in evaluations]
-    key = grouped(cells, lambda row: (*work_of(row), row["target"], row["batch_size"], row["seed"]))
-    for (*place, _), members in key.items():
-        row = max(members, key=lambda one: (len(evaluations[one["cell_id"]]), -one["repeat"], -one["lane"]))
-        found.setdefault(tuple(place), []).append(_curve(row, evaluations[row["cell_id"]]))
+
+    def epochs(row: Row) -> int:
+        return len(evaluations[row["cell_id"]])
+
+    def of_a_seed(rows: Sequence[Row]) -> Row:
+        return max(rows, key=lambda row: (epochs(row), row["status"] in COUNTED, -row["repeat"], -row["lane"]))
+
+    found = {}
+    for place, members in grouped(cells, lambda row: (*work_of(row), row["target"], row["batch_size"])).items():
+        rows = [of_a_seed(own) for own in grouped(members, _seed).values()]
+        longest = max((epochs(row) for row in rows if row["status"] == "ok"), default=0)
+        telling = [row for row in rows if row["status"] == "ok" or epochs(row) >= longest]
+        found[place] = [_curve(row, evaluations[row["cell_id"]]) for row in telling]
     return found
 
 
@@ -125,13 +137,13 @@ def by_size(cells: pl.DataFrame) -> pl.DataFrame:
     """Final test accuracy per WORK, target, number of epochs and batch size: mean over seeds, Student's t interval.
 
     Repeats and lanes of one seed are averaged first. ``not_finite``: cells whose losses ended as NaN or infinity;
-    their accuracies count, as they are what was reached.
+    their accuracies count, as they are what was reached; one that is no number counts as 0.
     """
     finished = cells.filter((pl.col("status") == "ok") & pl.col("final_accuracy").is_not_null()).to_dicts()
     rows = []
     key = grouped(finished, lambda row: (*work_of(row), row["target"], row["epochs"], row["batch_size"]))
     for place, members in key.items():
-        seeds = [_mean([row["final_accuracy"] for row in own]) for own in grouped(members, _seed).values()]
+        seeds = [_mean([_right(row["final_accuracy"]) for row in own]) for own in grouped(members, _seed).values()]
         losses = [(row["final_train_loss"], row["final_test_loss"]) for row in members]
         broken = sum(not all(loss is not None and math.isfinite(loss) for loss in pair) for pair in losses)
         rows.append((*place, len(seeds), *arithmetic(seeds, 0.0, 1.0), broken))
@@ -180,7 +192,8 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
     (``reached`` says how many did). ``seconds``: steps at the mean pace of the seed's own cell, evaluation not
     counted; ``seconds_with_compile`` adds the median of compiling. ``best``: least seconds of the target's batch sizes.
     ``regime`` and ``steps_slope``: from the next smaller batch size to this one, of the three regimes of Shallue et
-    al. (JMLR 20:112, 2019, section 4.1), where both have steps that are no bounds.
+    al. (JMLR 20:112, 2019, section 4.1), where both have steps that are no bounds. They tune the learning rate at
+    each batch size; here it is what the sweep's rule makes of it.
     """
     rows: list[tuple[Any, ...]] = []
     places = grouped_by_target(found)
@@ -250,7 +263,7 @@ def _curve(row: Row, evaluations: Sequence[Row]) -> Curve:
         seed=row["seed"],
         batch_size=row["batch_size"],
         steps_per_epoch=first["steps"],
-        accuracies=tuple(one["test_accuracy"] for one in evaluations),
+        accuracies=tuple(_right(one["test_accuracy"]) for one in evaluations),
         seconds_per_step=first["seconds"] / first["steps"] if counts else None,
         compile_seconds=row["compile_seconds"],
     )
@@ -271,6 +284,11 @@ def _won_back(base: Curve, other: Curve, epochs: int) -> tuple[Any, ...]:
     got = reach(other, wanted)
     needed = None if got is None else got.steps / other.steps_per_epoch
     return wanted, there, lost, needed, len(other.accuracies)
+
+
+def _right(accuracy: float) -> float:
+    """Of an accuracy that is no number nothing is known to be right."""
+    return accuracy if math.isfinite(accuracy) else 0.0
 
 
 def _seed(row: Row) -> int:

@@ -26,8 +26,9 @@ class Choice:
     """One target at one batch size.
 
     ``seconds`` (with ``low`` and ``high``, None where there is no interval): training to the accuracy;
-    ``images_per_second`` and its ends the pace. ``ratio_low`` and ``ratio_high``: between these is what it costs over
-    what the best choice does, in seconds to the accuracy or seconds per image, all such intervals at once.
+    ``images_per_second`` and its ends the pace. ``ratio_low`` and ``ratio_high``: what it costs over what the best
+    choice does, in seconds to the accuracy or seconds per image, at least and at most (``ranking.Standing``); the first
+    is None where its own time is an upper bound, both where it has too few values to tell.
     """
 
     target: str
@@ -54,14 +55,16 @@ class Advice:
 
     ``goal``: TO_ACCURACY, THROUGHPUT (no target reached the accuracy), or NOTHING (nothing was timed). ``choice`` is
     the best one, None for NOTHING and where ``obstacles`` forbid comparing targets: then ``per_target``, the
-    best batch size of each target, is all there is. ``alike``: cannot be told from the choice, ``behind``: shown
-    to be worse, both from better to worse; without enough seeds nothing is ``tested`` and both are empty.
+    best batch size of each target, is all there is. ``alike``: cannot be told from the choice, ``behind``: shown not
+    to be the best (``ranking.rank``), both from better to worse; without enough seeds nothing is ``tested`` and both
+    are empty. One that was at the accuracy at its first evaluation is behind only at the choice's batch size, where it
+    does the same steps: elsewhere its time is an upper bound, which shows nothing.
     ``next_best``: the second by its mean. ``quicker_with_compile``: the best choice where compiling counts, if another.
-    ``highest``: target, batch size, epochs and accuracy of the highest accuracy. ``sizes``: batch sizes of the
-    choice's target that were timed. ``rival``: at the choice's batch size, (target, its speed over the choice's, low,
-    high, heats) of the next target. ``untried``: batch sizes that the choice's target was not timed at and whose
-    predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of which not every seed
-    reached the accuracy. ``unproven``, ``failed``: numbers of cells.
+    ``highest``: target, batch size, epochs and accuracy of the highest accuracy that all seeds of one place reached.
+    ``sizes``: batch sizes at which the choice's target was tried. ``rival``: at the choice's batch size, (target, its
+    speed over the choice's, low, high, heats) of the next target. ``untried``: the batch size that the choice's target
+    was not tried at and whose predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of
+    which not every seed reached the accuracy. ``unproven``, ``failed``: numbers of cells.
     """
 
     work: dict[str, Any]
@@ -138,7 +141,6 @@ def advise(
             ratios=ratio_rows.get(work, []),
             predicted=predictions.get(work, []),
             not_reached=tuple(key for key, row in there.items() if row["reached"] < row["seeds"]),
-            timed_sizes=list(fast),
         )
 
 
@@ -149,7 +151,6 @@ def _advice(
     members: Sequence[Row],
     ratios: Sequence[Row],
     predicted: Sequence[Row],
-    timed_sizes: Sequence[tuple[str, int]],
     obstacles: tuple[str, ...],
     **told: Any,
 ) -> Advice:
@@ -160,12 +161,12 @@ def _advice(
     if keys and not obstacles:
         found = ranking.rank([costs[key] for key in keys])
         best, tested = choices[keys[found.best]], found.tested
-        others = [(_against(choices[keys[one.candidate]], one), one.worse) for one in found.others]
+        others = [_against(best, choices[keys[one.candidate]], one) for one in found.others]
     per_target = [
         min((choices[key] for key in keys if key[0] == target), key=lambda one: _mean(costs[_key(one)]))
         for target in dict.fromkeys(target for target, _ in keys)
     ]
-    sizes = tuple(sorted(size for target, size in timed_sizes if best is not None and target == best.target))
+    tried = {row["batch_size"] for row in members if best is not None and row["target"] == best.target}
     return Advice(
         choice=best,
         next_best=others[0][0] if others else None,
@@ -175,12 +176,12 @@ def _advice(
         per_target=tuple(sorted(per_target, key=lambda one: _mean(costs[_key(one)]))),
         quicker_with_compile=_quicker_with_compile(best, choices.values()),
         obstacles=obstacles,
-        sizes=sizes,
+        sizes=tuple(sorted(tried)),
         seeds=tuple(sorted({row["seed"] for row in members})),
         most_epochs=max(row["epochs"] for row in members),
         targets=tuple(sorted({row["target"] for row in members})),
         rival=_rival(best, ratios),
-        untried=_untried(best, predicted, sizes),
+        untried=_untried(best, predicted, tried, members[0]["train_examples"]),
         unproven=sum(row["status"] == "ok" and not row["proof"] for row in members),
         failed=sum(row["status"] not in ("ok", "skipped") for row in members),
         **told,
@@ -203,11 +204,12 @@ def _seconds(
 
 
 def _pace_costs(rows: Sequence[Row]) -> Costs:
-    """Log seconds per image by process."""
+    """Log seconds per image by process, of a heat's lanes of one target the first: what all targets have one of."""
     costs: Costs = {}
-    for row in rows:
-        block = (row["seed"], row["epochs"], row["repeat"], row["lane"])
-        costs.setdefault((row["target"], row["batch_size"]), {})[block] = -math.log(row["images_per_second"])
+    for row in sorted(rows, key=lambda one: int(one["lane"])):
+        block = (row["seed"], row["epochs"], row["repeat"])
+        of_place = costs.setdefault((row["target"], row["batch_size"]), {})
+        of_place.setdefault(block, -math.log(row["images_per_second"]))
     return costs
 
 
@@ -231,11 +233,14 @@ def _choice(key: tuple[str, int], pace: Row | None, there: Row | None) -> Choice
 _SPEED = ("images_per_second", "images_per_second_low", "images_per_second_high", "processes")
 
 
-def _against(choice: Choice, standing: ranking.Standing) -> Choice:
+def _against(best: Choice, choice: Choice, standing: ranking.Standing) -> tuple[Choice, bool]:
+    """A choice with its ratios to the best one, and whether it is shown not to be the best."""
     if standing.interval is None:
-        return choice
+        return choice, False
     _, low, high = standing.interval.ratios()
-    return replace(choice, ratio_low=low, ratio_high=high)
+    if choice.at_most and choice.batch_size != best.batch_size:
+        return replace(choice, ratio_high=high), False
+    return replace(choice, ratio_low=low, ratio_high=high), standing.worse
 
 
 def _quicker_with_compile(best: Choice | None, choices: Iterable[Choice]) -> Choice | None:
@@ -257,13 +262,14 @@ def _rival(best: Choice | None, ratios: Sequence[Row]) -> tuple[str, float, floa
     return row["target"], row["speed_ratio"], row["speed_ratio_low"], row["speed_ratio_high"], row["heats"]
 
 
-def _untried(best: Choice | None, predicted: Sequence[Row], sizes: Sequence[int]) -> tuple[int, float] | None:
-    """The unmeasured batch size with the highest predicted pace, if that is beyond the best measured one's."""
+def _untried(best: Choice | None, predicted: Sequence[Row], tried: set[int], examples: int) -> tuple[int, float] | None:
+    """The untried batch size with the highest predicted pace, if that is beyond the best measured one's."""
     if best is None:
         return None
-    own = [row for row in predicted if row["target"] == best.target]
+    own = [row for row in predicted if row["target"] == best.target and row["batch_size"] <= examples]
     fastest = max((row["predicted_images_per_second"] for row in own if row["measured"]), default=0.0)
-    better = [row for row in own if not row["measured"] and row["predicted_images_per_second"] > _NOTABLE * fastest]
+    new = [row for row in own if row["batch_size"] not in tried]
+    better = [row for row in new if row["predicted_images_per_second"] > _NOTABLE * fastest]
     if not better:
         return None
     row = max(better, key=lambda one: one["predicted_images_per_second"])
@@ -275,14 +281,12 @@ _NOTABLE = 1.05
 
 
 def _highest(own: Mapping[str, Mapping[int, Sequence[Curve]]]) -> tuple[str, int, int, float] | None:
-    found = [
-        (target, size, epoch, value)
-        for target, sizes in own.items()
-        for size, members in sizes.items()
-        for curve in members
-        for epoch, value in enumerate(curve.accuracies, start=1)
-        if math.isfinite(value)
-    ]
+    found = []
+    for target, sizes in own.items():
+        for size, members in sizes.items():
+            value = min(max(curve.accuracies) for curve in members)
+            epochs = [next(n for n, one in enumerate(curve.accuracies, start=1) if one >= value) for curve in members]
+            found.append((target, size, max(epochs), value))
     return max(found, key=lambda one: one[3], default=None)
 
 

@@ -114,13 +114,12 @@ def ratios(cells: pl.DataFrame) -> pl.DataFrame:
     """
     rows = []
     for (*work, size), members in grouped(timed(cells), lambda row: (*work_of(row), row["batch_size"])).items():
+        first_lanes = [row for row in members if not row["lane"]]
         heats = {
-            target: {
-                (row["work_id"], row["repeat"]): math.log(row["images_per_second"]) for row in own if not row["lane"]
-            }
-            for target, own in grouped(members, lambda row: str(row["target"])).items()
+            target: {(row["work_id"], row["repeat"]): math.log(row["images_per_second"]) for row in own}
+            for target, own in grouped(first_lanes, lambda row: str(row["target"])).items()
         }
-        base = max(heats, key=lambda one: (sum(heats[one].values()) / max(len(heats[one]), 1), one))
+        base = max(heats, key=lambda one: (sum(heats[one].values()) / len(heats[one]), one), default="")
         for target in sorted(heats.keys() - {base}):
             shared = heats[target].keys() & heats[base].keys()
             found = geometric([math.exp(heats[target][heat] - heats[base][heat]) for heat in sorted(shared)])

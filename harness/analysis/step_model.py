@@ -64,7 +64,11 @@ _PREDICTED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class StepTime:
-    """t(B) = overhead + B x per_image in seconds, each with its interval; ``residuals``: measured over line, less 1."""
+    """t(B) = overhead + B x per_image in seconds, each with its interval; ``residuals``: measured over line, less 1.
+
+    ``half_overhead``: the batch size at which half of the time is overhead; without values where ``per_image`` cannot
+    be told from 0, as in the times of batches too small for it to show.
+    """
 
     overhead: Bounds
     per_image: Bounds
@@ -108,14 +112,17 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
     covariance = _covariance(_jacobian(sizes, numbers * units), left, spread)
     overhead, per_image = (float(value) for value in numbers * units)
     t = float(stdtrit(freedom, 0.5 + LEVEL / 2))
-    half = overhead / per_image
-    gradient = np.array([1 / per_image, -half / per_image])
-    errors = [math.sqrt(covariance[0, 0]), math.sqrt(covariance[1, 1]), math.sqrt(gradient @ covariance @ gradient)]
-    bounds: list[Bounds] = [
-        (value, max(0.0, value - t * error), value + t * error)
-        for value, error in zip((overhead, per_image, half), errors, strict=True)
-    ]
-    return StepTime(bounds[0], bounds[1], bounds[2], tuple(float(value) for value in np.expm1(left)))
+
+    def bounds(value: float, variance: float) -> Bounds:
+        error = t * math.sqrt(variance)
+        return value, max(0.0, value - error), value + error
+
+    cost = bounds(per_image, covariance[1, 1])
+    half: Bounds = (None, None, None)
+    if cost[1]:
+        gradient = np.array([1 / per_image, -overhead / per_image**2])
+        half = bounds(overhead / per_image, gradient @ covariance @ gradient)
+    return StepTime(bounds(overhead, covariance[0, 0]), cost, half, tuple(float(value) for value in np.expm1(left)))
 
 
 def _covariance(jacobian: Array, left: Array, spread: float) -> Array:
@@ -136,7 +143,8 @@ def models(pace: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """From ``pace``: the line of each WORK and target, and what it says of measured and unmeasured batch sizes.
 
     A line is refused, with the reason, for fewer than FEWEST_SIZES batch sizes, and where more than OUTLIERS of them
-    are farther from it than LARGEST_RESIDUAL; its numbers are null then. Of the measured sizes alone:
+    are farther from it than LARGEST_RESIDUAL; its numbers are null then. What divides by the cost of an image is null
+    as well where that cannot be told from 0. Of the measured sizes alone:
     ``fastest_batch``, and ``ninety_percent_measured_batch``, the smallest with 90 % of that throughput. Predicted
     are measured sizes (``residual``: measured over predicted, less 1) and the doublings from half of the smallest
     to twice the largest.
@@ -177,7 +185,7 @@ def _numbers(line: StepTime | None, reason: str) -> tuple[Any, ...]:
         return (*(None,) * 13, largest)
     nearly = NEARLY_PEAK / (1 - NEARLY_PEAK)
     ninety = [None if value is None else value * nearly for value in line.half_overhead]
-    peak = 1 / (line.per_image[0] or math.inf)
+    peak = None if line.half_overhead[0] is None or not line.per_image[0] else 1 / line.per_image[0]
     return (*line.overhead, *line.per_image, *line.half_overhead, *ninety, peak, largest)
 
 

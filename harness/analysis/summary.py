@@ -225,7 +225,7 @@ class _BlockFigures:
 def _block_figures(record: Record) -> _BlockFigures:
     blocks = record.blocks
     seconds, steps = np.array(blocks.seconds, dtype=np.float64), np.array(blocks.steps, dtype=np.int64)
-    timed = np.array([kind == "train" for kind in blocks.kind], dtype=bool) & (seconds > 0)
+    timed = np.array([kind == "train" for kind in blocks.kind], dtype=bool) & (seconds > 0) & (steps > 0)
     rates = steps[timed] * record.cell.training.batch_size / seconds[timed]
     trained = np.array([kind != "compile" for kind in blocks.kind], dtype=bool)
     is_the_work = record.status not in NOT_THE_WORK
