@@ -42,6 +42,7 @@ def collect(records: Iterable[Record]) -> Collected:
             yield record
 
     cells = summary.summary(watched())
+    paces = dict(cells.select("cell_id", "seconds_per_epoch").iter_rows())
     columns = {
         "cell_id": pl.String,
         "epoch": pl.Int64,
@@ -51,7 +52,11 @@ def collect(records: Iterable[Record]) -> Collected:
         "test_loss": pl.Float64,
         "train_loss": pl.Float64,
     }
-    return Collected(cells, pl.DataFrame(epochs, schema=columns, orient="row"), machines)
+    rows = [
+        (cell_id, number, steps, None if paces[cell_id] is None else number * paces[cell_id], *reached)
+        for cell_id, number, steps, *reached in epochs
+    ]
+    return Collected(cells, pl.DataFrame(rows, schema=columns, orient="row"), machines)
 
 
 def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
@@ -72,14 +77,5 @@ def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
 
 def _epochs(record: Record) -> Iterator[tuple[Any, ...]]:
     per_epoch = record.cell.steps_per_epoch
-    kept = [
-        (s, n)
-        for s, n, kind in zip(record.blocks.seconds, record.blocks.steps, record.blocks.kind, strict=True)
-        if kind != "compile"
-    ]
-    steps = sum(count for _, count in kept)
-    pace = sum(seconds for seconds, _ in kept) / steps if steps else None
     for number, epoch in enumerate(record.epochs, start=1):
-        trained = number * per_epoch
-        seconds = None if pace is None else pace * trained
-        yield record.cell_id, number, trained, seconds, epoch.test_accuracy, epoch.test_loss, epoch.train_loss
+        yield record.cell_id, number, number * per_epoch, epoch.test_accuracy, epoch.test_loss, epoch.train_loss

@@ -86,8 +86,8 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
     Log ratios, as errors of times are proportional to them, under Cauchy's loss, to which an outlier hardly counts
     (Holland & Welsch, Communications in Statistics A6:813, 1977), at a scale taken from the residuals of a first fit.
     Intervals: ``_covariance`` with Student's t of n - 2 degrees of freedom; of ``half_overhead``, overhead / per_image,
-    by the delta method. Simulated, 8 doublings, noise of up to 3 %, one of them 50 % off: it covers 85 to 95 % of the
-    time. ValueError for fewer than FEWEST_SIZES distinct sizes and for values that are not positive.
+    by the delta method. Simulated, 8 doublings around it, noise of up to 3 %, one of them 50 % off: they cover 85 to
+    95 % of the time. ValueError for fewer than FEWEST_SIZES distinct sizes and for values that are not positive.
     """
     from scipy.optimize import least_squares
     from scipy.special import stdtrit
@@ -106,7 +106,7 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
 
     first = nearest(_STARTS, _SPREAD)
     spread = _EFFICIENT * max(_LEAST_NOISE, float(np.median(np.abs(residuals(first)))) / _NORMAL_MAD)
-    numbers = nearest([first.tolist(), *_STARTS], spread)
+    numbers = nearest([first.tolist()], spread)
     left = residuals(numbers)
     freedom = len(sizes) - 2
     covariance = _covariance(_jacobian(sizes, numbers * units), left, spread)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from harness import statistics
+from harness.core.model import ModelSpec
 from harness.core.record import NOT_THE_WORK, Record
 
 GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
@@ -191,12 +193,18 @@ def _row(record: Record) -> tuple[Any, ...]:
 
 def _against_limits(record: Record, images_per_second: float | None) -> tuple[float | None, ...]:
     """Operations per second, the device's largest rates of operations and bytes, and the share of the first."""
-    achieved = None if images_per_second is None else images_per_second * record.cell.model.training_flops
+    achieved = None if images_per_second is None else images_per_second * _training_flops(record.cell.model)
     most = record.limit.get("product_flops_per_second")
     # The reference takes float32 cells and computes in its own type, in which its limit is measured as well.
     alike = record.cell.training.precision == "float32"
     share = achieved / most if achieved is not None and most and alike else None
     return achieved, most, record.limit.get("memory_bytes_per_second"), share
+
+
+@lru_cache(maxsize=1024)
+def _training_flops(model: ModelSpec) -> int:
+    """Remembered: the records of a run share few models, and each record reads one of its own."""
+    return model.training_flops
 
 
 def _energy(record: Record, is_the_work: bool) -> tuple[float | None, float | None]:
