@@ -1,0 +1,142 @@
+"""Commands that list what there is to choose from, and get it ready: models, targets, data, sweeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.options import (
+    data_dir_option,
+    json_option,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def models(context: click.Context, json: bool) -> int:
+    """List the built-in models, or show one layer by layer.
+
+    \b
+    Example:
+      harness models show mnist-cnn
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import listing
+
+    return listing.list_models(json)
+
+
+@models.command("show")
+@click.argument("model", metavar="NAME|FILE.toml")
+@json_option
+def models_show(model: str, json: bool) -> int:
+    """Print a model's layers, shapes, parameters and costs.
+
+    \b
+    Example:
+      harness models show my-network.toml
+    """
+    from harness.commands import listing
+
+    return listing.show_model(model, json)
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def targets(context: click.Context, json: bool) -> int:
+    """List the targets and the state of their environments.
+
+    \b
+    Example:
+      harness targets sync tensorflow-cpu
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import listing
+
+    return listing.list_targets(json)
+
+
+@targets.command("sync")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def targets_sync(names: tuple[str, ...]) -> int:
+    """Build the environments of the named targets, or of all that compute on the processor.
+
+    \b
+    Example:
+      harness targets sync jax-cpu
+    """
+    from harness.commands import listing
+
+    return listing.sync_targets(names)
+
+
+@targets.command("support")
+@json_option
+def targets_support(json: bool) -> int:
+    """Print which layers, precisions, inputs and optimizers each target offers in each mode, as Markdown.
+
+    The adapters say so themselves, in the environments of the CPU targets, which are built if need be. For a GPU
+    target the same adapter is asked about that accelerator, so the table is the same on every machine.
+
+    \b
+    Example:
+      harness targets support
+    """
+    from harness.commands import support
+
+    return support.run(json)
+
+
+@click.group(invoke_without_command=True)
+@data_dir_option
+@json_option
+@click.pass_context
+def data(context: click.Context, data_dir: Path | None, json: bool) -> int:
+    """List the datasets and whether they are at hand.
+
+    \b
+    Example:
+      harness data prepare mnist
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import listing
+
+    return listing.list_datasets(data_dir, json)
+
+
+@data.command("prepare")
+@click.argument("source", metavar="NAME|FILE.npz")
+@data_dir_option
+def data_prepare(source: str, data_dir: Path | None) -> int:
+    """Download, make or check one dataset, and print its hash.
+
+    \b
+    Example:
+      harness data prepare mnist --data-dir ~/mnist
+    """
+    from harness.commands import listing
+
+    return listing.prepare_data(source, data_dir)
+
+
+@click.command()
+@json_option
+def sweeps(json: bool) -> int:
+    """List the presets of 'harness sweep'.
+
+    \b
+    Example:
+      harness sweeps
+    """
+    from harness.commands import listing
+
+    return listing.list_sweeps(json)

@@ -1,0 +1,102 @@
+"""What several commands take: types of values, and options that read the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+LONGEST_TIMEOUT = 1_000_000
+
+
+class Values(click.ParamType):  # type: ignore[type-arg]
+    """Values separated by commas; the flag may also be repeated."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split, dropping blanks around the commas."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class AnyPath(click.ParamType):  # type: ignore[type-arg]
+    """A ``Path``. click's own type would need pathlib at import, which is a tenth of what ``harness --help`` takes."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make the path; whether there is anything is the command's affair."""
+        from pathlib import Path
+
+        if not value:
+            self.fail("a path cannot be empty")
+        return Path(value)
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A time to wait. Endless ones are refused: they hide a hang, and no clock takes them."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number, exponents allowed."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 1 <= number <= LONGEST_TIMEOUT:
+            self.fail(f"found {value!r}, allowed: a number of seconds from 1 to {LONGEST_TIMEOUT:,}")
+        return number
+
+
+def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    return tuple(part for value in values for part in value)
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def axis(*names: str, metavar: str, help: str) -> Decorator:
+    """An option of several values."""
+    return click.option(*names, type=Values(), multiple=True, callback=_joined, metavar=metavar, help=help)
+
+
+def folder(*names: str, help: str) -> Decorator:
+    """An option that names a folder."""
+    return click.option(*names, type=AnyPath(), metavar="FOLDER", help=help)
+
+
+data_dir_option = folder(
+    "--data-dir", help="Folder with the four MNIST files (also: environment variable HARNESS_DATA_DIR)."
+)
+json_option = click.option("--json", is_flag=True, help="Print JSON for a program.")
+timeout_option = click.option(
+    "--timeout",
+    type=Seconds(),
+    default=900.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for one answer of a worker: a compilation, a block of steps.",
+)
+fork_option = click.option(
+    "--fork/--no-fork", default=True, help="Fork one process per cell (where possible), or start each afresh."
+)
+
+
+accuracy_option = click.option(
+    "--accuracy",
+    metavar="SHARE",
+    help="Test accuracy that matters, such as 0.98; if not given 0.98, or the highest of a few that is reached.",
+)
+precisions_option = axis(
+    "--compute-precision",
+    "precision",
+    metavar="NAME,...",
+    help="float32, mixed_bfloat16, mixed_float16; float32 if not given.",
+)
