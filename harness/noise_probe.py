@@ -41,8 +41,6 @@ BATCH_SIZE = 128
 """Examples of each batch: opening a cell and compiling costs more than these, and |G|^2 is as precise as all examples
 of all batches together make it."""
 
-BATCHES = 32
-
 BLOCK_SECONDS = 1.0
 """Of training on the way to a point, what one question to the worker should take."""
 
@@ -172,7 +170,7 @@ class Meter:
                 path = self._files.scratch / f"parameters-{step}.npz"
                 inputs.save_arrays(
                     path,
-                    {name: _named(found, f"parameter/{name}", np.float32) for name in cell.model.parameter_shapes},
+                    {name: _float32(_named(found, f"parameter/{name}")) for name in cell.model.parameter_shapes},
                 )
                 yield step, path
 
@@ -185,7 +183,8 @@ class Meter:
             return replace(empty, problem=str(error), created=now())
         except ValueError as error:
             return replace(empty, problem=f"{error}: training has diverged", created=now())
-        missing = "" if estimate.noise_scale else f"not measurable with {batches} batches: more are needed"
+        found = estimate.noise_scale is not None
+        missing = "" if found else f"not measurable with {batches} batches: more are needed"
         return replace(empty, estimate=estimate, problem=missing, created=now())
 
     def _gradients(self, cell: Cell, step: int, batches: int, parameters: Path) -> Iterator[NDArray[Any]]:
@@ -234,10 +233,16 @@ def _one_batch(
     )
 
 
-def _named(found: dict[str, NDArray[Any]], name: str, dtype: type | None = None) -> NDArray[Any]:
+def _named(found: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     if name not in found:
         raise CellError(f"the worker's probe has no {name}")
-    return np.asarray(found[name], dtype)
+    return found[name]
+
+
+def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """As parameters travel; those of a training that has diverged become infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

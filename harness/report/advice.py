@@ -44,8 +44,8 @@ def sentence(advice: Advice) -> str:
         )
     text = f"{before}{_machine(advice)} "
     if advice.goal == TO_ACCURACY:
-        reached = f"{_amount(choice, advice.goal)} to {percent(advice.accuracy)}"
-        text += f"use {_at(choice)}: {reached}{_ends(choice.low, choice.high)}"
+        seconds = f"{_amount(choice, advice.goal)}{_ends(choice.low, choice.high)}"
+        text += f"use {_at(choice)}: {seconds} to {percent(advice.accuracy)}"
         added = _compiling(choice)
         text += f", and {added} s to compile" if added else ""
     else:
@@ -92,12 +92,15 @@ def measure_next(advice: Advice) -> list[str]:
     if choice is not None and not advice.tested and advice.next_best is not None:
         once = "with 1 seed" if len(advice.seeds) == 1 else "of a choice that was trained once"
         found.append(f"--seed {seeds}: {once} no difference can be told from chance")
-    elif advice.alike:
-        found.append(f"--seed {seeds}: more seeds may tell it from {_listed(advice.alike)}")
-    if choice is not None and choice.at_most:
+    bounded = [one for one in advice.alike if one.ratio_low is None and one.ratio_high is not None]
+    unclear = [one for one in advice.alike if one not in bounded]
+    if unclear:
+        found.append(f"--seed {seeds}: more seeds may tell it from {_listed(unclear)}")
+    if choice is not None and (choice.at_most or bounded):
+        by = "" if choice.at_most else f" by {_listed(bounded)}"
         found.append(
             f"a higher --accuracy, or fewer --train-examples: {percent(advice.accuracy)} was reached within the first "
-            "epoch, so the times are upper bounds"
+            f"epoch{by}, so the time is an upper bound"
         )
     size = 0 if choice is None else choice.batch_size
     if choice is not None and size == advice.sizes[-1] and 2 * size <= advice.work["train_examples"]:

@@ -31,8 +31,8 @@ _MANNERS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
-"""Without these MLflow reports its use to its makers, prints two lines for each cell between our own, tells how it makes
-a database, and lets a person wait minutes for a server that is not there. It asks the environment only."""
+"""Without these MLflow reports its use to its makers, prints two lines for each cell between our own, tells how it
+makes a database, and lets a person wait minutes for a server that is not there. It asks the environment only."""
 
 _METRICS_AT_ONCE = 900
 """MLflow takes 1,000 entities in one call, the parameters among them."""

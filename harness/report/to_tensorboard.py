@@ -1,9 +1,10 @@
 """A run for TensorBoard: event files that its SCALARS, TIME SERIES, HPARAMS and TEXT dashboards read.
 
-``FOLDER/RUN/CELL/events.out.tfevents...`` for each cell: test accuracy, test loss and training loss by epoch, the cell's
-figures as one point each, its settings as hyperparameters, and as text why it failed. The step is the epoch, so that
-batch sizes can be laid over each other; the wall time is the start plus the seconds trained, so that the axis "relative"
-is training time. ``FOLDER/RUN`` itself tells HPARAMS which columns there are. A loss that is not finite stays so.
+``FOLDER/RUN/CELL/events.out.tfevents...`` for each cell: test accuracy, test loss and training loss by epoch, the
+cell's figures as one point each, its settings as hyperparameters, and as text why it failed. The step is the epoch, so
+that batch sizes can be laid over each other; the wall time is the start plus the seconds trained, so that the axis
+"relative" is training time. ``FOLDER/RUN`` itself tells HPARAMS which columns there are. A loss that is not finite
+stays so.
 
 Written with the format's own library, ``tensorboard``, which is what opens it: the messages of its event files and
 of its HPARAMS plugin, and its framing of records. It needs no TensorFlow. Its ``EventFileWriter`` would start a thread
@@ -33,6 +34,9 @@ HYPERPARAMETERS = (*(name for name in tracking.SETTINGS if name not in _IN_TARGE
 
 _EVENTS = "events.out.tfevents"
 """How TensorBoard knows a file of events."""
+
+_EPOCH, _WHOLE = "epoch/", "training/"
+"""Scalars with the same beginning stand together in a group that can be folded."""
 
 _FILE_VERSION = "brain.Event:2"
 
@@ -103,8 +107,7 @@ def _events(cell: TrackedCell) -> Iterator[Any]:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     start = plugin_data_pb2.SessionStartInfo(group_name=cell.facts["cell_id"], start_time_secs=cell.started)
-    for name in HYPERPARAMETERS:
-        value = _hyperparameter(cell, name)
+    for name, value in _hyperparameters(cell).items():
         if isinstance(value, str):
             start.hparams[name].string_value = value
         else:
@@ -117,17 +120,17 @@ def _events(cell: TrackedCell) -> Iterator[Any]:
     yield Event(wall_time=cell.started, file_version=_FILE_VERSION)
     yield _hparams(cell.started, metadata.SESSION_START_INFO_TAG, session_start_info=start)
     for epoch in cell.epochs:
-        yield _scalars(epoch.reached, epoch.epoch, epoch.figures)
+        yield _scalars(epoch.reached, epoch.epoch, _EPOCH, epoch.figures)
     if cell.figures:
-        yield _scalars(cell.ended, last, cell.figures)
+        yield _scalars(cell.ended, last, _WHOLE, cell.figures)
     if "reason" in cell.facts:
         yield _text(cell.ended, "reason", cell.facts["reason"])
     yield _hparams(cell.ended, metadata.SESSION_END_INFO_TAG, session_end_info=end)
 
 
-def _hyperparameter(cell: TrackedCell, name: str) -> Any:
-    """Its value; empty where an old record does not tell."""
-    return cell.settings.get(name, cell.facts.get(name, ""))
+def _hyperparameters(cell: TrackedCell) -> dict[str, str | int | float]:
+    known = {**cell.settings, **cell.facts}
+    return {name: known[name] for name in HYPERPARAMETERS if name in known}
 
 
 def _columns(cells: list[TrackedCell]) -> Iterator[Any]:
@@ -137,26 +140,26 @@ def _columns(cells: list[TrackedCell]) -> Iterator[Any]:
 
     started = min(cell.started for cell in cells)
     experiment = api_pb2.Experiment(time_created_secs=started)
+    known = [_hyperparameters(cell) for cell in cells]
     for name in HYPERPARAMETERS:
-        values = sorted({_hyperparameter(cell, name) for cell in cells})
-        info = experiment.hparam_infos.add(name=name, differs=len(values) > 1)
-        if isinstance(values[0], str):
+        values = {hyperparameters[name] for hyperparameters in known if name in hyperparameters}
+        info = experiment.hparam_infos.add(name=name, differs=len(values) > 1, type=api_pb2.DATA_TYPE_FLOAT64)
+        if any(isinstance(value, str) for value in values):
             info.type = api_pb2.DATA_TYPE_STRING
-            info.domain_discrete.extend(values)
-        else:
-            info.type = api_pb2.DATA_TYPE_FLOAT64
+            info.domain_discrete.extend(sorted(values))
     for name, description in FIGURES.items():
-        experiment.metric_infos.add(name=api_pb2.MetricName(tag=name), description=description)
+        tag = api_pb2.MetricName(tag=f"{_WHOLE}{name}")
+        experiment.metric_infos.add(name=tag, display_name=name, description=description)
     yield Event(wall_time=started, file_version=_FILE_VERSION)
     yield _hparams(started, metadata.EXPERIMENT_TAG, experiment=experiment)
 
 
-def _scalars(wall_time: float, step: int, values: dict[str, float]) -> Any:
+def _scalars(wall_time: float, step: int, group: str, values: dict[str, float]) -> Any:
     from tensorboard.compat.proto.event_pb2 import Event
 
     event = Event(wall_time=wall_time, step=step)
     for name, value in values.items():
-        event.summary.value.add(tag=name, simple_value=value)
+        event.summary.value.add(tag=f"{group}{name}", simple_value=value)
     return event
 
 

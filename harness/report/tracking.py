@@ -1,7 +1,8 @@
 """What an experiment tracker is told of a run: of each cell what it was, what came of it, and how its epochs went.
 
-Frames of ``harness.analysis`` go in, one ``TrackedCell`` after the other comes out; ``to_tensorboard`` and ``to_mlflow``
-write them down. Only a cell that ended well has figures: those of a failed one are of other work or of part of it.
+Frames of ``harness.analysis`` go in, one ``TrackedCell`` after the other comes out; ``to_tensorboard`` and
+``to_mlflow`` write them down. Only a cell that ended well has figures: those of a failed one are of other work, or of a
+part of it.
 """
 
 from __future__ import annotations
@@ -118,25 +119,27 @@ def tracked_cells(cells: pl.DataFrame, epochs: pl.DataFrame) -> Iterator[Tracked
             title=f"{row['target']}, batch size {row['batch_size']}",
             started=started,
             settings=_known(row, SETTINGS),
-            facts={name: str(value) for name, value in _known(row, FACTS).items() if value != ""},
+            facts={name: str(value) for name, value in _known(row, FACTS).items()},
             figures=_known(row, FIGURES) if well else {},
             epochs=tuple(_epoch(started, *values) for values in rows[row["cell_id"]]) if well else (),
         )
 
 
 def require(extra: str, *modules: str) -> None:
-    """Check that the modules of an optional extra are installed; UsageError with the command that installs them."""
+    """Import the modules of an optional extra; UsageError with the command that installs them where one is missing."""
     for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name == module
+            problem = "is not installed" if missing else f"cannot be imported ({error})"
             raise UsageError(
-                f'{module} is not installed: pip install "backend-harness[{extra}]" (in a clone: uv sync --extra {extra})'
+                f'{module} {problem}: pip install "backend-harness[{extra}]" (in a clone: uv sync --extra {extra})'
             ) from error
 
 
 def _known(row: Mapping[str, Any], names: tuple[str, ...] | Mapping[str, str]) -> dict[str, Any]:
-    return {name: row[name] for name in names if row[name] is not None}
+    return {name: row[name] for name in names if row[name] not in (None, "")}
 
 
 def _epoch(started: float, epoch: int, seconds: float | None, *figures: float | None) -> TrackedEpoch:

@@ -152,6 +152,55 @@ class TestMovingBlocks:
             statistics.moving_block_interval([1.0] * 5, block_length=3)
 
 
+def batches_coverage(noise: str, count: int, sets: int = 2000) -> float:
+    covering = []
+    for row in NOISES[noise]((sets, count), np.random.default_rng(count)):
+        error, batches = statistics.batch_median_error(row) or (math.nan, 0)
+        covering.append(statistics.interval_around(float(np.median(row)), error, batches - 1))
+    return covered(covering, MEDIANS.get(noise, 0.0))
+
+
+class TestBatches:
+    @pytest.mark.parametrize("count", [15, 50, 400])
+    @pytest.mark.parametrize("noise", ["normal", "t3", "pauses"])
+    def test_cover_the_median(self, noise: str, count: int) -> None:
+        assert 93 <= batches_coverage(noise, count) <= 97.5
+
+    @pytest.mark.parametrize("count", [15, 50, 400])
+    def test_cover_nearly_as_much_under_weak_autocorrelation(self, count: int) -> None:
+        assert 90 <= batches_coverage("phi 0.3", count) <= 96
+
+    @pytest.mark.parametrize(("count", "stated"), [(30, 82), (400, 93)])
+    def test_cover_what_the_docstring_says_under_strong_autocorrelation(self, count: int, stated: float) -> None:
+        assert batches_coverage("phi 0.6", count) == pytest.approx(stated, abs=1.5)
+
+    def test_give_about_the_width_of_moving_blocks(self) -> None:
+        widths = []
+        for row in normal((100, 200), np.random.default_rng(13)):
+            error, batches = statistics.batch_median_error(row) or (math.nan, 0)
+            mine = statistics.interval_around(float(np.median(row)), error, batches - 1).half_width
+            widths.append(mine / statistics.moving_block_interval(row, resamples=300).half_width)
+        assert float(np.median(widths)) == pytest.approx(1, abs=0.15)
+
+    def test_are_of_nearly_equal_length_and_leave_no_value_out(self) -> None:
+        for count, batches in ((15, 5), (16, 5), (59, 19), (60, 20), (79, 20), (1000, 20)):
+            values = normal((count,), np.random.default_rng(count))
+            medians = [np.median(part) for part in np.array_split(values, batches)]
+            expected = float(np.std(medians, ddof=1)) / math.sqrt(batches), batches
+            assert statistics.batch_median_error(values) == pytest.approx(expected)
+
+    def test_of_equal_values_have_no_error(self) -> None:
+        assert statistics.batch_median_error([0.5] * 15) == (0.0, 5)
+
+    def test_of_too_few_values_are_none(self) -> None:
+        assert statistics.batch_median_error([]) is None
+        assert statistics.batch_median_error([1.0] * 14) is None
+
+    def test_refuse_what_is_not_finite(self) -> None:
+        with pytest.raises(ValueError, match="values: expected at least 0 finite numbers"):
+            statistics.batch_median_error([1.0] * 20 + [math.nan])
+
+
 def contrasts(noise: str, sets: int, processes: int, rounds: int, random: np.random.Generator) -> Array:
     """Paired contrasts (sets, processes, rounds) of lanes of the same work, without anything between processes."""
     lanes = NOISES[noise]((sets, processes, 3, rounds), random)
@@ -218,6 +267,9 @@ class TestProcesses:
         assert low < 2 < high
         assert estimate == pytest.approx(2, rel=0.002)
         assert interval.half_width == pytest.approx(math.log(high / low) / 2)
+
+    def test_ratios_beyond_the_range_of_floats_are_infinite(self) -> None:
+        assert Interval(0.0, -1000.0, 1000.0, 0.95).ratios() == (1.0, 0.0, math.inf)
 
 
 MOST_PROCESSES = 30

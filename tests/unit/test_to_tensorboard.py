@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from harness import analysis
+from harness import analysis, store
 from harness.core.errors import HarnessError, UsageError
 from harness.core.record import Epoch, Record
 from harness.report import to_tensorboard, tracking
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 REPOSITORY = Path(__file__).parents[2]
+GOLDEN = REPOSITORY / "tests" / "golden" / "run-schema-1"
 
 pytestmark = pytest.mark.filterwarnings(
     # TensorBoard's server side carries an old copy of bleach.
@@ -102,26 +103,25 @@ class TestScalars:
     def test_epochs_are_steps_and_training_time_is_the_wall_time(self, tmp_path: Path) -> None:
         assert export(EVERY, tmp_path) == 4
         read = scalars(WELL, tmp_path)
-        assert [(event.step, event.value) for event in read["test_accuracy"]] == [(1, 0.5), (2, 0.75)]
-        assert [event.value for event in read["train_loss"]] == [2.0, 1.0]
-        assert [event.value for event in read["test_loss"]] == [1.0, 0.5]
-        first, second = (event.wall_time for event in read["test_loss"])
+        assert [(event.step, event.value) for event in read["epoch/test_accuracy"]] == [(1, 0.5), (2, 0.75)]
+        assert [event.value for event in read["epoch/train_loss"]] == [2.0, 1.0]
+        assert [event.value for event in read["epoch/test_loss"]] == [1.0, 0.5]
+        first, second = (event.wall_time for event in read["epoch/test_loss"])
         assert second - first == pytest.approx(0.1, abs=1e-6)
 
     def test_figures_are_one_point_each(self, tmp_path: Path) -> None:
         export(EVERY, tmp_path)
         read = scalars(WELL, tmp_path)
-        figures = {tag: event.value for tag, events in read.items() for event in events if tag in tracking.FIGURES}
-        assert len(read) == len(figures) + len(tracking.EPOCH_FIGURES)
-        assert figures["final_accuracy"] == 0.75
-        assert figures["images_per_second"] == 3200.0
-        assert figures["compile_seconds"] == 1.5
-        assert figures["peak_memory_bytes"] == 500_000_000
-        assert "joules_per_image" not in figures
+        figures = {tag: [event.value for event in events] for tag, events in read.items() if "training/" in tag}
+        assert figures["training/final_accuracy"] == [0.75]
+        assert figures["training/images_per_second"] == [3200.0]
+        assert figures["training/compile_seconds"] == [1.5]
+        assert figures["training/peak_memory_bytes"] == [500_000_000]
+        assert "training/joules_per_image" not in figures
 
     def test_losses_that_are_not_finite_stay_so(self, tmp_path: Path) -> None:
         export(EVERY, tmp_path)
-        first, second = (event.value for event in scalars(DIVERGED, tmp_path)["test_loss"])
+        first, second = (event.value for event in scalars(DIVERGED, tmp_path)["epoch/test_loss"])
         assert math.isnan(first)
         assert second == math.inf
 
@@ -141,15 +141,19 @@ class TestHyperparameters:
         asked |= {"learning_rate": 0.01, "precision": "float32", "model": "tiny", "dataset": "digits", "status": "ok"}
         assert asked.items() <= row["hparams"].items()
         values = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
-        assert values["final_accuracy"] == 0.75
-        assert values["images_per_second"] == 3200
-        assert values["train_seconds"] == pytest.approx(0.19)
+        assert values["training/final_accuracy"] == 0.75
+        assert values["training/images_per_second"] == 3200
+        assert values["training/train_seconds"] == pytest.approx(0.19)
 
     def test_columns_in_which_cells_differ_come_first_and_the_main_figures_too(self, tmp_path: Path) -> None:
         export(EVERY, tmp_path)
         columns = Dashboard(tmp_path).columns
-        assert [info["name"] for info in columns["hparamInfos"] if info["differs"]] == ["batch_size", "status", "target"]
-        assert [info["name"]["tag"] for info in columns["metricInfos"]] == list(tracking.FIGURES)
+        assert [info["name"] for info in columns["hparamInfos"] if info["differs"]] == [
+            "batch_size",
+            "status",
+            "target",
+        ]
+        assert [info["displayName"] for info in columns["metricInfos"]] == list(tracking.FIGURES)
         assert {info["name"] for info in columns["hparamInfos"]} == set(to_tensorboard.HYPERPARAMETERS)
 
     def test_how_a_cell_ended_and_why_is_told(self, tmp_path: Path) -> None:
@@ -166,7 +170,9 @@ class TestHyperparameters:
     def test_a_loss_that_is_not_finite_is_a_value_too(self, tmp_path: Path) -> None:
         export(EVERY, tmp_path)
         values = Dashboard(tmp_path).rows[DIVERGED.cell_id]["metricValues"]
-        assert [value["value"] for value in values if value["name"]["tag"] == "final_test_loss"] == ["Infinity"]
+        assert [value["value"] for value in values if value["name"]["tag"] == "training/final_test_loss"] == [
+            "Infinity"
+        ]
 
 
 class TestFolder:
@@ -212,12 +218,23 @@ class TestFolder:
     def test_names_are_safe_on_every_system(self, tmp_path: Path) -> None:
         target = dataclasses.replace(JAX, name="my/own: <jax>", device=1)
         export([record(cell(32, target))], tmp_path, "..")
-        (found,) = (path.relative_to(tmp_path).parts for path in tmp_path.rglob("*tfevents*") if "columns" not in path.name)
+        (found,) = (
+            path.relative_to(tmp_path).parts for path in tmp_path.rglob("*tfevents*") if "columns" not in path.name
+        )
         assert found[0].startswith("my-own-jax-jit@device=1_batch-32_")
 
     def test_a_run_without_records_writes_nothing(self, tmp_path: Path) -> None:
         assert export([], tmp_path / "new") == 0
         assert not (tmp_path / "new").exists()
+
+
+def test_a_run_of_the_first_version_is_exported(tmp_path: Path) -> None:
+    records = list(store.Run.open(GOLDEN).records([]))
+    assert export(records, tmp_path) == len(records)
+    rows = Dashboard(tmp_path).rows
+    assert {made.cell_id: made.status for made in records} == {
+        name: row["hparams"]["status"] for name, row in rows.items()
+    }
 
 
 def test_without_the_library_the_command_that_installs_it_is_told(

@@ -1,0 +1,71 @@
+"""The arrays that a cell trains on, found where its run and the user's cache keep them, and checked by their hashes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import datasets, inputs
+from harness.core.cell import Cell, Dataset
+from harness.core.codec import read_json
+from harness.core.errors import ContractError, UsageError
+from harness.datasets.arrays import Arrays
+from harness.datasets.cache import DESCRIPTION
+from harness.paths import cache_folder
+
+
+def arrays(cell: Cell, inputs_folder: Path, prepare: Callable[[str], object]) -> dict[str, NDArray[Any]]:
+    """Name -> array: ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, ``order``, and the initial
+    parameters by their full names (``01_conv2d/kernel``), in the order of the layers.
+
+    Of the dataset only what the cell uses, images as they are kept. ``inputs_folder`` is the run's; what is not there
+    is drawn again. ``prepare(name)`` gets a built-in dataset into the cache. Raises UsageError: a dataset of the
+    person's own is not there; StoreError: the inputs are not those that the run was planned with.
+    """
+    return {**_dataset(cell.dataset, prepare), **_inputs(cell, inputs_folder)}
+
+
+def _inputs(cell: Cell, folder: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return _read(*inputs.write(folder, cell), cell)
+    except OSError:  # the folder was left behind, or is not ours to write to
+        with tempfile.TemporaryDirectory(prefix="harness-export-") as place:
+            return _read(*inputs.write(Path(place), cell), cell)
+
+
+def _read(parameters: Path, order: Path, cell: Cell) -> dict[str, NDArray[Any]]:
+    named = inputs.load_arrays(parameters)
+    return {**inputs.load_arrays(order), **{name: named[name] for name in cell.model.parameter_shapes}}
+
+
+def _dataset(wanted: Dataset, prepare: Callable[[str], object]) -> dict[str, NDArray[Any]]:
+    found = _cached(wanted)
+    if found is None and wanted.name in datasets.BUILT_IN:
+        prepare(wanted.name)
+        found = _cached(wanted)
+    if found is None:
+        raise UsageError(
+            f"dataset {wanted.name!r} (SHA-256 {wanted.sha256[:12]}...) is not in the cache; get it there with: "
+            f"harness data prepare {wanted.name if wanted.name in datasets.BUILT_IN else 'FILE.npz'}"
+        )
+    counts = {"train": wanted.train_examples, "test": wanted.test_examples}
+    return {name: array[: counts[name.partition("_")[0]]] for name, array in found.items()}
+
+
+def _cached(wanted: Dataset) -> Arrays | None:
+    """The whole dataset of that hash, whatever it is called; None if the cache has it not, or damaged."""
+    for description in sorted(cache_folder("datasets").glob(f"*/{DESCRIPTION}")):
+        try:
+            if read_json(description, Dataset).sha256 != wanted.sha256:
+                continue
+            found = Arrays(**{name: np.load(description.with_name(f"{name}.npy")) for name in Arrays.names()})
+        except (ContractError, OSError, ValueError, EOFError):
+            continue
+        if found.sha256() == wanted.sha256:
+            return found
+    return None

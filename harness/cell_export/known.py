@@ -1,0 +1,97 @@
+"""What a run knows of a cell beside its plan: what its record says, and where there is none, what others say."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from harness.core.cell import Cell
+from harness.core.record import NOT_THE_WORK, Epoch, Record
+from harness.core.variables import is_computing
+
+PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "jax", "jaxlib", "flax", "optax", "numpy")
+"""Those that a script names."""
+
+SAID_IN_CODE = ("TF_CPP_", "JAX_PLATFORMS")
+"""Beginnings of variables that a script needs not set: it says the same in code, or they change the log alone."""
+
+_LOCKED = re.compile(r"^([a-z0-9-]+)==([^\s;\\]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Known:
+    """``status``: of the record, empty if there is none. ``epochs``: what it says of each that was finished.
+
+    ``images_per_second``: the median over its timed blocks, None if it has none. ``packages``: name -> version, of the
+    interpreter in which it ran or would have. ``variables``: environment variables that change what is computed.
+    ``machine``: in words.
+    """
+
+    status: str = ""
+    epochs: tuple[Epoch, ...] = ()
+    images_per_second: float | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
+
+
+def known(cell: Cell, record: Record | None, others: Iterable[Record] = (), lock: str = "") -> Known:
+    """``others``: records of the same run. ``lock``: the text of the environment's lock file, empty if there is none.
+
+    Packages are those of the record, or of another cell in the same environment, or those of the lock file.
+    """
+    if record is None or not record.worker:
+        alike = (other for other in others if other.worker and other.cell.target.environment == cell.target.environment)
+        packages = next((_packages(other) for other in alike), None) or _locked(lock)
+        return Known("" if record is None else record.status, packages=packages)
+    return Known(
+        status=record.status,
+        epochs=record.epochs if record.status not in NOT_THE_WORK else (),
+        images_per_second=_pace(record) if record.status not in NOT_THE_WORK else None,
+        packages=_packages(record),
+        variables=_variables(record),
+        machine=_machine(record),
+    )
+
+
+def has_keras_2(cell: Cell, packages: Mapping[str, str]) -> bool:
+    """Whether a TensorFlow cell's Keras is Keras 2; where no version is known, only DirectML's is."""
+    if "keras" in packages:
+        return packages["keras"].startswith("2.")
+    return cell.target.accelerator == "directml"
+
+
+def _pace(record: Record) -> float | None:
+    blocks, batch_size = record.blocks, record.cell.training.batch_size
+    paces = [
+        steps * batch_size / seconds
+        for steps, seconds, kind in zip(blocks.steps, blocks.seconds, blocks.kind, strict=True)
+        if kind == "train" and seconds > 0
+    ]
+    return statistics.median(paces) if paces else None
+
+
+def _packages(record: Record) -> dict[str, str]:
+    found = record.worker.get("packages") or {}
+    return {name: str(found[name]) for name in PACKAGES if name in found}
+
+
+def _locked(lock: str) -> dict[str, str]:
+    found = dict(_LOCKED.findall(lock))
+    return {name: found[name] for name in PACKAGES if name in found}
+
+
+def _variables(record: Record) -> dict[str, str]:
+    found = record.worker.get("variables") or {}
+    kept = (name for name in sorted(found) if name == "CUDA_DEVICE_ORDER" or is_computing(name))
+    return {name: str(found[name]) for name in kept if not name.startswith(SAID_IN_CODE)}
+
+
+def _machine(record: Record) -> str:
+    machine, device = record.machine, record.worker.get("device") or {}
+    gpu = (machine.get("gpu") or {}).get("name") or device.get("adapter")
+    processors = len(device.get("processors") or ())
+    parts = [gpu, machine.get("processor"), f"{processors} processors" if processors else None]
+    return ", ".join(str(part) for part in parts if part)

@@ -1,0 +1,407 @@
+"""What to use: on made-up runs whose best choice is known, and in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import analysis
+from harness.analysis import Advice
+from harness.core.cell import Target
+from harness.core.record import Record
+from harness.report.advice import evidence, heading, measure_next, sentence
+from tests.unit.planted_runs import LARGER, climbing, lognormal, planted, sweep
+from tests.unit.records import JAX, TENSORFLOW, failed
+
+SIZES = (16, 32, 64, 128)
+JAX_AT, TENSORFLOW_AT = "jax-cpu:jit", "tensorflow-cpu:graph"
+
+Place = tuple[str, int]
+
+
+def step(target: Target, size: int) -> float:
+    """Seconds of a step: TensorFlow takes 1.3 times as long."""
+    return (0.004 + 0.0001 * size) * (1.3 if target is TENSORFLOW else 1.0)
+
+
+def learns(target: Target, size: int) -> list[float]:
+    """90 % after 2 epochs up to batch 64, after 4 at 128: best is 64, where a step's overhead counts least."""
+    return climbing(4.0 if size == 128 else 2.0, 0.9)
+
+
+def advised(
+    records: Iterable[Record], accuracy: float | None = 0.9, obstacles: Sequence[str] = (), number: int = 0
+) -> Advice:
+    collected = analysis.collect(records)
+    works = {tuple(row[name] for name in analysis.WORK): tuple(obstacles) for row in collected.cells.to_dicts()}
+    return analysis.analyse(collected, accuracy, works).advice[number]
+
+
+def places(choices: Iterable[Any]) -> list[Place]:
+    return [(one.target, one.batch_size) for one in choices]
+
+
+def chosen(advice: Advice) -> Place:
+    assert advice.choice is not None
+    return advice.choice.target, advice.choice.batch_size
+
+
+class TestChoice:
+    def test_is_the_planted_best_with_all_others_behind_where_runs_hardly_differ(self) -> None:
+        advice = advised(sweep(step, learns, spread=0.002, steps_spread=0.005))
+        assert (advice.goal, advice.tested, advice.alike) == ("accuracy", True, ())
+        assert chosen(advice) == (JAX_AT, 64)
+        assert places(advice.behind) == [
+            (TENSORFLOW_AT, 64),
+            (JAX_AT, 32),
+            (JAX_AT, 128),
+            (TENSORFLOW_AT, 32),
+            (JAX_AT, 16),
+            (TENSORFLOW_AT, 128),
+            (TENSORFLOW_AT, 16),
+        ]
+        assert places(advice.per_target) == [(JAX_AT, 64), (TENSORFLOW_AT, 64)]
+        assert advice.next_best == advice.behind[0]
+
+    def test_has_the_ratio_to_each_other_one_in_its_interval(self) -> None:
+        advice = advised(sweep(step, learns, spread=0.002, steps_spread=0.005))
+        best = step(JAX, 64) / 64
+        for one in advice.behind:
+            target = JAX if one.target == JAX_AT else TENSORFLOW
+            ratio = step(target, one.batch_size) / one.batch_size * (2 if one.batch_size == 128 else 1) / best
+            assert one.ratio_low is not None
+            assert one.ratio_high is not None
+            assert 1 < one.ratio_low <= ratio * 1.01
+            assert ratio * 0.99 <= one.ratio_high
+
+    @pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
+    def test_or_what_is_alike_holds_the_true_best_however_much_runs_differ(self, spread: float) -> None:
+        held = []
+        for number in range(40):
+            made = sweep(step, learns, spread=spread, steps_spread=0.1, generator_seed=number, blocks=1)
+            advice = advised(made)
+            held.append((JAX_AT, 64) in [chosen(advice), *places(advice.alike)])
+        assert np.mean(held) >= 0.95
+
+    def test_of_much_noise_leaves_others_alike(self) -> None:
+        advice = advised(sweep(step, learns, spread=0.4))
+        assert advice.tested
+        assert len(advice.alike) >= 3
+        assert set(places([*advice.alike, *advice.behind])) | {chosen(advice)} == {
+            (target, size) for target in (JAX_AT, TENSORFLOW_AT) for size in SIZES
+        }
+
+    def test_takes_out_what_one_seed_costs_all_of_them(self) -> None:
+        """Seeds differ by a factor of e, far more than choices."""
+        made = sweep(step, lambda target, size: climbing(8.0, 0.9, 120), seed_spread=1.0, spread=0.002)
+        advice = advised(made)
+        assert (chosen(advice), advice.alike) == ((JAX_AT, 128), ())
+        assert advice.choice is not None
+        assert advice.choice.low is not None
+        assert advice.choice.low < 0.5 * (advice.choice.seconds or 0)
+
+    def test_is_of_one_work(self) -> None:
+        records = [
+            *sweep(step, learns, targets=[JAX], spread=0.002),
+            *sweep(lambda target, size: step(target, 256 - size), learns, targets=[JAX], spread=0.002, model=LARGER),
+        ]
+        found = [advised(records, number=number) for number in (0, 1)]
+        assert [one.work["model"] for one in found] == ["larger", "tiny"]
+        assert [chosen(one) for one in found] == [(JAX_AT, 128), (JAX_AT, 64)]
+        assert heading(found[0]) == "larger, digits (4,096 examples), momentum 0.01"
+
+    def test_of_one_seed_tests_nothing(self) -> None:
+        advice = advised(sweep(step, learns, seeds=[4]))
+        assert chosen(advice) == (JAX_AT, 64)
+        assert (advice.tested, advice.alike, advice.behind) == (False, (), ())
+        assert places([advice.next_best]) == [(TENSORFLOW_AT, 64)]
+        assert measure_next(advice)[0] == "--seed 4,5,6: with 1 seed no difference can be told from chance"
+        assert any(line.startswith("Nothing is tested: ") for line in evidence(advice))
+
+    def test_stands_where_one_candidate_has_one_seed(self) -> None:
+        records = [
+            one
+            for one in sweep(step, learns, spread=0.002)
+            if not (one.cell.target is TENSORFLOW and one.cell.training.batch_size == 16 and one.cell.training.seed)
+        ]
+        advice = advised(records)
+        assert chosen(advice) == (JAX_AT, 64)
+        assert places(advice.alike) == [(TENSORFLOW_AT, 16)]
+        assert len(advice.behind) == 6
+        assert "tensorflow-cpu:graph at batch size 16: trained once" in "".join(evidence(advice))
+
+    def test_leaves_out_what_did_not_get_there_with_every_seed(self) -> None:
+        def some(target: Target, size: int) -> list[float]:
+            return climbing(20.0, 0.9) if size == 64 else learns(target, size)
+
+        advice = advised(sweep(step, some, spread=0.002))
+        assert chosen(advice) == (JAX_AT, 32)
+        assert advice.not_reached == ((JAX_AT, 64), (TENSORFLOW_AT, 64))
+        assert sentence(advice).endswith("; shown to be the best of those that reached it.")
+        places_left = "jax-cpu:jit at batch size 64, tensorflow-cpu:graph at batch size 64"
+        assert f"90 % was not reached with all seeds by {places_left}." in evidence(advice)
+
+
+class TestUpperBounds:
+    """What was there at the first evaluation may have been there long before."""
+
+    def test_show_nothing_at_another_batch_size(self) -> None:
+        def early(target: Target, size: int) -> list[float]:
+            return [0.95] * 4 if size == 16 else learns(target, size)
+
+        advice = advised(sweep(step, early, spread=0.002))
+        assert chosen(advice) == (JAX_AT, 64)
+        assert places(advice.alike) == [(JAX_AT, 16), (TENSORFLOW_AT, 16)]
+        assert {one.ratio_low for one in advice.alike} == {None}
+        assert "jax-cpu:jit at batch size 16: at most " in "".join(evidence(advice))
+        assert measure_next(advice)[0] == (
+            "a higher --accuracy, or fewer --train-examples: 90 % was reached within the first epoch by jax-cpu:jit at "
+            "batch size 16, tensorflow-cpu:graph at batch size 16, so the time is an upper bound"
+        )
+
+    def test_at_the_same_batch_size_are_of_the_same_steps(self) -> None:
+        advice = advised(sweep(step, lambda target, size: [0.95] * 2, spread=0.002))
+        assert chosen(advice) == (JAX_AT, 128)
+        assert places(advice.behind) == [(TENSORFLOW_AT, 128)]
+        assert len(advice.alike) == 6
+        assert "use jax-cpu:jit at batch size 128: at most 0.537 s to 90 %" in sentence(advice)
+
+
+class TestCompiling:
+    def test_turns_the_choice_where_the_quickest_compiles_longest(self) -> None:
+        records = [
+            planted(
+                64,
+                target,
+                seed=seed,
+                pace=step(target, 64),
+                accuracies=climbing(2.0, 0.9),
+                compile_seconds=5.0 if target is JAX else 1.0,
+            )
+            for seed in (0, 1)
+            for target in (JAX, TENSORFLOW)
+        ]
+        advice = advised(records)
+        assert chosen(advice) == (JAX_AT, 64)
+        assert advice.quicker_with_compile is not None
+        assert advice.quicker_with_compile.target == TENSORFLOW_AT
+        assert (
+            "Counted with compiling tensorflow-cpu:graph at batch size 64 is sooner there: 2.73 s against 6.33 s."
+        ) in evidence(advice)
+
+    def test_does_not_turn_it_where_all_compile_as_long(self) -> None:
+        assert advised(sweep(step, learns)).quicker_with_compile is None
+
+
+class TestWithoutTheAccuracy:
+    def test_the_fastest_is_named_and_what_to_measure(self) -> None:
+        advice = advised(sweep(step, lambda target, size: [0.5, 0.6, 0.7 - size / 1000], spread=0.002))
+        assert (advice.goal, advice.tested, advice.alike) == ("throughput", True, ())
+        assert chosen(advice) == (JAX_AT, 128)
+        assert advice.highest == (JAX_AT, 16, 3, pytest.approx(0.684))
+        assert sentence(advice).startswith(
+            "No target reached 90 % with all its seeds (highest: 68.40 %, jax-cpu:jit at batch size 16 after 3 "
+            "epochs). On this machine (A processor, 2 logical cores) jax-cpu:jit at batch size 128 trains fastest: "
+        )
+        first, *others = measure_next(advice)
+        assert first == (
+            "more --epochs (most so far: 3), a smaller --batch-size or another --learning-rate to reach 90 %; "
+            "or ask for less: --accuracy 0.68"
+        )
+        assert others == [
+            "--batch-size 256: the best batch size is the largest that was measured",
+            "--batch-size 256: its predicted pace is 8,649 images per s",
+        ]
+
+    def test_the_highest_is_what_all_seeds_of_a_place_reached(self) -> None:
+        values = {0: [0.95, 0.5], 1: [0.6, 0.8]}
+        advice = advised([planted(32, seed=seed, accuracies=values[seed]) for seed in (0, 1)])
+        assert advice.highest == (JAX_AT, 32, 2, 0.8)
+        assert "--accuracy 0.8" in measure_next(advice)[0]
+
+    def test_less_is_not_asked_for_where_there_is_nothing_less(self) -> None:
+        advice = advised([planted(32, accuracies=[0.001])], accuracy=0.9)
+        assert measure_next(advice)[0].endswith("to reach 90 %")
+
+    def test_nor_any_evaluation_the_fastest_is_named(self) -> None:
+        advice = advised(sweep(step, lambda target, size: [], spread=0.002, epochs=1))
+        assert (advice.goal, advice.highest, chosen(advice)) == ("throughput", None, (JAX_AT, 128))
+        assert sentence(advice).startswith("No accuracy was measured. On this machine ")
+        assert measure_next(advice)[0] == "cells that finish an epoch: without an evaluation there is no accuracy"
+
+    def test_a_control_lane_is_no_further_process(self) -> None:
+        records = [
+            planted(
+                64, target, repeat=repeat, lane=lane, pace=load * (1.1 if target is TENSORFLOW else 1), accuracies=[]
+            )
+            for repeat, load in enumerate((0.01, 0.02, 0.04))
+            for target, lane in ((JAX, 0), (JAX, 1), (TENSORFLOW, 0))
+        ]
+        records = [dataclasses.replace(one, epochs=()) for one in records]
+        assert places(advised(records).behind) == [(TENSORFLOW_AT, 64)]
+
+
+class TestObstacles:
+    OBSTACLE = "threads: 2 (jax-cpu:jit), 1 (tensorflow-cpu:graph); not the same processors"
+
+    def test_leave_no_choice_over_targets(self) -> None:
+        advice = advised(sweep(step, learns, spread=0.002), obstacles=[self.OBSTACLE])
+        assert (advice.goal, advice.choice, advice.next_best, advice.tested) == ("accuracy", None, None, False)
+        assert (advice.alike, advice.behind, advice.rival, advice.untried) == ((), (), None, None)
+        assert places(advice.per_target) == [(JAX_AT, 64), (TENSORFLOW_AT, 64)]
+        assert sentence(advice) == (
+            "No target is recommended over another, as they cannot be compared. Best of each to 90 %: "
+            "jax-cpu:jit at batch size 64: 1.33 s; tensorflow-cpu:graph at batch size 64: 1.73 s."
+        )
+        assert evidence(advice) == [f"The targets cannot be compared: {self.OBSTACLE}."]
+        assert measure_next(advice) == ["the targets again, in one sweep, without what makes them differ"]
+
+    def test_of_one_target_are_none(self) -> None:
+        advice = advised(sweep(step, learns, targets=[JAX], spread=0.002), obstacles=[self.OBSTACLE])
+        assert (chosen(advice), advice.obstacles) == ((JAX_AT, 64), ())
+
+
+class TestWords:
+    def test_of_a_clear_answer(self) -> None:
+        records = [
+            planted(
+                size, target, seed=seed, pace=step(target, size) * (1 + 0.001 * seed), accuracies=learns(target, size)
+            )
+            for size in (32, 64, 128)
+            for target in (JAX, TENSORFLOW)
+            for seed in (0, 1)
+        ]
+        advice = advised(records)
+        assert sentence(advice) == (
+            "On this machine (A processor, 2 logical cores) use jax-cpu:jit at batch size 64: 1.33 s (1.32 to 1.34) "
+            "to 90 %, and 1.50 s to compile; next best tensorflow-cpu:graph at batch size 64: 1.73 s; shown to be the "
+            "best of those that were measured."
+        )
+        takes, rival, behind = evidence(advice)
+        assert takes == (
+            "90 % takes jax-cpu:jit at batch size 64 128 steps, 2.00 epochs (mean of 2 seeds), at 6,151 images per s "
+            "(6,112 to 6,190) in 2 processes."
+        )
+        assert rival == (
+            "At batch size 64 tensorflow-cpu:graph trains 0.769 times as fast as jax-cpu:jit (0.769 to 0.769), in 2 "
+            "heats with both."
+        )
+        assert behind == (
+            "Shown not to be the best, in times its time (each end holds with 95 %): tensorflow-cpu:graph at batch "
+            "size 64: 1.30 to 1.30; jax-cpu:jit at batch size 32: 1.38 to 1.38; jax-cpu:jit at batch size 128: 1.62 "
+            "to 1.62; tensorflow-cpu:graph at batch size 32: 1.80 to 1.80; 1 more."
+        )
+        assert measure_next(advice) == []
+
+    def test_of_an_answer_that_is_not_clear(self) -> None:
+        paces = {(JAX, 0): 0.010, (JAX, 1): 0.012, (TENSORFLOW, 0): 0.012, (TENSORFLOW, 1): 0.011}
+        records = [
+            planted(64, target, seed=seed, pace=pace, accuracies=climbing(2.0, 0.9))
+            for (target, seed), pace in paces.items()
+        ]
+        advice = advised(records)
+        assert sentence(advice) == (
+            "On this machine (A processor, 2 logical cores) use jax-cpu:jit at batch size 64: 1.40 s (0.440 to 4.47) "
+            "to 90 %, and 1.50 s to compile; next best tensorflow-cpu:graph at batch size 64: 1.47 s; not "
+            "distinguishable from tensorflow-cpu:graph at batch size 64."
+        )
+        assert evidence(advice)[2] == (
+            "Not distinguishable from it: it or one of these is the best with 95 %, in times its time (each end holds "
+            "with 95 %): tensorflow-cpu:graph at batch size 64: 0.441 to 2.49."
+        )
+        assert measure_next(advice) == [
+            "--seed 0,1,2,3: more seeds may tell it from tensorflow-cpu:graph at batch size 64",
+            "--batch-size 128: the best batch size is the largest that was measured",
+        ]
+
+    def test_of_nothing(self) -> None:
+        made = planted(32)
+        advice = advised([failed(made.cell, "crashed", "signal 11"), failed(planted(64).cell, "skipped", "")])
+        assert sentence(advice) == "There is no answer: no cell was timed."
+        assert evidence(advice) == ["Did not finish: 1 cell; harness report tells the reasons."]
+        assert (advice.goal, advice.choice, advice.sizes) == ("none", None, ())
+
+    def test_of_unproven_cells_and_several_machines(self) -> None:
+        records = [
+            planted(32, seed=seed, accuracies=climbing(2.0, 0.9), proof="", machine={"id": f"m{seed}"})
+            for seed in (0, 1)
+        ]
+        advice = advised(records)
+        assert sentence(advice).startswith("Over 2 machines use jax-cpu:jit at batch size 32: ")
+        assert "Not proven to do the reference's work: 2 cells." in evidence(advice)
+
+    def test_name_a_machine_by_its_gpu(self) -> None:
+        facts = {"id": "g", "processor": "P", "usable_cores": 16, "logical_cores": 64, "gpu": {"name": "NVIDIA H200"}}
+        advice = advised([planted(32, accuracies=[0.5, 0.9], machine=facts)])
+        assert sentence(advice).startswith("On this machine (P, 16 logical cores, NVIDIA H200) use ")
+
+    def test_keep_names_as_they_are(self) -> None:
+        hostile = dataclasses.replace(LARGER, name="<b>[red]{0} %s\\n")
+        advice = advised([planted(32, model=hostile, accuracies=[0.9])])
+        assert heading(advice).startswith("<b>[red]{0} %s\\n, digits (4,096 examples), momentum 0.01")
+
+    def test_say_scaling_and_precision(self) -> None:
+        from harness.core.training import LearningRate
+
+        rules = {"learning_rate": LearningRate(0.1, scaling="linear"), "precision": "mixed_bfloat16"}
+        advice = advised([planted(32, accuracies=[0.9], training=rules)])
+        assert heading(advice) == "tiny, digits (4,096 examples), momentum 0.1 scaled linear, mixed_bfloat16"
+
+
+class TestNextBatchSizes:
+    def of(self, sizes: Sequence[int], best: int, more: Sequence[Record] = (), **changes: Any) -> list[str]:
+        """What to measure next where a batch size of one target is the best."""
+
+        def pace(target: Target, size: int) -> float:
+            return 0.001 * size * (1.0 if size == best else 2.0)
+
+        records = sweep(pace, lambda target, size: climbing(2.0, 0.9), targets=[JAX], sizes=sizes, **changes)
+        return [line for line in measure_next(advised([*records, *more])) if line.startswith("--batch-size")]
+
+    def test_are_beyond_the_best_at_either_end(self) -> None:
+        assert self.of((16, 32, 64), 64) == ["--batch-size 128: the best batch size is the largest that was measured"]
+        assert self.of((16, 32, 64), 16) == ["--batch-size 8: the best batch size is the smallest that was measured"]
+        assert self.of((16, 32, 64), 32) == []
+        assert self.of((1, 2, 4), 1) == []
+
+    @pytest.mark.parametrize("status", ["out_of_memory", "skipped", "timeout"])
+    def test_are_none_that_was_tried(self, status: str) -> None:
+        assert self.of((16, 32, 64), 64, [failed(planted(128).cell, status, "no")]) == []
+
+    def test_are_no_larger_than_the_training_examples(self) -> None:
+        assert self.of((16, 2048, 4096), 4096) == []
+
+    def test_of_one_target_ask_for_another(self) -> None:
+        advice = advised(sweep(step, learns, targets=[JAX]))
+        assert measure_next(advice) == ["--target with another target beside it: only one was measured"]
+
+
+def test_interrupted_seed_does_not_take_a_choice_from_the_table() -> None:
+    records = list(sweep(step, learns, seeds=(0, 1), spread=0.002))
+    records.append(planted(64, JAX, seed=2, pace=step(JAX, 64), accuracies=[0.6], epochs=8, status="interrupted"))
+    advice = advised(records)
+    assert (chosen(advice), advice.alike, advice.failed) == ((JAX_AT, 64), (), 1)
+
+
+def test_two_seeds_that_differ_beyond_measure_do_not_break_the_words() -> None:
+    def wild(count: int) -> Callable[[int], Sequence[float]]:
+        return lognormal(np.random.default_rng(count), 0.01)
+
+    records = [
+        planted(
+            size,
+            seed=seed,
+            pace=0.001 * size * (1e80 if seed and size == 48 else 1),
+            accuracies=[0.5, 0.9],
+            noise=wild(n),
+        )
+        for n, (size, seed) in enumerate((size, seed) for size in range(16, 64, 4) for seed in (0, 1))
+    ]
+    advice = advised(records)
+    assert any(math.isinf(one.ratio_high or 0) for one in advice.alike)
+    assert "inf" in "".join(evidence(advice)) or len(advice.alike) > 4
