@@ -235,7 +235,7 @@ def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
     ``moving_block_interval`` costs. None for a series too short for FEWEST_BATCHES. ValueError for a value not finite.
 
     Coverage for n = 15 to 400: white noise (normal, t with 3 degrees of freedom, or 10 % pauses of five times) 93 to
-    97; AR(1) with phi 0.3, 91 to 95; phi 0.6, 82 (n = 30) to 93 (n = 400).
+    97; AR(1) with phi 0.3, 91 to 95; phi 0.6, 83 (n = 30) to 93 (n = 400).
     """
     series = _finite(values, 0, "values")
     count = min(BATCHES, len(series) // 3)

@@ -143,6 +143,8 @@ def _columns(cells: list[TrackedCell]) -> Iterator[Any]:
     known = [_hyperparameters(cell) for cell in cells]
     for name in HYPERPARAMETERS:
         values = {hyperparameters[name] for hyperparameters in known if name in hyperparameters}
+        if not values:
+            continue
         info = experiment.hparam_infos.add(name=name, differs=len(values) > 1, type=api_pb2.DATA_TYPE_FLOAT64)
         if any(isinstance(value, str) for value in values):
             info.type = api_pb2.DATA_TYPE_STRING

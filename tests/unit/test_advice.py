@@ -61,8 +61,8 @@ class TestChoice:
             (JAX_AT, 32),
             (JAX_AT, 128),
             (TENSORFLOW_AT, 32),
-            (JAX_AT, 16),
             (TENSORFLOW_AT, 128),
+            (JAX_AT, 16),
             (TENSORFLOW_AT, 16),
         ]
         assert places(advice.per_target) == [(JAX_AT, 64), (TENSORFLOW_AT, 64)]
@@ -79,7 +79,7 @@ class TestChoice:
             assert 1 < one.ratio_low <= ratio * 1.01
             assert ratio * 0.99 <= one.ratio_high
 
-    @pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
+    @pytest.mark.parametrize("spread", [0.03, 0.3])
     def test_or_what_is_alike_holds_the_true_best_however_much_runs_differ(self, spread: float) -> None:
         held = []
         for number in range(40):
@@ -169,7 +169,7 @@ class TestUpperBounds:
         assert chosen(advice) == (JAX_AT, 128)
         assert places(advice.behind) == [(TENSORFLOW_AT, 128)]
         assert len(advice.alike) == 6
-        assert "use jax-cpu:jit at batch size 128: at most 0.537 s to 90 %" in sentence(advice)
+        assert "use jax-cpu:jit at batch size 128: at most 0.538 s (0.536 to 0.539) to 90 %" in sentence(advice)
 
 
 class TestCompiling:
@@ -213,9 +213,10 @@ class TestWithoutTheAccuracy:
             "more --epochs (most so far: 3), a smaller --batch-size or another --learning-rate to reach 90 %; "
             "or ask for less: --accuracy 0.68"
         )
+        assert advice.untried == (256, pytest.approx(256 / step(JAX, 256), rel=0.01))
         assert others == [
             "--batch-size 256: the best batch size is the largest that was measured",
-            "--batch-size 256: its predicted pace is 8,649 images per s",
+            f"--batch-size 256: its predicted pace is {advice.untried[1]:,.0f} images per s",
         ]
 
     def test_the_highest_is_what_all_seeds_of_a_place_reached(self) -> None:
@@ -312,7 +313,7 @@ class TestWords:
         )
         assert evidence(advice)[2] == (
             "Not distinguishable from it: it or one of these is the best with 95 %, in times its time (each end holds "
-            "with 95 %): tensorflow-cpu:graph at batch size 64: 0.441 to 2.49."
+            "with 95 %): tensorflow-cpu:graph at batch size 64: 0.448 to 2.45."
         )
         assert measure_next(advice) == [
             "--seed 0,1,2,3: more seeds may tell it from tensorflow-cpu:graph at batch size 64",
