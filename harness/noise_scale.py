@@ -103,8 +103,8 @@ def estimate(gradients: Sequence[_Floats], batch_size: int, level: float = LEVEL
     40:2076, 1969), and Student's t with K - 1 degrees of freedom. Where |G|^2 cannot be told from zero it has no upper
     end. The jackknife overestimates the variance of a |G|^2 that is near zero, so it is wide there.
     Coverage, simulated for K = 16 and 32, noise scales of 1/50 to 10 times K batches and 100 parameters whose variances
-    are equal or fall as one over their rank, in per cent where the nominal one is 95: 92 to 99.6 for batches' noise that
-    is normal, skewed, or of another size in each batch. Where it has no fourth moment (t with 3 degrees of freedom) a
+    are equal or fall as one over their rank, in per cent where the nominal one is 95: 92 to 99.6 for noise that is
+    normal, skewed, or of another size in each batch. Where it has no fourth moment (t with 3 degrees of freedom) a
     variance is underestimated as a rule: 75 to 87 for noise scales up to a tenth of K batches.
 
     ValueError for fewer than FEWEST_BATCHES, other shapes, or values that are not finite.

@@ -150,9 +150,9 @@ def _title(cell: Cell) -> str:
 def _about(cell: Cell, known: Known, version: str) -> str:
     masks = ", dropout masks" if any(isinstance(layer, Dropout) for layer in cell.model.layers) else ""
     said = [
-        f"The work of the target {plain(cell.target.label)} in cell {cell.cell_id} of harness {plain(version)}, without",
-        f"the harness: the same initial parameters, order of examples{masks} and mathematics, from the arrays in the",
-        ".npz beside this file.",
+        f"The work of the target {plain(cell.target.label)} in cell {cell.cell_id} of harness {plain(version)},",
+        f"without the harness: the same initial parameters, order of examples{masks} and mathematics, from the",
+        "arrays in the .npz beside this file.",
     ]
     if known.status != "ok":
         said.append(f"There is no finished record of it: {plain(known.status or 'it was not run')}.")

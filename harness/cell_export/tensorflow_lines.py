@@ -52,27 +52,27 @@ def layers(cell: Cell, dialect: Dialect) -> Iterator[str]:
         yield 'layers.Activation("linear", dtype="float32")'
 
 
-def optimizer(cell: Cell, dialect: Dialect) -> str:
-    """Keras's optimizer; of Keras 2 the older family: the newer one turns XLA on by itself."""
+def optimizer(cell: Cell, dialect: Dialect) -> list[str]:
+    """The statements that give ``optimizer``: of Keras 2 the older family, as the newer one turns XLA on by itself.
+
+    ``Model.fit`` leaves scaling the loss to it: to an argument in Keras 3, to a wrapper in Keras 2.
+    """
     spec, name = cell.training.optimizer, cell.training.optimizer.name
     family = "tf.keras.optimizers.legacy" if dialect.keras_2 else "tf.keras.optimizers"
-    scaled = dialect.fit and cell.training.loss_scale != 1.0
+    scale = cell.training.loss_scale if dialect.fit and cell.training.loss_scale != 1.0 else None
     named: dict[str, Any] = {}
     if name == "adam":
         named |= {"beta_1": spec.beta_1, "beta_2": spec.beta_2, "epsilon": spec.epsilon}
     elif name != "sgd":
         named |= {"momentum": spec.momentum, "nesterov": True if name == "nesterov" else None}
-    if scaled and not dialect.keras_2:
-        named["loss_scale_factor"] = cell.training.loss_scale
+    if not dialect.keras_2:
+        named["loss_scale_factor"] = scale
     found = call(f"{family}.{'Adam' if name == 'adam' else 'SGD'}", Source("learning_rate"), **named)
-    if scaled and dialect.keras_2:
-        return call(
-            "tf.keras.mixed_precision.LossScaleOptimizer",
-            Source(found),
-            dynamic=False,
-            initial_scale=cell.training.loss_scale,
-        )
-    return found
+    if scale is None or not dialect.keras_2:
+        return [f"optimizer = {found}"]
+    wrapper = "tf.keras.mixed_precision.LossScaleOptimizer"
+    wrapped = call(wrapper, Source("optimizer"), dynamic=False, initial_scale=scale)
+    return [f"optimizer = {found}", f"optimizer = {wrapped}"]
 
 
 def learning_rate(cell: Cell) -> list[str]:

@@ -145,8 +145,13 @@ def _section(gallery: Gallery) -> _Section:
             work.ratios, ("batch_size", "target", "base", "speed_ratio", "heats"), "Against the fastest target"
         ),
         tables.table(work.step_model, _MODEL, "A step as a fixed overhead and a time per image"),
-        tables.table(work.recovery, _RECOVERY, "Accuracy that larger batches lose, and epochs that win it back"),
-        tables.table(work.catch_up, _CATCH_UP, "When a later start is made up for"),
+        tables.table(
+            work.recovery,
+            _RECOVERY,
+            "Accuracy that larger batches lose, and epochs that win it back",
+            {"epochs_to_recover": "not reached"},
+        ),
+        tables.table(work.catch_up, _CATCH_UP, "When a later start is made up for", {"steps": "never"}),
     ]
     return _Section(
         work.heading,

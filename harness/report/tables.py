@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.report import fields
@@ -32,13 +33,18 @@ class Table:
     left_out: int = 0
 
 
-def table(frame: pl.DataFrame, columns: Sequence[str], caption: str) -> Table:
+def table(
+    frame: pl.DataFrame, columns: Sequence[str], caption: str, absent: Mapping[str, str] = MappingProxyType({})
+) -> Table:
     """Those columns of a frame in the units of ``fields.display``, an interval beside its estimate.
 
-    A column without any value is left out.
+    A column without any value is left out, but for those of ``absent``, in which no value is an answer: its word.
     """
-    held = [name for name in columns if name in frame.columns and _tells(frame[name])]
-    rows = [tuple(_cell(row, name) for name in held) for row in frame.head(MOST_ROWS).to_dicts()]
+    held = [name for name in columns if name in frame.columns and (name in absent or _tells(frame[name]))]
+    rows = [
+        tuple(absent[name] if name in absent and row[name] is None else _cell(row, name) for name in held)
+        for row in frame.head(MOST_ROWS).to_dicts()
+    ]
     known = [fields.FIELDS[name] for name in held]
     return Table(
         caption,

@@ -28,11 +28,13 @@ DATABASE = "mlflow.db"
 _MANNERS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
-"""Without these MLflow reports its use to its makers, prints two lines for each cell between our own, tells how it
-makes a database, and lets a person wait minutes for a server that is not there. It asks the environment only."""
+"""Without these MLflow reports its use to its makers, prints two lines for each cell between our own, logs a traceback
+beside each exception, and lets a person wait minutes for a server that is not there. It asks the environment only."""
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 _METRICS_AT_ONCE = 900
 """MLflow takes 1,000 entities in one call, the parameters among them."""
@@ -59,6 +61,7 @@ def export_cells(cells: pl.DataFrame, epochs: pl.DataFrame, destination: str, ru
     address = _address(destination)
     written = 0
     try:
+        _open_once(address)
         client = MlflowClient(tracking_uri=address)
         experiment = _experiment(client, run_name)
         known = _known_runs(client, experiment)
@@ -90,6 +93,16 @@ def _address(destination: str) -> str:
     except OSError as error:
         raise UsageError(f"{destination}: no folder for a database ({error.strerror})") from error
     return f"sqlite:///{(folder / DATABASE).as_posix()}"
+
+
+def _open_once(address: str) -> None:
+    """Connect to a database, which fails at once where MLflow would try ten times, over minutes."""
+    from sqlalchemy import create_engine
+
+    if address.partition(":")[0].partition("+")[0] in _DATABASES:
+        engine = create_engine(address)
+        engine.connect().close()
+        engine.dispose()
 
 
 def _experiment(client: Any, name: str) -> str:

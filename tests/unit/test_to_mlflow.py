@@ -185,7 +185,7 @@ class TestDestination:
         shutil.copy(empty_database, folder)
         assert export([WELL], "../own tracking") == 1
         assert runs(f"sqlite:///{(folder / to_mlflow.DATABASE).as_posix()}").keys() == {WELL.cell_id}
-        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [to_mlflow.DATABASE]
+        assert sorted(tmp_path.rglob("*")) == [tmp_path / "here", folder, folder / to_mlflow.DATABASE]
 
     def test_a_file_store_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "0").mkdir()
@@ -205,6 +205,14 @@ class TestDestination:
         with pytest.raises(HarnessError, match=f"^MLflow: .*{reason}.*") as refused:
             export([WELL], destination)
         assert "\n" not in str(refused.value)
+
+    def test_what_is_no_database_is_one_line_at_once(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "file.db").write_text("mine" * 1000)
+        for path, reason in ((tmp_path, "unable to open database file"), (tmp_path / "file.db", "is not a database")):
+            with pytest.raises(HarnessError, match=f"^MLflow: .*{reason}"):
+                export([WELL], f"sqlite:///{path.as_posix()}")
+        assert (tmp_path / "file.db").read_text() == "mine" * 1000
+        assert capfd.readouterr().err == ""
 
     def test_a_server_that_is_not_there_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
