@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 
 def load(run: str | Path, table: str = "cells") -> polars.DataFrame:
-    """A run folder as a data frame: one row per cell, or another ``table`` (``harness.loading.TABLES``) of its analysis.
+    """A run folder as a data frame: one row per cell, or another ``table`` of its analysis (``loading.TABLES``).
 
     ``harness.analysis`` says what the columns are. Raises ``harness.core.errors.UsageError`` where there is no run or
     no such table, StoreError for records that cannot be read.

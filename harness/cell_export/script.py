@@ -6,8 +6,9 @@ Whatever comes from a file is written as a literal or as harmless words, so no n
 from __future__ import annotations
 
 import textwrap
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cell_export import jax_lines, tensorflow_lines
 from harness.cell_export.known import Known, has_keras_2
@@ -18,6 +19,9 @@ from harness.core.errors import UsageError
 from harness.core.model import Dropout
 from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.wording import plural
+
+if TYPE_CHECKING:
+    import jinja2
 
 EXPORTABLE = {"tensorflow_keras": "TensorFlow", "jax_flax": "JAX"}
 """Backend -> framework."""
@@ -165,9 +169,14 @@ def _about(cell: Cell, known: Known, version: str) -> str:
 
 
 def _filled(name: str, values: dict[str, Any]) -> str:
+    return str(_templates().get_template(name).render(values))
+
+
+@cache
+def _templates() -> jinja2.Environment:
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -175,4 +184,3 @@ def _filled(name: str, values: dict[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # what comes in is source already
     )
-    return environment.get_template(name).render(values)

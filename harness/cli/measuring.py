@@ -276,7 +276,8 @@ def noise_scale(
     """Measure the gradient noise scale of a run's work: about the batch size up to which steps scale.
 
     At each point the gradients of several batches tell how much single examples differ and how large their mean is.
-    What is measured is kept in the run folder and found again. Takes a fork and a compilation for each batch.
+    It can double or halve within a few steps, so one point stands for itself only; --steps takes many. What is
+    measured is kept in the run folder and found again. It takes a fork and a compilation for each batch.
 
     \b
     Example:

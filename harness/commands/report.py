@@ -101,12 +101,13 @@ def _export(request: Request, kept: store.Run) -> int:
     collected = analysis.collect(kept.records(unreadable))
     if request.tensorboard is not None:
         folder = request.tensorboard
-        count = to_tensorboard.export_cells(collected.cells, collected.epochs, folder, kept.plan.name)
-        said = f"tensorboard: {plural(count, 'cell')} written; look: tensorboard --logdir {folder}"
+        count = to_tensorboard.export_cells(collected.cells, collected.epochs, folder, kept.folder.name)
+        said = f"tensorboard: {plural(count, 'cell')} newly written; look: tensorboard --logdir {folder}"
         common.say(common.standard_error(), said)
     if request.mlflow is not None:
-        count = to_mlflow.export_cells(collected.cells, collected.epochs, request.mlflow, kept.plan.name)
-        common.say(common.standard_error(), f"mlflow: {plural(count, 'cell')} logged to {request.mlflow}")
+        common.say(common.standard_error(), f"mlflow: logging {plural(collected.cells.height, 'cell')}")
+        count = to_mlflow.export_cells(collected.cells, collected.epochs, request.mlflow, kept.folder.name)
+        common.say(common.standard_error(), f"mlflow: {plural(count, 'cell')} newly logged to {request.mlflow}")
     return _warn(unreadable)
 
 

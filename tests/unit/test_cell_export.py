@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -60,8 +60,10 @@ def source_of(cell: Cell, keras: str = "3.15.1", **facts: object) -> str:
     return script(cell, Known(**told), "cell.py", "0.1.0", images_are_bytes=True)  # type: ignore[arg-type]
 
 
-def every_script() -> Iterator[tuple[str, Cell, str]]:
+@cache
+def every_script() -> list[tuple[str, Cell, str]]:
     """Every built-in model, optimizer, target and precision, each with a rate that drops, and what it is called."""
+    found = []
     for name, optimizer, precision, (number, target) in product(
         models.names(), OPTIMIZERS, PRECISIONS, enumerate(TARGETS)
     ):
