@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from harness import ranking
-from harness.analysis.accuracy import Curve, grouped_by_target, reach
+from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reach
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
 from harness.analysis.tables import WORK, Row, grouped, work_of
@@ -114,14 +114,17 @@ def advise(
     """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``."""
     times = grouped_by_target(found)
     cells = grouped(collected.cells.to_dicts(), work_of)
-    reached = grouped(reaching.filter(pl.col("accuracy") == accuracy).to_dicts(), work_of)
+    reached = grouped(reaching.to_dicts(), lambda row: (*work_of(row), row["accuracy"]))
     paces, ratio_rows = grouped(pace.to_dicts(), work_of), grouped(ratios.to_dicts(), work_of)
     predictions, timed_rows = grouped(predicted.to_dicts(), work_of), grouped(timed(collected.cells), work_of)
     for work, members in cells.items():
         fast = {(row["target"], row["batch_size"]): row for row in paces.get(work, [])}
-        there = {(row["target"], row["batch_size"]): row for row in reached.get(work, [])}
         own = {place[-1]: sizes for place, sizes in times.items() if place[:-1] == work}
-        costs = _seconds(own, there, accuracy)
+        # Unless a person asked for one, an accuracy that one model reaches is no measure for another.
+        ladder = {(target, size): curves for target, sizes in own.items() for size, curves in sizes.items()}
+        wanted = accuracy if asked else accuracies(ladder, None)[0]
+        there = {(row["target"], row["batch_size"]): row for row in reached.get((*work, wanted), [])}
+        costs = _seconds(own, there, wanted)
         goal = TO_ACCURACY if costs else THROUGHPUT
         if not costs:
             costs = _pace_costs(timed_rows.get(work, []))
@@ -130,7 +133,7 @@ def advise(
             work=dict(zip(WORK, work, strict=True)),
             machine=_machine(collected.machines, members),
             machines=len({row["machine"] for row in members if row["machine"]}),
-            accuracy=accuracy,
+            accuracy=wanted,
             asked=asked,
             goal=goal if costs else NOTHING,
             costs=costs,

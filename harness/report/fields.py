@@ -41,16 +41,16 @@ def _yes(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """``header``: name with unit. ``scale``: from the frame's unit to that one. ``text``: of a value in that unit."""
+    """``header``: name with unit. ``scale``: from the frame's unit to that one. ``written``: a value in that unit, as text."""
 
     header: str
     scale: float = 1.0
-    text: Callable[[Any], str] = figure
+    written: Callable[[Any], str] = figure
     numeric: bool = True
 
 
 def _words(header: str) -> Field:
-    return Field(header, text=_plain, numeric=False)
+    return Field(header, written=_plain, numeric=False)
 
 
 FIELDS = {
@@ -61,18 +61,18 @@ FIELDS = {
     "regime": _words("regime"),
     "reason": _words("reason"),
     "phase": _words("phase"),
-    "batch_size": Field("batch size", text=_plain),
-    "base_batch_size": Field("from batch size", text=_plain),
-    "epochs": Field("epochs", text=_short),
-    "epoch": Field("epoch", text=_short),
-    "base_epochs": Field("epochs", text=_plain),
-    "most_epochs": Field("most epochs", text=_plain),
+    "batch_size": Field("batch size", written=_plain),
+    "base_batch_size": Field("from batch size", written=_plain),
+    "epochs": Field("epochs", written=_short),
+    "epoch": Field("epoch", written=_short),
+    "base_epochs": Field("epochs", written=_plain),
+    "most_epochs": Field("most epochs", written=_plain),
     "epochs_to_recover": Field("epochs to recover"),
-    "processes": Field("processes", text=_count),
-    "heats": Field("heats", text=_count),
-    "seeds": Field("seeds", text=_count),
-    "reached": Field("reached it", text=_count),
-    "not_finite": Field("not finite", text=_count),
+    "processes": Field("processes", written=_count),
+    "heats": Field("heats", written=_count),
+    "seeds": Field("seeds", written=_count),
+    "reached": Field("reached it", written=_count),
+    "not_finite": Field("not finite", written=_count),
     "images": Field("images"),
     "images_per_second": Field("images per s"),
     "predicted_images_per_second": Field("predicted images per s"),
@@ -89,17 +89,17 @@ FIELDS = {
     "ninety_percent_batch": Field("batch size at 90 % of the most"),
     "largest_residual": Field("largest residual, %", 100, _hundredths),
     "residual": Field("measured over predicted, %", 100, _hundredths),
-    "measured": Field("measured", text=_yes, numeric=False),
-    "fits": Field("fits", text=_yes, numeric=False),
-    "at_most": Field("within the first epoch", text=_yes, numeric=False),
-    "best": Field("least of its target", text=_yes, numeric=False),
+    "measured": Field("measured", written=_yes, numeric=False),
+    "fits": Field("fits", written=_yes, numeric=False),
+    "at_most": Field("within the first epoch", written=_yes, numeric=False),
+    "best": Field("least of its target", written=_yes, numeric=False),
     "accuracy": Field("accuracy, %", 100, _hundredths),
     "base_accuracy": Field("accuracy there, %", 100, _hundredths),
     "highest_accuracy": Field("highest accuracy, %", 100, _hundredths),
     "test_accuracy": Field("test accuracy, %", 100, _hundredths),
-    "lost_points": Field("points lost", text=_hundredths),
+    "lost_points": Field("points lost", written=_hundredths),
     "steps": Field("steps"),
-    "steps_slope": Field("slope of steps", text=_hundredths),
+    "steps_slope": Field("slope of steps", written=_hundredths),
     "speed_ratio": Field("times as fast", text=lambda value: f"{value:.3f}"),
     "limit_share": Field("share of the limit, %", 100, _hundredths),
     "joules_per_image": Field("mJ per image, GPU", 1e3),
@@ -123,7 +123,7 @@ def header(name: str) -> str:
 
 def text(name: str, value: Any) -> str:
     """One value, in the unit of ``display``."""
-    return ABSENT if value is None else FIELDS[name].text(value)
+    return ABSENT if value is None else FIELDS[name].written(value)
 
 
 def display(frame: pl.DataFrame) -> pl.DataFrame:
