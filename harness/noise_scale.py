@@ -4,8 +4,8 @@ McCandlish et al., An Empirical Model of Large-Batch Training, arXiv 1812.06162,
 the mean loss and Sigma the covariance of the gradients of single examples, B_simple = tr(Sigma) / |G|^2, in examples.
 A step on a batch well below it goes about as far per example as the smallest batch does, so steps scale nearly
 perfectly; well above it, more examples make hardly a better step. It says nothing of a learning rate or an optimizer.
-It is a property of one point: |G|^2 goes up and down as training goes on, and took the noise scale from 480 to 240 and
-back within eight steps (mnist-cnn with momentum). The interval is that of the point.
+It is a property of one point, and so is its interval: as |G|^2 goes up and down, eight steps of mnist-cnn with momentum
+have taken it from 480 to 210, and eight more to 320.
 
 Measuring it is ``harness.noise_probe``'s affair. One point of training is one file, ``RUN/noise-scale/ID.json``.
 """

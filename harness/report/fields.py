@@ -100,7 +100,7 @@ FIELDS = {
     "lost_points": Field("points lost", written=_hundredths),
     "steps": Field("steps"),
     "steps_slope": Field("slope of steps", written=_hundredths),
-    "speed_ratio": Field("times as fast", text=lambda value: f"{value:.3f}"),
+    "speed_ratio": Field("times as fast", written=lambda value: f"{value:.3f}"),
     "limit_share": Field("share of the limit, %", 100, _hundredths),
     "joules_per_image": Field("mJ per image, GPU", 1e3),
     "host_joules_per_image": Field("mJ per image, processors", 1e3),
