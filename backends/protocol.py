@@ -108,7 +108,8 @@ class Session(Protocol):
     def gradients(self, images: Floats, labels: Integers) -> Gradients:
         """Logits, loss and gradients in training form at the present parameters; changes nothing.
 
-        Moving statistics stay as they are. Called only on models whose dropout rates are zero.
+        Moving statistics stay as they are. Dropout is that of a training step, its masks seeded from
+        ``cell.training.seed``.
         """
 
     def forward(self, images: Floats, training: bool) -> Floats:

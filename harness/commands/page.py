@@ -107,7 +107,10 @@ def _proofs(folder: Path) -> list[Proof]:
 
 
 def noise_points(folder: Path) -> list[NoisePoint]:
-    """What ``harness noise-scale`` has measured, where it could."""
+    """What ``harness noise-scale`` has measured, where it could; of a point measured again that with most batches."""
+    best: dict[tuple[str, str, int], noise_scale.NoiseScale] = {}
+    for one in sorted(noise_scale.stored(folder), key=lambda one: one.batches):
+        best[one.work, one.target, one.step] = one
     return [
         NoisePoint(
             model=one.model,
@@ -122,6 +125,6 @@ def noise_points(folder: Path) -> list[NoisePoint]:
             low=one.estimate.low,
             high=one.estimate.high,
         )
-        for one in noise_scale.stored(folder)
+        for one in best.values()
         if one.estimate is not None and one.estimate.noise_scale is not None
     ]

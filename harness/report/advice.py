@@ -11,7 +11,7 @@ from harness.wording import plural
 
 _NAMED = 4
 
-_ALIKE = "Not distinguishable from it: it or one of these is the best with 95 %"
+_ALIKE = "Not distinguishable from it: it or one of these is the best, with 95 % confidence"
 _BEHIND = "Shown not to be the best"
 
 
@@ -149,7 +149,7 @@ def _of_choice(advice: Advice) -> list[str]:
     unit = "time" if advice.goal == TO_ACCURACY else "time per image"
     for title, group in ((_ALIKE, advice.alike), (_BEHIND, advice.behind)):
         if group:
-            found.append(f"{title}, in times its {unit} (each end holds with 95 %): {_against(group)}.")
+            found.append(f"{title}, in times its {unit} (each end at 95 %): {_against(group)}.")
     if not advice.tested and advice.next_best is not None:
         found.append(
             "Nothing is tested: of it or of all others there is one seed (or process), so how far apart runs of one "

@@ -293,7 +293,7 @@ class TestWords:
             "heats with both."
         )
         assert behind == (
-            "Shown not to be the best, in times its time (each end holds with 95 %): tensorflow-cpu:graph at batch "
+            "Shown not to be the best, in times its time (each end at 95 %): tensorflow-cpu:graph at batch "
             "size 64: 1.30 to 1.30; jax-cpu:jit at batch size 32: 1.38 to 1.38; jax-cpu:jit at batch size 128: 1.62 "
             "to 1.62; tensorflow-cpu:graph at batch size 32: 1.80 to 1.80; 1 more."
         )
@@ -312,8 +312,8 @@ class TestWords:
             "distinguishable from tensorflow-cpu:graph at batch size 64."
         )
         assert evidence(advice)[2] == (
-            "Not distinguishable from it: it or one of these is the best with 95 %, in times its time (each end holds "
-            "with 95 %): tensorflow-cpu:graph at batch size 64: 0.448 to 2.45."
+            "Not distinguishable from it: it or one of these is the best, with 95 % confidence, in times its time "
+            "(each end at 95 %): tensorflow-cpu:graph at batch size 64: 0.448 to 2.45."
         )
         assert measure_next(advice) == [
             "--seed 0,1,2,3: more seeds may tell it from tensorflow-cpu:graph at batch size 64",

@@ -72,11 +72,9 @@ def every_script() -> list[tuple[str, Cell, str]]:
         cell = cell_of(target, models.load(name), optimizer=spec, precision=precision, learning_rate=rate)
         for keras in VERSIONS[target.backend]:
             variables = {"XLA_FLAGS": "--xla_dump_to='a b'"} if target.cpus else {}
-            yield (
-                f"{name}-{optimizer}-{precision}-{number}-{keras[:1]}",
-                cell,
-                source_of(cell, keras, variables=variables, machine=MACHINE),
-            )
+            source = source_of(cell, keras, variables=variables, machine=MACHINE)
+            found.append((f"{name}-{optimizer}-{precision}-{number}-{keras[:1]}", cell, source))
+    return found
 
 
 def test_every_script_is_short_parses_and_imports_numpy_and_its_framework_only() -> None:
@@ -101,6 +99,7 @@ def test_every_script_is_formatted_and_free_of_unused_and_undefined_names(tmp_pa
         (tmp_path / f"{called}.py").write_text(source, encoding="utf-8")
     ruff = [sys.executable, "-m", "ruff"]
     options = ["--isolated", "--no-cache", "--line-length", "120", "--target-version", "py310", str(tmp_path)]
+    assert len(list(tmp_path.iterdir())) == len(every_script())
     for command in (["check", "--select", "E,F,W,I,UP,SIM,PIE", "--quiet"], ["format", "--diff", "--quiet"]):
         done = subprocess.run([*ruff, *command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[:2000] + done.stderr[:2000]
