@@ -30,6 +30,9 @@ TRAIN_EXAMPLES, TEST_EXAMPLES = 200, 120
 SAME = 1e-6
 """Largest difference of a loss on one machine: the same operations, but for the sums that means are taken of."""
 
+SAME_BUT_FOR_ADAM = 2e-5
+"""The same where Keras 3's Adam stands for TensorFlow's fused operation: see ``harness.cell_export.nearness``."""
+
 MODELS = {
     "deep-bn": models.load("deep-bn"),
     "unusual": dataclasses.replace(UNUSUAL, input_shape=(28, 28, 1), layers=(*UNUSUAL.layers[:-1], Dense(10))),
@@ -58,7 +61,8 @@ def test_a_script_prints_the_losses_of_its_record(
     bench: Bench, lane: str, model: str, training: TrainingSpec, digits: Prepared, tmp_path: Path
 ) -> None:
     record, printed = _both(bench, lane, model, training, digits, tmp_path)
-    _assert_same(record, printed)
+    other_adam = training.optimizer.name == "adam" and lane in ("tensorflow-cpu:graph", "tensorflow-cpu:xla")
+    _assert_same(record, printed, SAME_BUT_FOR_ADAM if other_adam else SAME)
 
 
 @pytest.mark.parametrize(("label", "precision"), OTHERS, ids=[label for label, _ in OTHERS])
@@ -129,14 +133,14 @@ def _run(bench: Bench, label: str, script: Path) -> str:
     return done.stdout
 
 
-def _assert_same(record: Record, printed: str) -> None:
+def _assert_same(record: Record, printed: str, same: float = SAME) -> None:
     rows = [[float(number) for number in row.split()] for row in ROW.findall(printed)]
     assert len(rows) == len(record.epochs) == 2, printed
     for row, epoch in zip(rows, record.epochs, strict=True):
         recorded = (epoch.train_loss, epoch.test_loss, epoch.test_accuracy)
         assert row[1::2] == pytest.approx(recorded, abs=1e-7)
-        assert row[::2] == pytest.approx(recorded, abs=SAME)
-    assert max(_differences(printed)) <= SAME, printed
+        assert row[::2] == pytest.approx(recorded, abs=same)
+    assert max(_differences(printed)) <= same, printed
 
 
 def _differences(printed: str) -> tuple[float, ...]:
