@@ -74,13 +74,18 @@ def _pace(record: Record) -> float | None:
 
 
 def _packages(record: Record) -> dict[str, str]:
-    found = record.worker.get("packages") or {}
-    return {name: str(found[name]) for name in PACKAGES if name in found}
+    return _named(record.worker.get("packages") or {})
 
 
 def _locked(lock: str) -> dict[str, str]:
-    found = dict(_LOCKED.findall(lock))
-    return {name: found[name] for name in PACKAGES if name in found}
+    return _named(dict(_LOCKED.findall(lock)))
+
+
+def _named(packages: Mapping[str, object]) -> dict[str, str]:
+    found = {name: str(packages[name]) for name in PACKAGES if name in packages}
+    if "tensorflow" in found:
+        found.pop("tensorflow-cpu", None)  # the same under the name of its wheel
+    return found
 
 
 def _variables(record: Record) -> dict[str, str]:

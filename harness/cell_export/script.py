@@ -81,6 +81,9 @@ def require(cell: Cell) -> None:
 
 def _common(cell: Cell, known: Known, file_name: str, version: str, images_are_bytes: bool) -> dict[str, Any]:
     training, target = cell.training, cell.target
+    variables = dict(known.variables)
+    if target.backend == "jax_flax" and target.accelerator == "cuda":
+        variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     images = 'arrays[f"{part}_images"].astype(np.float32)'
     return {
         "title": _title(cell),
@@ -90,7 +93,7 @@ def _common(cell: Cell, known: Known, file_name: str, version: str, images_are_b
         "batch_size": training.batch_size,
         "epochs": training.epochs,
         "steps": cell.steps_per_epoch,
-        "variables": literal(dict(known.variables)) if known.variables else "",
+        "variables": literal(variables) if variables else "",
         "cpus": target.cpus,
         "recorded": bool(known.epochs),
         "finished": len(known.epochs),

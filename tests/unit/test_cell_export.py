@@ -181,6 +181,7 @@ def test_a_script_takes_the_device_that_the_target_names() -> None:
     assert 'list_physical_devices("GPU")[1]' in cuda
     assert "enable_tensor_float_32_execution(True)" in cuda
     jax = source_of(cell_of(TARGETS[7]))
+    assert 'os.environ.update({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})' in jax
     assert 'jax.config.update("jax_cuda_visible_devices", "1")' in jax
     assert 'jax.config.update("jax_default_matmul_precision", "tensorfloat32")' in jax
     assert "os.sched_setaffinity(0, " in source_of(cell_of(TARGETS[1]))
