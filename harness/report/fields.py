@@ -41,7 +41,7 @@ def _yes(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """``header``: name with unit. ``scale``: from the frame's unit to that one. ``written``: a value in that unit, as text."""
+    """``header``: name with unit. ``scale``: from the frame's unit to that one. ``written``: a value as text."""
 
     header: str
     scale: float = 1.0
