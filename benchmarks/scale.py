@@ -111,7 +111,9 @@ def write_records(sweep_file: Path, folder: Path) -> None:
 
     prepared = planning.prepare(str(sweep_file), {}, data_dir=None, fetch=True)
     cells = tuple(planned.cell for planned in prepared.planned)
-    run = store.Run.create(folder, store.Plan("scale", "benchmarks/scale.py", "", "", cells))
+    run = store.Run.create(
+        folder, store.Plan("scale", "benchmarks/scale.py", "", "", cells, interleave=prepared.interleave)
+    )
     generator = random.Random(0)
     kinds = ["compile", *["warmup"] * 3, *["train"] * (BLOCKS - 4)]
     epochs = [index * 2 // BLOCKS for index in range(BLOCKS)]

@@ -25,7 +25,7 @@ from harness.core.model import (
     pair_strides,
 )
 
-ADAM = "scale_by_adam()"
+ADAM = "scale_by_adam"
 """The transformation that a script defines itself."""
 
 NORMALIZATION = "norm"
@@ -96,9 +96,15 @@ def optimizer(cell: Cell) -> str:
     if spec.name == "sgd":
         return rate
     if spec.name == "adam":
-        return f"optax.chain({ADAM}, {rate})"
+        return f"optax.chain({ADAM}(), {rate})"
     trace = call("optax.trace", decay=spec.momentum, nesterov=True if spec.name == "nesterov" else None)
     return f"optax.chain({rate}, {trace})"
+
+
+def adam(cell: Cell) -> str:
+    """The head of ADAM, with the optimizer's constants as defaults."""
+    spec = cell.training.optimizer
+    return call(ADAM, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon)
 
 
 def learning_rate(cell: Cell) -> list[str]:

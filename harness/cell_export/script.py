@@ -140,7 +140,7 @@ def _jax(cell: Cell) -> dict[str, Any]:
         "matmul_precision": literal(_MATMUL[target.matmul_precision]),
         "layers": list(jax_lines.layers(cell)),
         "seed": training.seed,
-        "adam": training.optimizer if training.optimizer.name == "adam" else None,
+        "adam": jax_lines.adam(cell) if training.optimizer.name == "adam" else "",
         "folded": training.optimizer.name in ("momentum", "nesterov"),
         "learning_rate": jax_lines.learning_rate(cell),
         "optimizer": jax_lines.optimizer(cell),
