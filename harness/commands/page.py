@@ -6,7 +6,7 @@ import contextlib
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from harness import loading, noise_scale, parity, runfiles
+from harness import noise_scale, parity, runfiles
 from harness.core import codec
 from harness.core.errors import HarnessError, StoreError
 from harness.loading import Reading
@@ -58,14 +58,6 @@ def write(reading: Reading, path: Path) -> None:
         codec.write_atomically(path, text)
     except OSError as error:
         raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def refresh(folder: Path) -> Path:
-    """Make the page of a run folder anew, and say where it is. Raises HarnessError."""
-    reading = loading.read(loading.open_run(folder))
-    path = folder / PAGE_FILE
-    write(reading, path)
-    return path
 
 
 def _bundle() -> str:

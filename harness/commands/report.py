@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from harness.core.errors import StoreError
 from harness.wording import plural
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from harness.loading import Reading
 
 
@@ -34,6 +37,12 @@ class Request:
         """Format -> folder."""
         return {name: path for name, path in (("png", self.png), ("svg", self.svg)) if path is not None}
 
+    @property
+    def makes_files(self) -> bool:
+        """Whether anything but the table or rows is asked for."""
+        others = (self.html, self.tensorboard, self.mlflow)
+        return bool(self.pictures) or any(other is not None for other in others)
+
 
 def run(request: Request) -> int:
     """Show a stored run. Exit status 1 if a record could not be read."""
@@ -42,28 +51,33 @@ def run(request: Request) -> int:
 
     accuracy = accuracy_of(request.accuracy)
     kept = loading.open_run(request.run)
-    drawn = request.html is not None or bool(request.pictures)
-    exported = request.tensorboard is not None or request.mlflow is not None
-    unreadable = 0
-    if drawn:
-        reading = loading.read(kept, accuracy)
-        unreadable = _warn(reading.unreadable)
-        _draw(request, reading)
-    if exported:
-        unreadable = _export(request, kept)
-    if (not drawn and not exported) or request.format is not None:
+    if not request.makes_files:
         return show(kept, request.format)
-    return 1 if unreadable else 0
+    reading = loading.read(kept, accuracy)
+    warn(reading.unreadable)
+    _draw(request, reading)
+    _export(request, reading)
+    if request.format is not None:
+        show_cells(kept, reading.found.cells, len(reading.unreadable), request.format)
+    return 1 if reading.unreadable else 0
 
 
 def show(kept: store.Run, format: str | None) -> int:
     """Print the table, or write rows in ``format`` to standard output."""
     from harness import analysis
-    from harness.report import exports, terminal
 
     unreadable: list[StoreError] = []
     frame = analysis.summary(kept.records(unreadable))
-    _warn(unreadable)
+    warn(unreadable)
+    show_cells(kept, frame, len(unreadable), format)
+    return 1 if unreadable else 0
+
+
+def show_cells(kept: store.Run, frame: pl.DataFrame, unreadable: int, format: str | None) -> None:
+    """As ``show``, of records that have been read: ``analysis.summary``, and how many are not in it."""
+    from harness import analysis
+    from harness.report import exports, terminal
+
     if format is None:
         terminal.print_summary(
             frame,
@@ -71,12 +85,11 @@ def show(kept: store.Run, format: str | None) -> int:
             kept.folder,
             agreement=analysis.agreement(frame),
             planned=len(kept.plan.cells),
-            unreadable=len(unreadable),
+            unreadable=unreadable,
         )
     else:
         with common.reader_may_leave():
             exports.export(frame, format, sys.stdout.buffer)
-    return 1 if unreadable else 0
 
 
 def _draw(request: Request, reading: Reading) -> None:
@@ -93,25 +106,22 @@ def _draw(request: Request, reading: Reading) -> None:
         common.say(common.standard_error(), f"{format}: {what}")
 
 
-def _export(request: Request, kept: store.Run) -> int:
-    from harness import analysis
+def _export(request: Request, reading: Reading) -> None:
     from harness.report import to_mlflow, to_tensorboard
 
-    unreadable: list[StoreError] = []
-    collected = analysis.collect(kept.records(unreadable))
+    cells, epochs, name = reading.found.cells, reading.found.epochs, reading.run.folder.name
     if request.tensorboard is not None:
         folder = request.tensorboard
-        count = to_tensorboard.export_cells(collected.cells, collected.epochs, folder, kept.folder.name)
+        count = to_tensorboard.export_cells(cells, epochs, folder, name)
         said = f"tensorboard: {plural(count, 'cell')} newly written; look: tensorboard --logdir {folder}"
         common.say(common.standard_error(), said)
     if request.mlflow is not None:
-        common.say(common.standard_error(), f"mlflow: logging {plural(collected.cells.height, 'cell')}")
-        count = to_mlflow.export_cells(collected.cells, collected.epochs, request.mlflow, kept.folder.name)
+        common.say(common.standard_error(), f"mlflow: logging {plural(cells.height, 'cell')}")
+        count = to_mlflow.export_cells(cells, epochs, request.mlflow, name)
         common.say(common.standard_error(), f"mlflow: {plural(count, 'cell')} newly logged to {request.mlflow}")
-    return _warn(unreadable)
 
 
-def _warn(unreadable: list[StoreError] | tuple[StoreError, ...]) -> int:
+def warn(unreadable: Sequence[StoreError]) -> None:
+    """Say which records are not in the table."""
     for problem in unreadable:
         common.say(common.standard_error(), f"warning: {problem}; it is not in the table")
-    return len(unreadable)

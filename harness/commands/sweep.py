@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness import heats, store
@@ -25,6 +25,9 @@ from harness.lane import now
 from harness.paths import cache_folder
 from harness.progress import RunProgress
 from harness.wording import plural
+
+if TYPE_CHECKING:
+    from harness.loading import Reading
 
 RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"
@@ -70,7 +73,7 @@ def run(request: Request) -> int:
         waiting = _waiting(kept, request.retry)
         with _watched(kept.folder) if request.live and waiting else nullcontext():
             stopped = bool(waiting) and execute(kept, waiting, prepared, estimates, request)
-        page = _page(kept.folder) if waiting else ""
+        reading, page = _page(kept) if waiting else (None, "")
     resume = _resuming(plan.command, request.out is not None, kept.folder) if stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
         folder_text = shlex.quote(str(kept.folder))
@@ -79,7 +82,7 @@ def run(request: Request) -> int:
             f"Nothing to run, every cell has its record. Show the table: harness report {folder_text}",
         )
         return _exit_status(kept)
-    return finish(kept, request.json, resume, page)
+    return finish(kept, request.json, resume, reading, page)
 
 
 @contextmanager
@@ -93,15 +96,22 @@ def _watched(folder: Path) -> Iterator[None]:
         yield
 
 
-def _page(folder: Path) -> str:
-    """Where the run's page is; empty, with a warning, where it could not be made: that must not cost a sweep."""
+def _page(kept: store.Run) -> tuple[Reading | None, str]:
+    """The run as it was read, and where its page is now.
+
+    Each is empty, with a warning, where it could not be had: that must not cost a sweep.
+    """
+    from harness import loading
     from harness.commands import page
 
+    reading, path = None, kept.folder / page.PAGE_FILE
     try:
-        return str(page.refresh(folder))
+        reading = loading.read(kept)
+        page.write(reading, path)
     except HarnessError as error:
         common.say(common.standard_error(), f"warning: no page: {error}")
-        return ""
+        return reading, ""
+    return reading, str(path)
 
 
 def _recorded(folder: Path | None) -> dict[str, str]:
@@ -156,9 +166,14 @@ def execute(
     return False
 
 
-def finish(kept: store.Run, json: bool, resume: str | None, page: str = "") -> int:
+def finish(kept: store.Run, json: bool, resume: str | None, reading: Reading | None, page: str) -> int:
     """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
-    report.show(kept, "json" if json else None)
+    format = "json" if json else None
+    if reading is None:
+        report.show(kept, format)
+    else:
+        report.warn(reading.unreadable)
+        report.show_cells(kept, reading.found.cells, len(reading.unreadable), format)
     if page:
         common.say(common.standard_error() if json else common.standard_output(), f"Its page: {page}")
     if resume is not None:
