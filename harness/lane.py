@@ -77,6 +77,17 @@ class Files:
     scratch: Path
     programs: Path | None = None
 
+    def opening(self, cell: Cell) -> Open:
+        """The request to prepare a cell on these arrays."""
+        return Open(
+            cell=cell,
+            dataset=str(self.dataset),
+            parameters=str(self.parameters),
+            order=str(self.order),
+            scratch=str(self.scratch),
+            programs=str(self.programs or ""),
+        )
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -129,7 +140,7 @@ class Lane:
         def post() -> None:
             self._check()
             self._is_open = True
-            self._worker.post(self._opening)
+            self._worker.post(self._files.opening(self.cell))
 
         return self._guarded(post)
 
@@ -139,7 +150,7 @@ class Lane:
         def prepare() -> None:
             self._check()
             self._is_open = True
-            opened = self._worker.open(self._opening, self._timeout)
+            opened = self._worker.open(self._files.opening(self.cell), self._timeout)
             self._device, self.process = device_facts(self.cell.target, self._worker, opened), opened.pid
             self._phases = replace(
                 self._phases,
@@ -282,18 +293,6 @@ class Lane:
             machine=machine,
             log=log,
             heat=heat or {},
-        )
-
-    @property
-    def _opening(self) -> Open:
-        files = self._files
-        return Open(
-            cell=self.cell,
-            dataset=str(files.dataset),
-            parameters=str(files.parameters),
-            order=str(files.order),
-            scratch=str(files.scratch),
-            programs=str(files.programs or ""),
         )
 
     def _check(self) -> None:

@@ -13,7 +13,6 @@ by rounding.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +25,13 @@ from harness import inputs, noise_scale
 from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError
-from harness.core.messages import Block, Open, Probe, Train
+from harness.core.messages import Block, Probe, Train
 from harness.core.training import PRECISIONS, OptimizerSpec, TrainingSpec
 from harness.lane import CellWorker, Files, now
 from harness.noise_scale import NoiseScale
 from harness.parity import Probe as ProbeArrays
 from harness.parity import dropout_rates
-from harness.verify import ProbeFolder, opened
+from harness.verify import ProbeFolder, load_probed, opened
 
 VERSION = 1
 """Of how it is measured; another one measures anew."""
@@ -146,14 +145,7 @@ class Meter:
         """Train and write the parameters at each of the steps; gives the files. Raises CellError."""
         scratch = self._files.scratch / "training"
         scratch.mkdir(parents=True, exist_ok=True)
-        request = Open(
-            cell=cell,
-            dataset=str(self._files.dataset),
-            parameters=str(self._files.parameters),
-            order=str(self._files.order),
-            scratch=str(scratch),
-            programs=str(self._files.programs or ""),
-        )
+        request = replace(self._files, scratch=scratch).opening(cell)
         done, block = 0, 1
         with opened(self._give(), request, self._timeout, trained=True) as (worker, _):
             for step in steps:
@@ -166,7 +158,7 @@ class Meter:
                     block = max(1, min(2 * block, round(BLOCK_SECONDS * count / max(answer.seconds, 1e-9))))
                 probed = scratch / f"probed-{step}.npz"
                 worker.ask(Probe(0, str(probed)), self._timeout)
-                found = _load(probed)
+                found = load_probed(probed)
                 path = self._files.scratch / f"parameters-{step}.npz"
                 inputs.save_arrays(
                     path,
@@ -203,7 +195,7 @@ class Meter:
                 request = replace(folder.request, programs=str(self._files.programs or ""))
                 with opened(self._give(), request, self._timeout) as (worker, _):
                     worker.ask(Probe(0, str(output)), self._timeout)
-                found = _load(output)
+                found = load_probed(output)
             yield np.concatenate([_named(found, f"gradient/{name}").ravel() for name in cell.model.parameter_shapes])
 
 
@@ -243,10 +235,3 @@ def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
     """As parameters travel; those of a training that has diverged become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(array, np.float32)
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        return inputs.load_arrays(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CellError(f"the worker's probe file {path.name} cannot be read ({error})") from error

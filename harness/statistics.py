@@ -136,7 +136,7 @@ def moving_block_interval(
     medians = _block_medians(series, length, resamples, np.random.default_rng(seed))
     kept = (1 - length / count) * (1 - min(memory / length, 0.5))
     error = float(np.std(medians, ddof=1)) / math.sqrt(kept)
-    return _around(float(np.median(series)), error, count / length - 1, level)
+    return interval_around(float(np.median(series)), error, count / length - 1, level)
 
 
 def process_interval(effects: ArrayLike, level: float = LEVEL) -> Interval:
@@ -152,7 +152,7 @@ def process_interval(effects: ArrayLike, level: float = LEVEL) -> Interval:
     """
     series = _finite(effects, 2, "process effects")
     error = float(np.std(series, ddof=1)) / math.sqrt(len(series))
-    return _around(float(np.mean(series)), error, len(series) - 1, level)
+    return interval_around(float(np.mean(series)), error, len(series) - 1, level)
 
 
 def nested_bootstrap_interval(
@@ -180,7 +180,7 @@ def nested_bootstrap_interval(
         length = _block_length(len(values), _memory(values))
         medians[picked] = _block_medians(values, length, int(picked.sum()), generator)
     error = float(np.std(medians.mean(axis=1), ddof=1)) * math.sqrt(count / (count - 1))
-    return _around(float(np.mean([np.median(values) for values in series])), error, count - 1, level)
+    return interval_around(float(np.mean([np.median(values) for values in series])), error, count - 1, level)
 
 
 def sequential_interval(effects: ArrayLike) -> Interval:
@@ -250,7 +250,10 @@ def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
 
 def interval_around(centre: float, error: float, freedom: float, level: float = LEVEL) -> Interval:
     """Student's t interval of an estimate with a standard error of ``freedom`` degrees of freedom."""
-    return _around(centre, error, freedom, level)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * error
+    return Interval(centre, centre - half, centre + half, level)
 
 
 def unpaired_interval(a: ArrayLike, b: ArrayLike, level: float = LEVEL, run_to_run: float = 0.0) -> Interval:
@@ -266,7 +269,7 @@ def unpaired_interval(a: ArrayLike, b: ArrayLike, level: float = LEVEL, run_to_r
     total = sum(variances) + 2 * run_to_run**2
     estimated = sum(variance**2 / (len(side) - 1) for variance, side in zip(variances, sides, strict=True))
     freedom = total**2 / estimated if estimated else math.inf
-    return _around(float(np.mean(sides[1]) - np.mean(sides[0])), math.sqrt(total), freedom, level)
+    return interval_around(float(np.mean(sides[1]) - np.mean(sides[0])), math.sqrt(total), freedom, level)
 
 
 def drifting_interval(a: ArrayLike, b: ArrayLike, run_to_run: float, level: float = LEVEL) -> Interval:
@@ -282,7 +285,7 @@ def drifting_interval(a: ArrayLike, b: ArrayLike, run_to_run: float, level: floa
         return unpaired_interval(a, b, level, run_to_run)
     known = [float(np.var(side, ddof=1)) / len(side) for side in sides if len(side) >= 2]
     error = math.sqrt(2 * run_to_run**2 + sum(known))
-    return _around(float(np.mean(sides[1]) - np.mean(sides[0])), error, math.inf, level)
+    return interval_around(float(np.mean(sides[1]) - np.mean(sides[0])), error, math.inf, level)
 
 
 def normal_p_value(interval: Interval) -> float:
@@ -344,13 +347,6 @@ def _finite(values: ArrayLike, fewest: int, name: str) -> Array:
     if series.ndim != 1 or len(series) < fewest or not np.isfinite(series).all():
         raise ValueError(f"{name}: expected at least {fewest} finite numbers in one row, found shape {series.shape}")
     return series
-
-
-def _around(centre: float, error: float, freedom: float, level: float) -> Interval:
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(freedom, 0.5 + level / 2)) * error
-    return Interval(centre, centre - half, centre + half, level)
 
 
 def _memory(series: Array) -> float:

@@ -204,7 +204,11 @@ class Verifier:
                 worker.ask(Forward(examples, 1, False, str(evaluation)), self._timeout)
                 worker.ask(Probe(parity.DROPOUT_STEPS, str(stepped)), self._timeout)
             return parity.compare_dropout(
-                rate, precision, _load(training)["logits"], _load(evaluation)["logits"][0], _load(stepped)["losses"]
+                rate,
+                precision,
+                load_probed(training)["logits"],
+                load_probed(evaluation)["logits"][0],
+                load_probed(stepped)["losses"],
             )
 
 
@@ -214,7 +218,7 @@ def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: fl
         output = files.path / "probed.npz"
         with opened(worker, files.request, timeout):
             worker.ask(Probe(probe.cell.total_steps, str(output), evaluate), timeout)
-        return _load(output)
+        return load_probed(output)
 
 
 def placement_of(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float, kernels_of: str = "") -> Placed:
@@ -274,7 +278,8 @@ class ProbeFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _load(path: Path) -> Arrays:
+def load_probed(path: Path) -> Arrays:
+    """What a worker wrote for a probe. Raises CellError."""
     try:
         return inputs.load_arrays(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -12,6 +13,7 @@ import polars as pl
 from harness.analysis.collected import Collected
 from harness.analysis.tables import (
     COUNTED,
+    WORK,
     Bounds,
     Row,
     arithmetic,
@@ -143,11 +145,11 @@ def by_size(cells: pl.DataFrame) -> pl.DataFrame:
     rows = []
     key = grouped(finished, lambda row: (*work_of(row), row["target"], row["epochs"], row["batch_size"]))
     for place, members in key.items():
-        seeds = [_mean([_right(row["final_accuracy"]) for row in own]) for own in grouped(members, _seed).values()]
+        seeds = [fmean([_right(row["final_accuracy"]) for row in own]) for own in grouped(members, _seed).values()]
         losses = [(row["final_train_loss"], row["final_test_loss"]) for row in members]
         broken = sum(not all(loss is not None and math.isfinite(loss) for loss in pair) for pair in losses)
         rows.append((*place, len(seeds), *arithmetic(seeds, 0.0, 1.0), broken))
-    return frame(rows, _BY_SIZE).sort(*frame([], {}).columns, "target", "epochs", "batch_size")
+    return frame(rows, _BY_SIZE).sort(*WORK, "target", "epochs", "batch_size")
 
 
 def recovery(collected: Collected, found: Mapping[tuple[Any, ...], Sequence[Curve]]) -> pl.DataFrame:
@@ -167,7 +169,7 @@ def recovery(collected: Collected, found: Mapping[tuple[Any, ...], Sequence[Curv
             if epochs <= len(base.accuracies):
                 for size in sorted(sizes.keys() - {min(sizes)}):
                     rows.append((*place, size, min(sizes), epochs, *_won_back(base, sizes[size], epochs)))
-    order = (*frame([], {}).columns, "target", "base_epochs", "batch_size")
+    order = (*WORK, "target", "base_epochs", "batch_size")
     return frame(rows, _RECOVERY).sort(*order)
 
 
@@ -206,7 +208,7 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
                 row["steps_slope"] = None if smaller is None else _slope(smaller, row)
                 row["regime"] = _regime(row["steps_slope"])
             rows += [(*place[:-1], *(row[name] for name in _REACHING)) for row in members]
-    order = (*frame([], {}).columns, "target", "batch_size")
+    order = (*WORK, "target", "batch_size")
     return frame(rows, _REACHING).sort("accuracy", *order, descending=[True] + [False] * len(order))
 
 
@@ -272,7 +274,7 @@ def _curve(row: Row, evaluations: Sequence[Row]) -> Curve:
 def _mean_curve(own: Sequence[Curve]) -> Curve:
     """Of several seeds: the mean accuracy after each epoch that all of them finished."""
     length = min(len(curve.accuracies) for curve in own)
-    means = tuple(_mean([curve.accuracies[epoch] for curve in own]) for epoch in range(length))
+    means = tuple(fmean([curve.accuracies[epoch] for curve in own]) for epoch in range(length))
     first = own[0]
     return Curve(first.seed, first.batch_size, first.steps_per_epoch, means, None, None)
 
@@ -293,7 +295,3 @@ def _right(accuracy: float) -> float:
 
 def _seed(row: Row) -> int:
     return int(row["seed"])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -166,7 +167,7 @@ def _advice(
         best, tested = choices[keys[found.best]], found.tested
         others = [_against(best, choices[keys[one.candidate]], one) for one in found.others]
     per_target = [
-        min((choices[key] for key in keys if key[0] == target), key=lambda one: _mean(costs[_key(one)]))
+        min((choices[key] for key in keys if key[0] == target), key=lambda one: fmean(costs[_key(one)].values()))
         for target in dict.fromkeys(target for target, _ in keys)
     ]
     tried = {row["batch_size"] for row in members if best is not None and row["target"] == best.target}
@@ -176,7 +177,7 @@ def _advice(
         alike=tuple(one for one, worse in others if tested and not worse),
         behind=tuple(one for one, worse in others if tested and worse),
         tested=tested,
-        per_target=tuple(sorted(per_target, key=lambda one: _mean(costs[_key(one)]))),
+        per_target=tuple(sorted(per_target, key=lambda one: fmean(costs[_key(one)].values()))),
         quicker_with_compile=_quicker_with_compile(best, choices.values()),
         obstacles=obstacles,
         sizes=tuple(sorted(tried)),
@@ -307,7 +308,3 @@ def _machine(machines: Mapping[str, Mapping[str, Any]], members: Sequence[Row]) 
 
 def _key(choice: Choice) -> tuple[str, int]:
     return choice.target, choice.batch_size
-
-
-def _mean(costs: Mapping[Hashable, float]) -> float:
-    return sum(costs.values()) / len(costs)

@@ -10,6 +10,7 @@ import polars as pl
 from harness import statistics
 from harness.analysis.tables import (
     COUNTED,
+    WORK,
     Bounds,
     Row,
     bounded,
@@ -103,7 +104,7 @@ def pace(cells: pl.DataFrame) -> pl.DataFrame:
                 max(memory, default=None),
             )
         )
-    return frame(rows, _PACE).sort(*frame([], {}).columns, "target", "batch_size")
+    return frame(rows, _PACE).sort(*WORK, "target", "batch_size")
 
 
 def ratios(cells: pl.DataFrame) -> pl.DataFrame:
@@ -125,7 +126,7 @@ def ratios(cells: pl.DataFrame) -> pl.DataFrame:
             found = geometric([math.exp(heats[target][heat] - heats[base][heat]) for heat in sorted(shared)])
             if shared:
                 rows.append((*work, size, target, base, len(shared), *found))
-    return frame(rows, _RATIOS).sort(*frame([], {}).columns, "batch_size", "target")
+    return frame(rows, _RATIOS).sort(*WORK, "batch_size", "target")
 
 
 def _speed(members: list[Row]) -> tuple[Bounds, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from harness.analysis.pace import startup_seconds, timed
-from harness.analysis.tables import frame, grouped, median, work_of
+from harness.analysis.tables import WORK, frame, grouped, median, work_of
 
 _STARTUP: dict[str, Any] = {
     "target": pl.String,
@@ -42,7 +42,7 @@ def startup(cells: pl.DataFrame) -> pl.DataFrame:
         rows.append(
             (*work, target, *(median(row[name] for row in members) for name in names), startup_seconds(members))
         )
-    return frame(rows, _STARTUP).sort(*frame([], {}).columns, "target")
+    return frame(rows, _STARTUP).sort(*WORK, "target")
 
 
 def catch_up(pace: pl.DataFrame) -> pl.DataFrame:
@@ -62,4 +62,4 @@ def catch_up(pace: pl.DataFrame) -> pl.DataFrame:
                 images = None if steps is None else steps * size
                 times = (one["seconds_per_step"], other["seconds_per_step"])
                 rows.append((*work, size, one["target"], other["target"], later, *times, steps, images))
-    return frame(rows, _CATCH_UP).sort(*frame([], {}).columns, "batch_size", "target")
+    return frame(rows, _CATCH_UP).sort(*WORK, "batch_size", "target")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness.analysis.tables import Bounds, Row, bounded, frame, grouped, work_of
+from harness.analysis.tables import WORK, Bounds, Row, bounded, frame, grouped, work_of
 from harness.statistics import LEVEL, Array
 
 FEWEST_SIZES = 4
@@ -159,7 +159,7 @@ def models(pace: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         rows.append((*work, target, len(sizes), not reason, reason, *_numbers(line, reason), *_measured(members)))
         if line is not None and not reason:
             predicted += [(*work, target, *values) for values in _predictions(line, sizes, seconds)]
-    order = (*frame([], {}).columns, "target")
+    order = (*WORK, "target")
     return frame(rows, _MODEL).sort(*order), frame(predicted, _PREDICTED).sort(*order, "batch_size")
 
 

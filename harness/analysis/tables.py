@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import polars as pl
 
-from harness import statistics
+from harness.statistics import process_interval
 
 WORK = ("model", "dataset", "train_examples", "optimizer", "learning_rate", "scaling", "precision")
 """Columns that say which work a row is about; batch size, epochs and seed are what a sweep varies within it."""
@@ -63,7 +64,7 @@ def geometric(values: Sequence[float]) -> Bounds:
     logs = [math.log(value) for value in values]
     if len(logs) < 2:
         return values[0], None, None
-    return statistics.process_interval(logs).ratios()
+    return process_interval(logs).ratios()
 
 
 def arithmetic(values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf) -> Bounds:
@@ -72,7 +73,7 @@ def arithmetic(values: Sequence[float], lowest: float = -math.inf, highest: floa
         return None, None, None
     if len(values) < 2:
         return values[0], None, None
-    found = statistics.process_interval(values)
+    found = process_interval(values)
     return found.estimate, max(found.low, lowest), min(found.high, highest)
 
 
@@ -89,8 +90,5 @@ def inverse(bounds: Bounds, factor: float = 1.0) -> Bounds:
 
 def median(values: Iterable[float | None]) -> float | None:
     """Median of the values that are known."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return None
-    middle = len(known) // 2
-    return known[middle] if len(known) % 2 else (known[middle - 1] + known[middle]) / 2
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from harness import analysis
 from harness.core.cell import Cell
 from harness.core.record import NOT_THE_WORK, Epoch, Record
 from harness.core.variables import is_computing
@@ -49,7 +49,7 @@ def known(cell: Cell, record: Record | None, others: Iterable[Record] = (), lock
     return Known(
         status=record.status,
         epochs=record.epochs if record.status not in NOT_THE_WORK else (),
-        images_per_second=_pace(record) if record.status not in NOT_THE_WORK else None,
+        images_per_second=analysis.summary([record])["images_per_second"][0],
         packages=_packages(record),
         variables=_variables(record),
         machine=_machine(record),
@@ -61,16 +61,6 @@ def has_keras_2(cell: Cell, packages: Mapping[str, str]) -> bool:
     if "keras" in packages:
         return packages["keras"].startswith("2.")
     return cell.target.accelerator == "directml"
-
-
-def _pace(record: Record) -> float | None:
-    blocks, batch_size = record.blocks, record.cell.training.batch_size
-    paces = [
-        steps * batch_size / seconds
-        for steps, seconds, kind in zip(blocks.steps, blocks.seconds, blocks.kind, strict=True)
-        if kind == "train" and seconds > 0
-    ]
-    return statistics.median(paces) if paces else None
 
 
 def _packages(record: Record) -> dict[str, str]:

@@ -16,7 +16,6 @@ from harness.cell_export.nearness import nearness
 from harness.cell_export.source import literal, plain
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.core.model import Dropout
 from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.wording import plural
 
@@ -155,7 +154,7 @@ def _title(cell: Cell) -> str:
 
 
 def _about(cell: Cell, known: Known, version: str) -> str:
-    masks = ", dropout masks" if any(isinstance(layer, Dropout) for layer in cell.model.layers) else ""
+    masks = ", dropout masks" if jax_lines.has_dropout(cell) else ""
     said = [
         f"The work of the target {plain(cell.target.label)} in cell {cell.cell_id} of harness {plain(version)},",
         f"without the harness: the same initial parameters, order of examples{masks} and mathematics, from the",

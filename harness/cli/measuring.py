@@ -262,17 +262,7 @@ def limits(names: tuple[str, ...], json: bool, timeout: float, fork: bool) -> in
 @json_option
 @timeout_option
 @fork_option
-def noise_scale(
-    run: Path,
-    target: str | None,
-    batches: str,
-    steps: tuple[str, ...],
-    dataset: str | None,
-    data_dir: Path | None,
-    json: bool,
-    timeout: float,
-    fork: bool,
-) -> int:
+def noise_scale(**asked: Any) -> int:
     """Measure the gradient noise scale of a run's work: about the batch size up to which steps scale.
 
     At each point the gradients of several batches tell how much single examples differ and how large their mean is.
@@ -286,16 +276,4 @@ def noise_scale(
     """
     from harness.commands import noise_scale as command
 
-    return command.run(
-        command.Request(
-            run=run,
-            target=target,
-            batches=batches,
-            steps=steps,
-            dataset=dataset,
-            data_dir=data_dir,
-            json=json,
-            timeout=timeout,
-            fork=fork,
-        )
-    )
+    return command.run(command.Request(**asked))

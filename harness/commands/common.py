@@ -80,6 +80,13 @@ def optimizer(name: str) -> OptimizerSpec:
     return OptimizerSpec(name)
 
 
+def whole_number(flag: str, text: str, least: int, most: int) -> int:
+    """The number that a flag names. Raises UsageError."""
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise UsageError(f"{flag}: found {text!r}, allowed: a whole number from {least} to {most}")
+    return int(text)
+
+
 def compute_precision(name: str) -> str:
     """The precision that a flag names. Raises UsageError."""
     if name not in PRECISIONS:

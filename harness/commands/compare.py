@@ -112,12 +112,8 @@ def _dataset(name: str) -> str:
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:
-    found = []
-    for text in texts:
-        if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= LARGEST_COUNT):
-            raise UsageError(f"--batch-size: found {text!r}, allowed: a whole number from 1 to {LARGEST_COUNT}")
-        found.append(int(text))
-    return sorted(set(found)) or list(DEFAULT_BATCH_SIZES)
+    found = {common.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}
+    return sorted(found) or list(DEFAULT_BATCH_SIZES)
 
 
 def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store.Run:

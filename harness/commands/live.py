@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.core import system
+from harness.core.errors import HarnessError
 
 ADDRESS = "127.0.0.1"
 START_SECONDS = 30.0
@@ -109,8 +110,6 @@ def _handler(page: LivePage) -> type[BaseHTTPRequestHandler]:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is one page: /\n")
 
         def _made(self, kind: str, part: int) -> None:
-            from harness.core.errors import HarnessError
-
             try:
                 made = page.get()
             except HarnessError as error:

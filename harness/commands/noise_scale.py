@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import inputs, noise_probe, noise_scale, store, targets
+from harness import inputs, loading, noise_probe, noise_scale, store, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
-from harness.core.errors import StoreError, UsageError
+from harness.core.errors import UsageError
 from harness.lane import Files
 from harness.noise_probe import Meter
 from harness.noise_scale import FEWEST_BATCHES, NoiseScale
@@ -44,7 +44,7 @@ def run(request: Request) -> int:
     kept = _open(request.run)
     definitions = common.target_definitions()
     target = targets.resolve(request.target or kept.plan.cells[0].target.label, definitions)
-    batches = _batches(request.batches)
+    batches = common.whole_number("--batches", request.batches, FEWEST_BATCHES, MOST_BATCHES)
     wanted = {
         cell: [noise_probe.expected(cell, step, batches) for step in _steps(request.steps, cell)]
         for cell in noise_probe.works(kept.plan.cells, target)
@@ -63,21 +63,10 @@ def run(request: Request) -> int:
 
 
 def _open(folder: Path) -> store.Run:
-    try:
-        kept = store.Run.open(folder)
-    except StoreError as error:
-        if (folder / store.PLAN_FILE).exists():
-            raise
-        raise UsageError(str(error)) from None
+    kept = loading.open_run(folder)
     if not kept.plan.cells:
         raise UsageError(f"{folder}: the plan of this run has no cells")
     return kept
-
-
-def _batches(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and FEWEST_BATCHES <= int(text) <= MOST_BATCHES):
-        raise UsageError(f"--batches: found {text!r}, allowed: a whole number from {FEWEST_BATCHES} to {MOST_BATCHES}")
-    return int(text)
 
 
 def _steps(texts: Sequence[str], cell: Cell) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
-from harness.report.headline import figure
+from harness.report.headline import TRAITS, figure
 from harness.wording import plural
 
 _NAMED = 4
@@ -17,12 +17,8 @@ _BEHIND = "Shown not to be the best"
 
 def heading(advice: Advice) -> str:
     """Which work the advice is for."""
-    work = advice.work
-    scaling = "" if work["scaling"] == "none" else f" scaled {work['scaling']}"
-    precision = "" if work["precision"] == "float32" else f", {work['precision']}"
-    examples = f"{work['train_examples']:,} examples"
-    rule = f"{work['optimizer']} {work['learning_rate']:g}{scaling}"
-    return f"{work['model']}, {work['dataset']} ({examples}), {rule}{precision}"
+    said = [TRAITS[name](advice.work) for name in ("model", "dataset", "optimizer", "precision")]
+    return ", ".join(text for text in said if text != "float32")
 
 
 def percent(accuracy: float) -> str:

@@ -71,7 +71,7 @@ COLUMNS = (
 )
 """Memory: the worker process's largest resident set, in 10^6 bytes. Accuracy: on the test set, after the last epoch."""
 
-_TRAITS: dict[str, Callable[[Row], str]] = {
+TRAITS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: str(row["model"]),
     "dataset": lambda row: f"{row['dataset']} ({row['train_examples']:,} examples)",
     "epochs": lambda row: plural(row["epochs"], "epoch"),
@@ -79,20 +79,33 @@ _TRAITS: dict[str, Callable[[Row], str]] = {
     "precision": lambda row: str(row["precision"]),
     "seed": lambda row: f"seed {row['seed']}",
 }
+"""What a group of rows shares, each trait as a person says it."""
 
 
 def caption_and_groups(frame: pl.DataFrame) -> tuple[str, list[Group]]:
     """What all rows share, in one line, and the rows grouped by the rest, in the frame's order."""
     rows = frame.to_dicts()
-    shared = {name for name, text in _TRAITS.items() if len({text(row) for row in rows}) == 1}
+    shared = {name for name, text in TRAITS.items() if len({text(row) for row in rows}) == 1}
     caption = ", ".join(_traits(rows[0], shared)) if rows else ""
-    own = _TRAITS.keys() - shared
+    own = TRAITS.keys() - shared
     groups = groupby(rows, key=lambda row: ", ".join(_traits(row, own)))
     return caption, [Group(heading, list(members)) for heading, members in groups]
 
 
+def unproven(frame: pl.DataFrame) -> str:
+    """That there are cells without a proof, in a sentence; empty if there are none."""
+    count = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
+    return f"Not proven to do the reference's work: {plural(count, 'cell')}." if count else ""
+
+
+def not_run(frame: pl.DataFrame, planned: int, unreadable: int) -> str:
+    """That planned cells have no record, readable or not, in a sentence; empty if all have."""
+    missing = planned - frame.height - unreadable
+    return f"Not run yet: {missing:,} of {plural(planned, 'cell')}; the same command resumes." if missing > 0 else ""
+
+
 def _traits(row: Row, names: set[str]) -> Iterator[str]:
-    for name, text in _TRAITS.items():
+    for name, text in TRAITS.items():
         if name in names and text(row) != "float32":
             yield text(row)
 

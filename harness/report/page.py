@@ -20,6 +20,7 @@ from harness.report import charts, fairness, palette, tables, vega
 from harness.report.charts import Gallery
 from harness.report.fairness import Proof
 from harness.report.figure import Figure
+from harness.report.headline import not_run, unproven
 from harness.report.tables import Table
 from harness.report.works import NoisePoint
 from harness.wording import plural
@@ -221,17 +222,13 @@ def _lacking(view: PageView, dropped: int) -> list[str]:
     said = []
     if cells.is_empty():
         said.append("No cell has been run, so there is nothing to show yet.")
-    missing = view.planned - cells.height - len(view.unreadable)
-    if missing > 0:
-        said.append(f"Not run yet: {missing:,} of {plural(view.planned, 'cell')}; the same command resumes.")
+    said.append(not_run(cells, view.planned, len(view.unreadable)))
     if view.unreadable:
         said.append(f"Not readable, so nowhere on this page: {plural(len(view.unreadable), 'record')}.")
-    unproven = cells.filter((cells["status"] == "ok") & (cells["proof"] == "")).height
-    if unproven:
-        said.append(f"Not proven to do the reference's work: {plural(unproven, 'cell')}.")
+    said.append(unproven(cells))
     if dropped:
         said.append(f"Figures of {plural(dropped, 'more work')} would not fit a page; the table has all cells.")
-    return said
+    return [sentence for sentence in said if sentence]
 
 
 def _again(view: PageView) -> list[tuple[str, str]]:

@@ -18,7 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.headline import COLUMNS, Group, Row, caption_and_groups, figure, percent, target_text
+from harness.report.headline import (
+    COLUMNS,
+    Group,
+    Row,
+    caption_and_groups,
+    figure,
+    not_run,
+    percent,
+    target_text,
+    unproven,
+)
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -219,13 +229,8 @@ def _span(rows: list[Row], column: str, unit: float) -> str:
 
 def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: int) -> None:
     """What a reader must know before trusting the table: unproven, missing and unreadable cells."""
-    unproven = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
-    if unproven:
-        _line(console, f"Not proven to do the reference's work: {plural(unproven, 'cell')}.", style="yellow")
-    missing = planned - frame.height - unreadable
-    if missing > 0:
-        _line(
-            console, f"Not run yet: {missing:,} of {plural(planned, 'cell')}; the same command resumes.", style="yellow"
-        )
+    for said in (unproven(frame), not_run(frame, planned, unreadable)):
+        if said:
+            _line(console, said, style="yellow")
     if unreadable:
         _line(console, f"Not readable, so not in the table: {plural(unreadable, 'record')}.", style="red")

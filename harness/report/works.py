@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import WORK
 from harness.report import fields
+from harness.report.headline import TRAITS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -211,16 +212,7 @@ def _noise(points: Sequence[NoisePoint], key: tuple[Any, ...]) -> pl.DataFrame:
 
 def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:
     """What each work has that others have not; empty for the only one."""
-    texts = [
-        {
-            "model": str(key["model"]),
-            "dataset": f"{key['dataset']} ({key['train_examples']:,} examples)",
-            "optimizer": f"{key['optimizer']} {key['learning_rate']:g}"
-            + ("" if key["scaling"] == "none" else f" scaled {key['scaling']}"),
-            "precision": str(key["precision"]),
-        }
-        for key in keys
-    ]
+    texts = [{name: TRAITS[name](key) for name in ("model", "dataset", "optimizer", "precision")} for key in keys]
     special = [name for name in (texts[0] if texts else ()) if len({text[name] for text in texts}) > 1]
     return [", ".join(text[name] for name in special) for text in texts]
 
