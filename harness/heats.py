@@ -13,7 +13,7 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,9 @@ from harness.core.record import Record
 from harness.hosts import Hosts
 from harness.lane import CellWorker, Files, Lane, Progress, now
 from harness.parity import Proof
-from harness.plan import INTERLEAVES
+from harness.plan import INTERLEAVES, heats
 from harness.rounds import Rounds
-from harness.store import Run
+from harness.store import AlreadyRecorded, Run
 from harness.verify import Verifier
 
 NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after the other"
@@ -39,13 +39,6 @@ FEWEST_ROUNDS = 6
 
 ROOM_TO_WORK = 1024 * 1024
 """Bytes. On a disk with less a worker's crash is the disk's doing, and no record of its target."""
-
-
-@dataclass(frozen=True)
-class Heat:
-    """Cells of equal work, in the order in which they run."""
-
-    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -111,19 +104,6 @@ class Instruments(Protocol):
         """How the device ran while the cell of a record trained in ``process``."""
 
 
-def heats(cells: Iterable[Cell], interleave: str = "block") -> list[Heat]:
-    """Group cells by work and repeat, in order of first appearance; every other heat runs backwards.
-
-    With ``interleave`` "none" each cell is a heat of its own.
-    """
-    if interleave == "none":
-        return [Heat((cell,)) for cell in cells]
-    groups: dict[tuple[str, int], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.work_id, cell.repeat), []).append(cell)
-    return [Heat(tuple(reversed(group)) if index % 2 else tuple(group)) for index, group in enumerate(groups.values())]
-
-
 @dataclass(frozen=True)
 class _Ready:
     """A cell that can be opened: its lane and what its record needs."""
@@ -177,13 +157,43 @@ class Runner:
         Raises StoreError if the run folder cannot be written.
         """
         self._recall({cell.cell_id for cell in cells})
-        try:
+        with self._explained():
             for heat in heats(cells, self._interleave):
-                if self._interleave == "block" and len(heat.cells) > 1:
-                    self._run_together(heat.cells)
-                else:
-                    for cell in heat.cells:
-                        self._run_alone(cell, self._ids(heat.cells))
+                self._run_heat(heat.cells)
+
+    def run_planned(self, cells: Collection[Cell], again: frozenset[str] = frozenset()) -> int:
+        """As ``run``, heat by heat of the plan, each claimed meanwhile. Returns how many heats others are running.
+
+        Of a heat only those of ``cells`` run that have no record when it is claimed, or one whose status is in
+        ``again``.
+        """
+        ids = {cell.cell_id for cell in cells}
+        self._recall(ids)
+        elsewhere = 0
+        with self._explained():
+            for number, heat in enumerate(self._run.plan.heats):
+                wanted = [cell for cell in heat.cells if cell.cell_id in ids]
+                if not wanted:
+                    continue
+                with self._run.claimed(number) as mine:
+                    elsewhere += not mine
+                    waiting = self._run.waiting(wanted, again) if mine else []
+                    if waiting:
+                        self._run_heat(waiting)
+        return elsewhere
+
+    def _run_heat(self, cells: Sequence[Cell]) -> None:
+        if self._interleave == "block" and len(cells) > 1:
+            self._run_together(cells)
+        else:
+            for cell in cells:
+                self._run_alone(cell, self._ids(cells))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the disk refuses becomes a StoreError that says what to do."""
+        try:
+            yield
         except StoreError:
             raise
         except (HarnessError, OSError) as error:
@@ -384,7 +394,10 @@ class Runner:
     def _save(self, record: Record) -> Record:
         if record.status == "crashed" and self._disk_is_full():
             raise WorkerCrashed(record.reason)
-        self._run.save(record)
+        try:
+            self._run.save(record)
+        except AlreadyRecorded:  # by another process, where the disk has no locks: its record stays
+            record = self._run.record(record.cell_id) or record
         if record.status == "out_of_memory":
             self._remember(record.cell)
         self._watcher.finished(record)

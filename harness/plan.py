@@ -1,4 +1,4 @@
-"""What a run will do, frozen in its ``plan.json``, and how two plans differ.
+"""What a run will do, frozen in its ``plan.json``: its cells, the heats that these make, and how two plans differ.
 
 The file names each model, training, dataset, inputs and target once, by digest, and each cell is a row of five digests
 and its repeat.
@@ -6,9 +6,9 @@ and its repeat.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,33 @@ _AXES: dict[str, Callable[[Cell], object]] = {
 
 
 @dataclass(frozen=True)
+class Heat:
+    """Cells of equal work that run together, in the order in which they run."""
+
+    cells: tuple[Cell, ...]
+
+
+def heats(cells: Iterable[Cell], interleave: str = "block", places: Mapping[str, str] | None = None) -> list[Heat]:
+    """Group cells by work and repeat, in order of first appearance; every other heat runs backwards.
+
+    ``places``: target label -> name of the hardware it needs; targets of different names cannot share a heat. A target
+    that is not in it has the name "". With ``interleave`` "none" each cell is a heat of its own.
+    """
+    if interleave == "none":
+        return [Heat((cell,)) for cell in cells]
+    groups: dict[tuple[str, int, str], list[Cell]] = {}
+    for cell in cells:
+        place = places.get(cell.target.label, "") if places else ""
+        groups.setdefault((cell.work_id, cell.repeat, place), []).append(cell)
+    return [Heat(tuple(reversed(group)) if index % 2 else tuple(group)) for index, group in enumerate(groups.values())]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything a run will do. ``skips``: cell_id -> reason, for cells known in advance not to run.
 
-    ``interleave``: one of INTERLEAVES; its default is what was done before there was a choice.
+    ``interleave``: one of INTERLEAVES; its default is what was done before there was a choice. ``places``: target label
+    -> name of the hardware it needs, empty where one machine has it all.
     """
 
     name: str
@@ -58,6 +81,12 @@ class Plan:
     cells: tuple[Cell, ...]
     skips: dict[str, str] = field(default_factory=dict)
     interleave: str = "cell"
+    places: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def heats(self) -> tuple[Heat, ...]:
+        """The run's heats; the place of one here is its number for good (``harness heat RUN NUMBER``)."""
+        return tuple(heats(self.cells, self.interleave, self.places))
 
 
 _Row = tuple[str, str, str, str, str, int]
@@ -83,6 +112,7 @@ class _PlanFile:
     skips: dict[str, str]
     interleave: str = field(default=Plan.interleave, metadata=codec.LATER)
     lanes: tuple[int, ...] = field(default=(), metadata=codec.LATER)
+    places: dict[str, str] = field(default_factory=dict, metadata=codec.LATER)
 
 
 def encode(plan: Plan) -> bytes:
@@ -137,6 +167,7 @@ def _to_file(plan: Plan) -> _PlanFile:
         skips=plan.skips,
         interleave=plan.interleave,
         lanes=tuple(cell.lane for cell in plan.cells) if any(cell.lane for cell in plan.cells) else (),
+        places=plan.places,
     )
 
 
@@ -159,7 +190,9 @@ def _from_file(file: _PlanFile, path: Path) -> Plan:
         )
     except KeyError as error:
         raise StoreError(f"{path}: damaged, a cell names {error}, which is not in the file") from error
-    return Plan(file.name, file.command, file.created, file.harness_version, cells, file.skips, file.interleave)
+    return Plan(
+        file.name, file.command, file.created, file.harness_version, cells, file.skips, file.interleave, file.places
+    )
 
 
 def _shown(values: set[Any]) -> str:

@@ -1,4 +1,6 @@
-"""The lock of a run folder: one harness at a time works there, and a second is told which process on which host.
+"""Locks of a run folder: one harness at a time sweeps there, and a second is told which process on which host.
+
+Each heat has a lock of its own besides, which whoever runs it holds: a sweep or a job on another machine.
 
 The operating system frees the lock however its process ends.
 """
@@ -18,6 +20,7 @@ from harness.runfiles import unwritable
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder.json"
+CLAIMS_FOLDER = "claims"
 
 
 @contextmanager
@@ -41,6 +44,57 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def claim_path(folder: Path, heat: int) -> Path:
+    """The lock file of one heat."""
+    return folder / CLAIMS_FOLDER / f"{heat}.lock"
+
+
+@contextmanager
+def claimed(folder: Path, heat: int) -> Iterator[bool]:
+    """Hold the lock of one heat of a run folder; False at once if another process has it.
+
+    Locks of files work between machines where their network disk supports them (NFS does). Where it does not they
+    exclude nobody, and that records never change is what keeps each cell's record the only one. Raises StoreError if
+    the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    path = claim_path(folder, heat)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except NotImplementedError:  # a file system without locks
+        yield True
+        return
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> str:
+    """Who sweeps in a run folder, in words; empty if nobody does."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK_FILE).exists():
+        return ""
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _holder(folder / HOLDER_FILE)
+    except (OSError, NotImplementedError):
+        return ""
+    lock.release()
+    return ""
 
 
 def _holder(path: Path) -> str:

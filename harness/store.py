@@ -4,11 +4,13 @@
     RUN/records/CELL_ID.json            one finished cell each; written whole and synced, never changed
     RUN/records/CELL_ID.attempt-1.json  an earlier attempt, set aside when the cell is run again
     RUN/proofs/ID.json                  parity proofs that records point to
+    RUN/claims/NUMBER.lock              held by whoever runs that heat
     RUN/inputs/  RUN/logs/  RUN/scratch/
 
-A process that is killed leaves at most a hidden ``.tmp`` file, which readers ignore and the next
-holder of the lock removes. Plan and records are JSON with one top-level key a line; a record's scalars come
-first, so that its status is read from the first few hundred bytes.
+Several processes may work in one folder, on several machines: each holds the claim of the heat that it runs. One that
+is killed leaves at most a hidden ``.tmp`` file, which readers ignore and the next who claims its heat removes. Plan
+and records are JSON with one top-level key a line; a record's scalars come first, so that its status is read from the
+first few hundred bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -39,8 +41,12 @@ _HEAD_BYTES = 512
 _ENDING = b"}\n"
 
 
+class AlreadyRecorded(StoreError):
+    """A cell has a record, so no other can be saved."""
+
+
 class Run:
-    """One run folder. Reading needs no lock; ``save`` and ``set_aside`` belong inside ``locked()``."""
+    """One run folder. Reading needs no lock; ``save`` and ``set_aside`` belong inside ``claimed``."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
@@ -90,17 +96,44 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only harness that works in this folder, or raise StoreError at once saying who is."""
+        """Be the only harness that sweeps in this folder, or raise StoreError at once saying who is.
+
+        Heats may be running elsewhere all the same: see ``claimed``.
+        """
         with runlock.held(self.folder):
             try:
                 for name in FOLDERS:
                     (self.folder / name).mkdir(exist_ok=True)
-                for place in (self.folder, self.records_folder, self.proofs_folder):
-                    for stray in place.glob(".*.tmp"):
-                        stray.unlink(missing_ok=True)
+                _remove(self.folder.glob(".*.tmp"))
             except OSError as error:
                 raise runfiles.unwritable(self.folder, error) from error
             yield
+
+    @contextmanager
+    def claimed(self, heat: int) -> Iterator[bool]:
+        """Be the only one who runs heat ``heat`` of the plan; False at once if somebody else does.
+
+        Raises StoreError if the folder cannot be written.
+        """
+        with runlock.claimed(self.folder, heat) as mine:
+            if not mine:
+                yield False
+                return
+            cells = self.plan.heats[heat].cells
+            for cell in cells:
+                _remove(self.records_folder.glob(f".{cell.cell_id}.*.tmp"))
+            yield True
+            if all(self._record_path(cell.cell_id).exists() for cell in cells):
+                with suppress(OSError):  # Windows removes no file that is open
+                    runlock.claim_path(self.folder, heat).unlink(missing_ok=True)
+
+    def waiting(self, cells: Collection[Cell], retry: frozenset[str] = frozenset()) -> list[Cell]:
+        """Those of ``cells`` that have no record or one whose status is in ``retry``; only their files are looked at.
+
+        Raises StoreError for a damaged record: remove that file and its cell is run again.
+        """
+        paths = [(cell, self._record_path(cell.cell_id)) for cell in cells]
+        return [cell for cell, path in paths if not path.exists() or self._read_status(path) in retry]
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -148,9 +181,13 @@ class Run:
         if record.cell_id not in self.cells:
             raise StoreError(f"{path}: the plan of this run has no such cell")
         if path.exists() or self._attempt_path(record.cell_id, record.attempt).exists():
-            raise StoreError(f"{path}: attempt {record.attempt} cannot be saved, one is recorded; records never change")
+            raise AlreadyRecorded(
+                f"{path}: attempt {record.attempt} cannot be saved, one is recorded; records never change"
+            )
         try:
-            codec.write_atomically(path, encode_record(record))
+            codec.write_atomically(path, encode_record(record), new=True)
+        except FileExistsError:
+            raise AlreadyRecorded(f"{path}: another process has recorded this cell; records never change") from None
         except OSError as error:
             raise runfiles.unwritable(path, error) from error
 
@@ -233,8 +270,13 @@ def encode_record(record: Record) -> bytes:
     return runfiles.document(first | plain)
 
 
+def _remove(strays: Iterator[Path]) -> None:
+    for stray in strays:
+        stray.unlink(missing_ok=True)
+
+
 def _is_ours_before_the_plan(name: str) -> bool:
     """What a harness killed while it made the folder may have left there."""
-    return name in (runlock.LOCK_FILE, runlock.HOLDER_FILE, *FOLDERS) or (
+    return name in (runlock.LOCK_FILE, runlock.HOLDER_FILE, runlock.CLAIMS_FOLDER, *FOLDERS) or (
         name.startswith(".") and name.endswith(".tmp")
     )

@@ -12,6 +12,7 @@ JSON has no NaN or infinity: those floats travel as the strings "NaN", "Infinity
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -70,11 +71,13 @@ def digest(value: Any) -> str:
 
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[IO[bytes]]:
+def written_atomically(path: Path, new: bool = False) -> Iterator[IO[bytes]]:
     """A stream whose content becomes the file ``path`` when the block ends well, and nothing otherwise.
 
     A reader, or a crash, sees the old or the new content, never a part. Data and folder entry are
     synced to the disk; the person's file mode mask is respected. Raises OSError; leaves no temporary file.
+    With ``new`` a file that is there already stays, and FileExistsError is raised: of several machines that write one
+    name at the same time, one succeeds.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -83,16 +86,31 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        _put_in_place(temporary, path, new)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     system.sync_folder(path.parent)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def _put_in_place(temporary: Path, path: Path, new: bool) -> None:
+    if new:
+        try:
+            os.link(temporary, path)  # the one operation that never writes over, on network disks too
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        else:
+            temporary.unlink()
+            return
+    os.replace(temporary, path)
+
+
+def write_atomically(path: Path, content: bytes | str, new: bool = False) -> None:
     """Write a whole file as ``written_atomically`` does."""
-    with written_atomically(path) as stream:
+    with written_atomically(path, new) as stream:
         stream.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 

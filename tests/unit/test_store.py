@@ -220,7 +220,9 @@ class TestDamage:
         stray.write_bytes(b"{half")
         assert run.statuses().keys() == {CELLS[0].cell_id}
         assert stray.exists()
-        with run.locked():
+        (heat,) = (number for number, heat in enumerate(run.plan.heats) if CELLS[1] in heat.cells)
+        with run.claimed(heat) as mine:
+            assert mine
             assert not stray.exists()
 
 
@@ -333,6 +335,9 @@ def test_killed_at_any_moment_it_leaves_every_finished_record_whole(tmp_path: Pa
     with start(SAVE_ALL, run.folder) as writer:
         assert writer.stdout is not None
         writer.stdout.read()
+    for heat in range(len(run.plan.heats)):
+        with run.claimed(heat) as mine:
+            assert mine
     assert run.pending() == []
     assert {kept.cell_id for kept in run.records()} == {planned.cell_id for planned in cells}
     assert not list(run.records_folder.glob(".*.tmp"))
