@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import inputs, machine, rounds
+from harness import allocation, inputs, machine, rounds
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
@@ -125,7 +125,10 @@ class _Ready:
 
 
 class Runner:
-    """Runs the cells of one run folder. ``timeout``: longest wait for one answer of a worker, in seconds."""
+    """Runs the cells of one run folder. ``timeout``: longest wait for one answer of a worker, in seconds.
+
+    ``scratch``: a folder for what workers leave behind, other than the run's.
+    """
 
     def __init__(
         self,
@@ -137,8 +140,10 @@ class Runner:
         watcher: Watcher,
         measure: Measure | None = None,
         instruments: Instruments | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._run = run
+        self._scratch = scratch or run.scratch_folder
         self._hosts = hosts
         self._verifier = verifier
         self._dataset = dataset
@@ -255,9 +260,9 @@ class Runner:
             rounds.take_turns([one.lane for one in ready], turns, self._enough)
             for one in ready:
                 one.lane.close()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             for one in ready:
-                one.lane.interrupt()
+                one.lane.interrupt(stop)
             for one in ready:
                 self._save(one.record(self._facts(cells, turns, one, together)))
             raise
@@ -340,8 +345,8 @@ class Runner:
                     if self._measure is not None and time.monotonic() - began >= self._measure.seconds:
                         break
                 lane.close()
-        except KeyboardInterrupt:
-            lane.interrupt()
+        except KeyboardInterrupt as stop:
+            lane.interrupt(stop)
             self._save(ready.record(heat))
             raise
         return self._save(ready.record(heat))
@@ -353,7 +358,7 @@ class Runner:
         if skip:
             self._save(_unrun(cell, "skipped", skip, attempt))
             return None
-        facts = {**machine.facts(), **machine.load()}
+        facts = _machine_facts()
         try:
             self._watcher.started(cell, "checking parity")
             proof = self._proof(cell, place)
@@ -372,7 +377,7 @@ class Runner:
             self._save(_unrun(cell, "parity_failed", proof.reason, attempt, facts, proof.id))
             return None
         parameters, order = inputs.write(self._run.inputs_folder, cell)
-        scratch = self._run.scratch_folder / cell.cell_id
+        scratch = self._scratch / cell.cell_id
         scratch.mkdir(parents=True, exist_ok=True)
         measure = self._measure
         programs = measure.programs if measure is not None and cell.target.accelerator == "cpu" else None
@@ -427,6 +432,12 @@ class Runner:
         path = self._run.proofs_folder / f"{proof.id}.json"
         if not path.exists():
             codec.write_json(path, proof)
+
+
+def _machine_facts() -> dict[str, Any]:
+    """The machine and how busy it is; in a job of Slurm's also what that gave, and who else is there."""
+    given = allocation.facts()
+    return {**machine.facts(), **machine.load(), **({"slurm": given} if given else {})}
 
 
 def _memory_key(cell: Cell) -> tuple[str, str, str]:

@@ -41,6 +41,15 @@ LATEST_BLOCKS = 50
 """How many of the last blocks tell what a step takes now."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A run is to stop, and not because a person said so: the status of what is under way, and why."""
+
+    def __init__(self, status: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+
+
 class CellWorker(Protocol):
     """What a lane needs of a worker process."""
 
@@ -261,10 +270,11 @@ class Lane:
             self._is_open = False
             self._worker.abandon()
 
-    def interrupt(self) -> None:
-        """The person stopped the run: what is measured so far is kept as such."""
+    def interrupt(self, stop: BaseException) -> None:
+        """The run was stopped, by a person or as ``Stopped`` says: what is measured so far is kept as such."""
         if self._status == "ok":
-            self._status, self._reason = "interrupted", f"stopped after {self._steps} of {self.cell.total_steps} steps"
+            status, why = (stop.status, stop.why) if isinstance(stop, Stopped) else ("interrupted", "stopped")
+            self._status, self._reason = status, f"{why} after {self._steps} of {self.cell.total_steps} steps"
         self.close()
 
     def record(

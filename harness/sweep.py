@@ -118,15 +118,17 @@ class SweepForm(BaseModel):
     interleave: Annotated[str, _one_of(INTERLEAVES)] = INTERLEAVES[0]
     training: TrainingForm = TrainingForm()
     targets: dict[str, dict[str, Any]] = {}
+    slurm: dict[str, Any] = {}
+    ray: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A checked sweep. Models and the dataset are names, or absolute paths of files; the axis cpus is in ``targets``.
 
-    ``own_targets`` are the tables ``[targets.NAME]`` as written. ``source`` is the preset or file as
-    the person named it; ``base`` the folder that its relative paths refer to. ``flags`` maps dotted keys that came
-    from the command line to their flags.
+    ``own_targets`` are the tables ``[targets.NAME]`` as written, ``launchers`` those of ``[slurm]`` and ``[ray]``.
+    ``source`` is the preset or file as the person named it; ``base`` the folder that its relative paths refer to.
+    ``flags`` maps dotted keys that came from the command line to their flags.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Sweep:
     precisions: tuple[str, ...]
     interleave: str
     own_targets: dict[str, Any]
+    launchers: dict[str, dict[str, Any]]
     source: str
     base: Path
     flags: dict[str, str] = field(default_factory=dict)
@@ -277,6 +280,7 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         precisions=_once(training.precision),
         interleave=form.interleave,
         own_targets=form.targets,
+        launchers={"slurm": form.slurm, "ray": form.ray},
         source=source,
         base=base,
         flags=flags,

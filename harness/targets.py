@@ -309,6 +309,13 @@ def _built_in_tables() -> dict[str, dict[str, Any]]:
     return {path.stem: _anchored(tomlfile.read(path), FOLDER / "locks") for path in files}
 
 
+def anchored(own: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """A person's tables as the file ``file`` has them, with every path made absolute, so that they mean the same
+    wherever they are read."""
+    folder = file.absolute().parent
+    return {name: _anchored(table, folder) if isinstance(table, Mapping) else table for name, table in own.items()}
+
+
 def _anchored(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The table with its paths made absolute, so that another file's table can be like it."""
     result = dict(table)

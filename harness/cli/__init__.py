@@ -13,8 +13,9 @@ import sys
 
 import click
 
+from harness.cli.clusters import cancel, status, wait
 from harness.cli.listing import data, models, sweeps, targets
-from harness.cli.measuring import compare, doctor, limits, noise_scale, sweep, verify
+from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sweep, verify
 from harness.cli.options import CONTEXT
 from harness.cli.reading import cell, recommend, report
 from harness.core.errors import HarnessError, UsageError
@@ -38,6 +39,10 @@ for _command in (
     compare,
     recommend,
     report,
+    status,
+    wait,
+    cancel,
+    heat,
     verify,
     doctor,
     limits,

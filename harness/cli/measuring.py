@@ -50,6 +50,22 @@ if TYPE_CHECKING:
 @click.option(
     "--retry", type=click.Choice(["failed"]), help="Run failed cells of the run folder again; earlier records are kept."
 )
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "slurm", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where heats run: here, as jobs of Slurm's (returns at once), as tasks of a Ray cluster.",
+)
+@click.option(
+    "--slurm",
+    multiple=True,
+    metavar="[TARGET.]KEY=VALUE",
+    help="An option of sbatch, for all targets or one; also setup=SHELL, heats-per-task=N, concurrent=N.",
+)
+@click.option("--ray", multiple=True, metavar="[TARGET.]KEY=VALUE", help="address, num_cpus, num_gpus, or a resource.")
+@click.option("--shard", metavar="K/N", help="Run only part K of N of the plan's heats; see 'harness merge'.")
+@click.option("--only", multiple=True, metavar="KEY=VALUE,...", help="Run only cells of this target, batch_size, ...")
 @json_option
 @timeout_option
 @fork_option
@@ -60,6 +76,11 @@ def sweep(
     plan_only: bool,
     live: bool,
     retry: str | None,
+    launcher: str,
+    slurm: tuple[str, ...],
+    ray: tuple[str, ...],
+    shard: str | None,
+    only: tuple[str, ...],
     json: bool,
     timeout: float,
     fork: bool,
@@ -72,6 +93,8 @@ def sweep(
     \b
     Example:
       harness sweep study --dataset mnist --batch-size 64 --epochs 3 --data-dir ~/mnist
+      harness sweep study --launcher slurm --slurm partition=batch --slurm time=1:00:00
+      harness sweep study --shard 1/2 --out part-1
     """
     from harness.commands import sweep as command
 
@@ -87,8 +110,30 @@ def sweep(
             retry=retry is not None,
             timeout=timeout,
             fork=fork,
+            launcher=launcher,
+            slurm=slurm,
+            ray=ray,
+            shard=shard,
+            only=only,
         )
     )
+
+
+@click.command()
+@click.argument("run", type=AnyPath())
+@click.argument("numbers", nargs=-1, required=True, metavar="HEAT...")
+def heat(run: Path, numbers: tuple[str, ...]) -> int:
+    """Run heats of a run folder, by their numbers in its plan: what launchers start on their machines.
+
+    Cells that have their record are not run again, so a heat may be started twice, on any machine that sees the folder.
+
+    \b
+    Example:
+      harness heat harness-runs/quick-20261123-101500 0
+    """
+    from harness.commands import heat as command
+
+    return command.run(run, numbers)
 
 
 @click.command()

@@ -13,17 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import datasets, environments, targets, tomlfile
-from harness.core.cell import Target
+from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.datasets import Prepared
 from harness.report.terminal import console_for, drop_output
-from harness.sweep import DATASET_SUFFIX, FLAGS
+from harness.sweep import DATASET_SUFFIX, DATASETS, FLAGS
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 
 OWN_FILE = "harness.toml"
-"""A person's own targets, in the folder where they work."""
+"""A person's own targets, and what to ask of their cluster, in the folder where they work."""
+
+OWN_TABLES = ("targets", "slurm", "ray")
 
 WIDEST_TABLE = 1000
 """Columns."""
@@ -105,6 +107,25 @@ def prepare_dataset(source: str, data_dir: Path | None, console: Console) -> Pre
         return datasets.prepare(source, data_dir, show)
 
 
+def planned_dataset(source: str | None, cell: Cell, data_dir: Path | None, run: Path) -> Prepared:
+    """The arrays that a cell was planned with: those of ``source``, else of its dataset's name.
+
+    Raises UsageError if they are others.
+    """
+    planned = cell.dataset
+    if source is None and planned.name not in DATASETS:
+        raise UsageError(
+            f"{run}: was planned with {planned.name!r}, a file of your own; name it: --dataset FILE{DATASET_SUFFIX}"
+        )
+    prepared = prepare_dataset(source or planned.name, data_dir, standard_error())
+    if prepared.dataset.sha256 != planned.sha256:
+        raise UsageError(
+            f"--dataset: {source or planned.name!r} is not what {run} was planned with: SHA-256 "
+            f"{prepared.dataset.sha256[:16]}... found, {planned.sha256[:16]}... of {planned.name!r} planned"
+        )
+    return prepared
+
+
 def _bar(console: Console) -> AbstractContextManager[Callable[[str, int, int], None]]:
     if not console.is_terminal:
         said: set[str] = set()
@@ -141,17 +162,19 @@ class _TerminalBar:
 def target_definitions(own: Mapping[str, Any] | None = None, source: str = "") -> dict[str, TargetDefinition]:
     """Built-in targets, those of ``harness.toml`` in the present folder, and those of a sweep file."""
     file = Path(OWN_FILE)
-    before = [(_own_targets(file), str(file))] if file.exists() else []
+    before = [(own_table("targets"), str(file))] if file.exists() else []
     return targets.definitions(own, source, before=before)
 
 
-def _own_targets(file: Path) -> Mapping[str, Any]:
-    content = tomlfile.read(file)
-    unknown = sorted(content.keys() - {"targets"})
-    tables = content.get("targets", {})
-    if unknown or not isinstance(tables, dict):
-        raise UsageError(f"{file}: unknown key {(unknown or ['targets'])[0]!r}; allowed: tables named [targets.NAME]")
-    return tables
+def own_table(name: str) -> dict[str, Any]:
+    """One of the tables of ``harness.toml`` in the present folder, empty where there is none. Raises UsageError."""
+    file = Path(OWN_FILE)
+    content = tomlfile.read(file) if file.exists() else {}
+    wrong = [key for key, value in sorted(content.items()) if key not in OWN_TABLES or not isinstance(value, dict)]
+    if wrong:
+        raise UsageError(f"{file}: unknown key {wrong[0]!r}; allowed: tables named [targets.NAME], [slurm], [ray]")
+    found: dict[str, Any] = content.get(name, {})
+    return found
 
 
 def build_environments(

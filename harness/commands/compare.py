@@ -14,7 +14,8 @@ from pathlib import Path
 import harness
 from harness import compare, comparison, datasets, heats, inputs, models, store, stored_runs, targets
 from harness.commands import common, running
-from harness.commands.sweep import default_folder, terminable
+from harness.commands.running import terminable
+from harness.commands.sweep import default_folder
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import StoreError, UsageError

@@ -16,7 +16,6 @@ from harness.core.errors import UsageError
 from harness.lane import Files
 from harness.noise_probe import Meter
 from harness.noise_scale import FEWEST_BATCHES, NoiseScale
-from harness.sweep import DATASET_SUFFIX, DATASETS
 from harness.targets import TargetDefinition
 
 MOST_BATCHES = 4096
@@ -91,7 +90,9 @@ def _measured(
     """Measure the works at their points; what was measured is kept, each as soon as it is known."""
     console = common.standard_error()
     works = {cell: points for cell, points in waiting.items() if points}
-    folders = {cell: _dataset(request.dataset, cell, request.data_dir, kept.folder) for cell in works}
+    folders = {
+        cell: common.planned_dataset(request.dataset, cell, request.data_dir, kept.folder).folder for cell in works
+    }
     problems = common.build_environments(definitions, [target], console)
     found: dict[str, NoiseScale] = {}
     with running.temporary_hosts(definitions, problems, "noise-scale", request.timeout, request.fork) as (
@@ -109,22 +110,6 @@ def _measured(
                 found[one.id] = one
                 common.say(console, f"{one.model} on {one.target}, step {one.step:,}: {one.problem or 'measured'}")
     return found
-
-
-def _dataset(source: str | None, cell: Cell, data_dir: Path | None, run: Path) -> Path:
-    """The folder of the arrays that a cell was planned with. Raises UsageError if they are others."""
-    planned = cell.dataset
-    if source is None and planned.name not in DATASETS:
-        raise UsageError(
-            f"{run}: was planned with {planned.name!r}, a file of your own; name it: --dataset FILE{DATASET_SUFFIX}"
-        )
-    prepared = common.prepare_dataset(source or planned.name, data_dir, common.standard_error())
-    if prepared.dataset.sha256 != planned.sha256:
-        raise UsageError(
-            f"--dataset: {source or planned.name!r} is not what {run} was planned with: SHA-256 "
-            f"{prepared.dataset.sha256[:16]}... found, {planned.sha256[:16]}... of {planned.name!r} planned"
-        )
-    return prepared.folder
 
 
 def _news() -> Callable[[str, int, int], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ UNFETCHED = ""
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sweep expanded to cells."""
+    """A sweep expanded to cells; the last three are what ``sweep.Sweep`` has under these names."""
 
     name: str
     definitions: Mapping[str, TargetDefinition]
@@ -32,6 +32,9 @@ class Prepared:
     dataset_source: str
     data_dir: Path | None
     interleave: str
+    source: str
+    own_targets: dict[str, Any]
+    launchers: dict[str, dict[str, Any]]
 
 
 def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fetch: bool) -> Prepared:
@@ -51,15 +54,34 @@ def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fe
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
     planned = sweep.expand(asked, specs, resolved, dataset, identify)
-    return Prepared(asked.name, definitions, resolved, planned, dataset, asked.dataset, data_dir, asked.interleave)
+    return Prepared(
+        name=asked.name,
+        definitions=definitions,
+        targets=resolved,
+        planned=planned,
+        dataset=dataset,
+        dataset_source=asked.dataset,
+        data_dir=data_dir,
+        interleave=asked.interleave,
+        source=asked.source,
+        own_targets=asked.own_targets,
+        launchers=asked.launchers,
+    )
 
 
-def show(prepared: Prepared, estimates: Estimates, recorded: Mapping[str, str], json: bool) -> None:
+def show(
+    prepared: Prepared, estimates: Estimates, recorded: Mapping[str, str], part: Collection[str], json: bool
+) -> None:
     """Print the cells, those that will not run and why, and the time the others should take.
 
-    ``recorded``: cell_id -> status of the cells that have a record in the folder that the person named.
+    ``recorded``: cell_id -> status of the cells that have a record in the folder that the person named. ``part``: the
+    cells that this machine is to run.
     """
-    notes = {planned.cell.cell_id: _note(planned, prepared, recorded) for planned in prepared.planned}
+    notes = {
+        planned.cell.cell_id: _note(planned, prepared, recorded)
+        or ("" if planned.cell.cell_id in part else "not of this part")
+        for planned in prepared.planned
+    }
     waiting = [planned.cell for planned in prepared.planned if not notes[planned.cell.cell_id]]
     seconds = {cell.cell_id: estimates.seconds(cell) for cell in waiting}
     if json:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-from harness import environments, gpu, hosts, limits, machine, store, targets, verify, workers
+from harness import allocation, environments, gpu, heats, hosts, limits, machine, store, targets, verify, workers
 from harness.commands import common
-from harness.core.cell import Target
+from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, Unsupported
 from harness.instruments import Instruments, device_facts
-from harness.lane import CellWorker
+from harness.lane import CellWorker, Stopped
 from harness.paths import cache_folder
+from harness.progress import RunProgress
 from harness.targets import TargetDefinition
 
 REFERENCE = "reference"
+END_SLACK = timedelta(seconds=30)
+"""Slurm's clock, and when it looks at it."""
+
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 
 
@@ -123,16 +130,74 @@ def open_run(
     console: Console,
     timeout: float,
     fork: bool,
+    scratch: Path | None = None,
+    logs: Path | None = None,
 ) -> tuple[hosts.Hosts, verify.Verifier, Instruments]:
     """What the cells of a run folder need: the environments of ``wanted`` and of the reference, hosts, a verifier.
 
-    And what measures beside them.
+    And what measures beside them. ``scratch`` and ``logs``: folders other than those of the run.
     """
+    scratch, logs = scratch or kept.scratch_folder, logs or kept.logs_folder
     problems = common.build_environments(definitions, wanted, console)
     definitions = with_reference(definitions, console)
-    pool, bundle = open_hosts(definitions, problems, kept.scratch_folder, kept.logs_folder, timeout, fork)
-    verifier = open_verifier(definitions, pool, bundle.sha256, kept.scratch_folder, timeout)
-    return pool, verifier, Instruments(open_limiter(bundle.sha256, kept.scratch_folder, timeout))
+    pool, bundle = open_hosts(definitions, problems, scratch, logs, timeout, fork)
+    verifier = open_verifier(definitions, pool, bundle.sha256, scratch, timeout)
+    return pool, verifier, Instruments(open_limiter(bundle.sha256, scratch, timeout))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What running cells of a plan takes. ``again``: statuses of records that are to make way for another attempt.
+
+    ``scratch`` and ``logs``: folders other than those of the run.
+    """
+
+    definitions: Mapping[str, TargetDefinition]
+    dataset: Path
+    timeout: float
+    fork: bool
+    again: frozenset[str]
+    scratch: Path | None = None
+    logs: Path | None = None
+
+
+def run_cells(
+    kept: store.Run, cells: Sequence[Cell], work: Work, console: Console, watcher: Callable[[], RunProgress]
+) -> int:
+    """Run waiting cells of the plan to their records, heat by heat. Returns how many heats others are running.
+
+    This is what ``harness heat`` does with one heat and ``harness sweep`` with all. KeyboardInterrupt goes up when
+    the records of the cells under way are saved.
+    """
+    wanted = [cell.target for cell in cells]
+    pool, verifier, instruments = open_run(
+        kept, work.definitions, wanted, console, work.timeout, work.fork, work.scratch, work.logs
+    )
+    with pool, instruments, watcher() as progress, terminable():
+        runner = heats.Runner(
+            kept, pool, verifier, work.dataset, work.timeout, progress, instruments=instruments, scratch=work.scratch
+        )
+        return runner.run_planned(cells, work.again)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the present cell is saved, the workers are ended.
+
+    Where it comes from Slurm at the end of a job's time, the present cell ran out of time.
+    """
+    end = allocation.end()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if end is not None and datetime.now(timezone.utc) >= end - END_SLACK:
+            raise Stopped("timeout", "Slurm's time limit ended it")
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def open_verifier(

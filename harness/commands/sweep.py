@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import harness
-from harness import heats, store
-from harness.commands import common, planning, report, running
+from harness import setting, store
+from harness.commands import cluster, common, ending, parts, planning, running
 from harness.core.cell import Cell
-from harness.core.errors import HarnessError
+from harness.core.errors import UsageError
 from harness.core.record import FAILED
 from harness.estimate import Estimates
 from harness.lane import now
 from harness.paths import cache_folder
 from harness.progress import RunProgress
+from harness.slurm.options import places
 from harness.wording import plural
-
-if TYPE_CHECKING:
-    from harness.loading import Reading
 
 RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"
 LONGEST_TABLE_UNASKED = 1000
 """Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
+
+
+LAUNCHERS = ("local", "slurm", "ray")
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,19 @@ class Request:
     retry: bool
     timeout: float
     fork: bool
+    launcher: str = "local"
+    slurm: Sequence[str] = ()
+    ray: Sequence[str] = ()
+    shard: str | None = None
+    only: Sequence[str] = ()
 
 
 def run(request: Request) -> int:
-    """Plan, and unless only that was asked, run. Returns the exit status."""
+    """Plan, and unless only that was asked, run or submit. Returns the exit status."""
+    _check(request)
+    shard = parts.shard(request.shard)
     prepared = planning.prepare(request.source, request.overrides, request.data_dir, fetch=not request.plan_only)
-    estimates = Estimates(cache_folder() / ESTIMATES_FILE)
-    if request.plan_only:
-        planning.show(prepared, estimates, _recorded(request.out), request.json)
-        return 0
-    folder = request.out or default_folder(prepared.name)
+    options = cluster.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
     plan = store.Plan(
         name=prepared.name,
         command=shlex.join(["harness", *sys.argv[1:]]),
@@ -67,22 +69,69 @@ def run(request: Request) -> int:
         cells=tuple(planned.cell for planned in prepared.planned),
         skips={planned.cell.cell_id: planned.skip for planned in prepared.planned if planned.skip},
         interleave=prepared.interleave,
+        places=places(options),
     )
-    kept = store.Run.create(folder, plan)
+    estimates = Estimates(cache_folder() / ESTIMATES_FILE)
+    if request.plan_only:
+        part = parts.chosen(plan, shard, request.only)
+        planning.show(prepared, estimates, _recorded(request.out), part, request.json)
+        return 0
+    kept = store.Run.create(request.out or default_folder(prepared.name), plan)
+    part = parts.chosen(kept.plan, shard, request.only)
     with kept.locked():
-        waiting = _waiting(kept, request.retry)
+        setting.write(kept, _setting(prepared, request))
+        waiting = [cell for cell in _waiting(kept, request.retry) if cell.cell_id in part]
+        if request.launcher == "slurm":
+            return cluster.submit(kept, waiting, prepared, options, request.retry, request.json)
         with _watched(kept.folder) if request.live and waiting else nullcontext():
-            stopped = bool(waiting) and execute(kept, waiting, prepared, estimates, request)
-        reading, page = _page(kept) if waiting else (None, "")
-    resume = _resuming(plan.command, request.out is not None, kept.folder) if stopped else None
+            ended = execute(kept, waiting, prepared, estimates, request) if waiting else Ended()
+        reading, page = ending.page_of(kept) if waiting else (None, "")
+    resume = _resuming(plan.command, request.out is not None, kept.folder) if ended.stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
         folder_text = shlex.quote(str(kept.folder))
         common.say(
             common.standard_output(),
             f"Nothing to run, every cell has its record. Show the table: harness report {folder_text}",
         )
-        return _exit_status(kept)
-    return finish(kept, request.json, resume, reading, page)
+        return ending.exit_status(kept)
+    if ended.elsewhere:
+        common.say(common.standard_error(), f"{plural(ended.elsewhere, 'heat')} left to other processes that run them")
+    _tell_rest(kept, part)
+    return ending.finish(kept, request.json, resume, reading, page)
+
+
+def _check(request: Request) -> None:
+    """Flags that do not go together. Raises UsageError."""
+    if request.launcher != "local" and request.live:
+        raise UsageError(
+            f"--live: a page is served by the machine that runs the sweep, not with --launcher {request.launcher}; "
+            "'harness wait' writes it at the end"
+        )
+    for launcher, given in (("slurm", request.slurm), ("ray", request.ray)):
+        if given and request.launcher != launcher:
+            raise UsageError(f"--{launcher}: only with --launcher {launcher}")
+
+
+def _setting(prepared: planning.Prepared, request: Request) -> setting.Setting:
+    own = [(common.own_table("targets"), Path(common.OWN_FILE)), (prepared.own_targets, Path(prepared.source))]
+    return setting.Setting(
+        dataset=prepared.dataset_source,
+        data_dir=str(prepared.data_dir.expanduser().absolute()) if prepared.data_dir else "",
+        targets=tuple(setting.tables(tables, file) for tables, file in own if tables),
+        timeout=request.timeout,
+        fork=request.fork,
+    )
+
+
+def _tell_rest(kept: store.Run, part: frozenset[str]) -> None:
+    """What this part of the plan leaves to others."""
+    rest = len(kept.plan.cells) - len(part)
+    if rest:
+        common.say(
+            common.standard_error(),
+            f"{plural(rest, 'cell')} of the plan {'is' if rest == 1 else 'are'} not of this part; unite the folders of "
+            "all parts: harness merge RUN RUN ... --out FOLDER",
+        )
 
 
 @contextmanager
@@ -96,24 +145,6 @@ def _watched(folder: Path) -> Iterator[None]:
         yield
 
 
-def _page(kept: store.Run) -> tuple[Reading | None, str]:
-    """The run as it was read, and where its page is now.
-
-    Each is empty, with a warning, where it could not be had: that must not cost a sweep.
-    """
-    from harness import loading
-    from harness.commands import page
-
-    reading, path = None, kept.folder / page.PAGE_FILE
-    try:
-        reading = loading.read(kept)
-        page.write(reading, path)
-    except HarnessError as error:
-        common.say(common.standard_error(), f"warning: no page: {error}")
-        return reading, ""
-    return reading, str(path)
-
-
 def _recorded(folder: Path | None) -> dict[str, str]:
     """The statuses of the cells that have their record already, where a run folder is named and there."""
     if folder is None or not (folder / store.PLAN_FILE).is_file():
@@ -121,16 +152,21 @@ def _recorded(folder: Path | None) -> dict[str, str]:
     return store.Run.open(folder).statuses()
 
 
-def _waiting(kept: store.Run, retry: bool) -> list[Cell]:
-    """The cells to run: those without a record, those that the person interrupted, on request those that failed.
+def _again(retry: bool) -> frozenset[str]:
+    """Statuses of records that make way for another attempt: those that the person interrupted, or what failed too.
 
-    With these, those that were skipped because a smaller batch had failed, but not those that the plan skips.
+    With what failed, what was skipped because a smaller batch had failed.
     """
+    return frozenset({*FAILED, "skipped"}) if retry else frozenset({"interrupted"})
+
+
+def _waiting(kept: store.Run, retry: bool) -> list[Cell]:
+    """The cells to run: those without a record or with one to try again, but not those that the plan skips."""
+    pending = kept.pending(_again(retry))
     if not retry:
-        return kept.pending(frozenset({"interrupted"}))
+        return pending
     planned_skips = {cell_id for cell_id in kept.statuses() if cell_id in kept.plan.skips}
-    waiting = kept.pending(frozenset({*FAILED, "skipped"}))
-    return [cell for cell in waiting if cell.cell_id not in planned_skips]
+    return [cell for cell in pending if cell.cell_id not in planned_skips]
 
 
 def _resuming(command: str, has_folder: bool, folder: Path) -> str:
@@ -142,63 +178,34 @@ def default_folder(name: str) -> Path:
     return Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How running ended: whether the person stopped it, and how many heats others are running."""
+
+    stopped: bool = False
+    elsewhere: int = 0
+
+
 def execute(
     kept: store.Run, waiting: Sequence[Cell], prepared: planning.Prepared, estimates: Estimates, request: Request
-) -> bool:
-    """Run the cells that wait. Returns whether the person stopped it."""
+) -> Ended:
+    """Run the cells that wait, on this machine or as tasks of Ray's."""
     console = common.standard_error()
     common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
     dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
-    wanted = [cell.target for cell in waiting]
-    pool, verifier, instruments = running.open_run(
-        kept, prepared.definitions, wanted, console, request.timeout, request.fork
-    )
+    work = running.Work(prepared.definitions, dataset.folder, request.timeout, request.fork, _again(request.retry))
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
-    with pool, instruments, RunProgress(console, expected, estimates.learn) as progress, terminable():
-        runner = heats.Runner(kept, pool, verifier, dataset.folder, request.timeout, progress, instruments=instruments)
-        try:
-            runner.run(waiting)
-        except KeyboardInterrupt:
-            return True
-        finally:
-            estimates.save()
+    try:
+        elsewhere = running.run_cells(
+            kept, waiting, work, console, lambda: RunProgress(console, expected, estimates.learn)
+        )
+    except KeyboardInterrupt:
+        return Ended(stopped=True)
+    finally:
+        estimates.save()
     shutil.rmtree(kept.scratch_folder, ignore_errors=True)
-    return False
-
-
-def finish(kept: store.Run, json: bool, resume: str | None, reading: Reading | None, page: str) -> int:
-    """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
-    format = "json" if json else None
-    if reading is None:
-        report.show(kept, format)
-    else:
-        report.warn(reading.unreadable)
-        report.show_cells(kept, reading.found.cells, len(reading.unreadable), format)
-    if page:
-        common.say(common.standard_error() if json else common.standard_output(), f"Its page: {page}")
-    if resume is not None:
-        common.say(common.standard_error(), f"stopped; this resumes: {resume}")
-        return 1
-    return _exit_status(kept)
-
-
-def _exit_status(kept: store.Run) -> int:
-    return 1 if any(status in FAILED for status in kept.statuses().values()) else 0
+    return Ended(elsewhere=elsewhere)
 
 
 def _expected(cell: Cell, kept: store.Run, estimates: Estimates) -> float:
     return 0.0 if cell.cell_id in kept.plan.skips else estimates.seconds(cell)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: the present cell is saved, the workers are ended."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

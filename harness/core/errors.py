@@ -7,6 +7,7 @@ HarnessError                    one clear sentence; exit status 1
 ├── DatasetError                a dataset is missing, truncated or altered
 ├── EnvironmentBuildError       a target's environment cannot be found or built
 ├── StoreError                  a run folder cannot be read, written or locked
+├── SchedulerError              a cluster's scheduler does not do what is asked of it
 └── CellError                   a cell did not end well; carries the status of its record
     ├── Unsupported             the target cannot do what the cell asks   -> unsupported
     ├── OutOfMemory             host or device memory ran out             -> out_of_memory
@@ -54,6 +55,10 @@ class EnvironmentBuildError(HarnessError):
 
 class StoreError(HarnessError):
     """A run folder that cannot be read, written or locked."""
+
+
+class SchedulerError(HarnessError):
+    """A cluster's scheduler that cannot be reached, or that refuses."""
 
 
 class CellError(HarnessError):

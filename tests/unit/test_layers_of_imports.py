@@ -24,16 +24,17 @@ LEVELS = (
     "core",
     (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
-        "windows_counters device_proof"
+        "windows_counters device_proof allocation"
     ),
     "plan runlock witnesses noise_scale ranking",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
-    "comparison hosts rounds verify progress doctor support cell_export",
+    "comparison hosts rounds verify progress doctor support cell_export setting slurm",
     "report stored_runs limits noise_probe loading",
     "heats synchrony examination instruments",
     "compare",
     "commands",
     "cli",
+    "__main__",
 )
 """Modules and packages of ``harness`` from the ground up: each may import those of lower levels only."""
 

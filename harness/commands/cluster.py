@@ -1,0 +1,294 @@
+"""Runs on a cluster: submitting to Slurm; ``harness status``, ``wait`` and ``cancel``, which also know other runs."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import loading, runlock, store
+from harness.commands import common, ending, planning, running
+from harness.core.cell import Cell
+from harness.core.errors import SchedulerError, UsageError
+from harness.core.record import FAILED, STATUSES, Record
+from harness.progress import RunProgress
+from harness.slurm import options as slurm
+from harness.slurm import outcomes, programs, submissions
+from harness.slurm.submissions import Standing, Submission
+from harness.wording import plural
+
+POLL_SECONDS = 5.0
+"""How often the queue is asked: what site administrators ask of their users is no more than that."""
+
+CANCEL_PATIENCE = 90.0
+"""Seconds until jobs that were cancelled have to be gone; Slurm's KillWait is 30."""
+
+
+def slurm_options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str, slurm.Options]:
+    """Target label -> what to ask of Slurm. Raises UsageError, also where there is no Slurm."""
+    tables = [
+        (common.own_table("slurm"), common.OWN_FILE),
+        (prepared.launchers["slurm"], prepared.source),
+    ]
+    found = slurm.resolve(prepared.targets, tables, flags)
+    if not programs.is_here():
+        raise UsageError("--launcher slurm: there is no sbatch on PATH; this works where jobs are submitted")
+    return found
+
+
+def submit(
+    kept: store.Run,
+    waiting: Sequence[Cell],
+    prepared: planning.Prepared,
+    options: Mapping[str, slurm.Options],
+    retry: bool,
+    json: bool,
+) -> int:
+    """Submit what no job has, and say how to follow it. The run folder is locked."""
+    console = common.standard_error()
+    places = slurm.of_places(options, kept.plan.places)
+    told = submissions.standing(kept)
+    settled = outcomes.settle(kept, told)
+    _say_settled(settled)
+    if not retry:  # what has failed by now is not run again unasked
+        failed = {one.cell_id for one in settled if one.status != "interrupted"}
+        waiting = [cell for cell in waiting if cell.cell_id not in failed]
+    targets = [cell.target for cell in waiting]
+    common.build_environments(prepared.definitions, targets, console)
+    if waiting:
+        running.with_reference(prepared.definitions, console)
+    for cell in _failed(kept, waiting, told):
+        kept.set_aside(cell.cell_id)
+    made = submissions.submit(kept, waiting, places, told)
+    if json:
+        common.write_json({"run": str(kept.folder), **_standing(kept, submissions.standing(kept))})
+        return 0
+    output = common.standard_output()
+    for one in made:
+        heats = sum(map(len, one.tasks))
+        what = f"{plural(len(one.tasks), 'task')}, {plural(heats, 'heat')} of {', '.join(one.targets)}"
+        common.say(output, f"submitted: {what}{f' ({one.hardware})' if one.hardware else ''}")
+    if not made:
+        live = any(told.is_live(heat) for heat in told.placed)
+        common.say(
+            output, "nothing to submit: " + ("its jobs are in the queue" if live else "every cell has its record")
+        )
+    folder = shlex.quote(_short(kept.folder))
+    common.say(output, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
+    return 0
+
+
+def status(folder: Path, json: bool) -> int:
+    """``harness status RUN``."""
+    kept = loading.open_run(folder)
+    told = _told(kept)
+    if told is not None:
+        _say_settled(outcomes.settle(kept, told))
+    found = _standing(kept, told)
+    if json:
+        common.write_json({"run": str(kept.folder), **found})
+        return 0
+    output = common.standard_output()
+    common.say(output, _summary(kept, found))
+    if found["jobs"]:
+        numbers = ("tasks", "waiting", "running", "ended")
+        table = common.new_table("job", "targets", "hardware", *numbers, "why it waits", numbers=numbers)
+        for job in found["jobs"]:
+            counts = (f"{job[name]:,}" for name in numbers)
+            table.add_row(job["job"], ", ".join(job["targets"]), job["hardware"], *counts, ", ".join(job["reasons"]))
+        common.print_table(table)
+    if found["missing"] and not found["live"]:
+        common.say(output, _advice(kept, found["missing"]))
+    return 0
+
+
+def wait(folder: Path, json: bool) -> int:
+    """``harness wait RUN``: follow a run to its end, then show it as a sweep does. Exit status as of a sweep."""
+    kept = loading.open_run(folder)
+    console = common.standard_error()
+    interrupted = {cell_id for cell_id, state in kept.statuses().items() if state == "interrupted"}
+    seen = kept.statuses().keys() - interrupted
+    expected = {cell.cell_id: 1.0 for cell in kept.plan.cells if cell.cell_id not in seen}
+    try:
+        with RunProgress(console, expected) as progress:
+            found = _follow(kept, set(seen), interrupted, progress)
+    except KeyboardInterrupt:
+        where = shlex.quote(_short(kept.folder))
+        common.say(console, f"stopped following; what runs goes on: harness wait {where}, harness cancel {where}")
+        return 1
+    missing = found["missing"]
+    if missing:
+        common.say(console, _advice(kept, missing))
+    reading, page = ending.page_of(kept)
+    return max(ending.finish(kept, json, None, reading, page), 1 if missing else 0)
+
+
+def cancel(folder: Path) -> int:
+    """``harness cancel RUN``: end its jobs, and give what they leave its records."""
+    kept = loading.open_run(folder)
+    console = common.standard_output()
+    if not submissions.is_used(kept):
+        holder = runlock.is_held(kept.folder)
+        common.say(console, f"{holder} runs it: end that with Ctrl-C there" if holder else "nothing of it runs")
+        return 1 if holder else 0
+    with kept.locked():  # nobody submits meanwhile
+        told = submissions.standing(kept)
+        jobs = told.live_jobs
+        programs.cancel(jobs)
+        deadline = time.monotonic() + CANCEL_PATIENCE
+        while told.live_jobs and time.monotonic() < deadline:
+            time.sleep(0.5)
+            told = submissions.standing(kept)
+        made = outcomes.settle(kept, told)
+    common.say(console, f"cancelled: {plural(len(jobs), 'job')}" if jobs else "nothing of it was in the queue")
+    _say_settled(made)
+    if told.live_jobs:
+        common.say(console, f"still ending: {', '.join(told.live_jobs)}; 'harness status' tells when they have")
+        return 1
+    return 0
+
+
+@dataclass
+class _Outage:
+    """A scheduler that gives no answer: said once, and when it is back."""
+
+    said: bool = False
+
+    @contextmanager
+    def borne(self) -> Iterator[None]:
+        console = common.standard_error()
+        try:
+            yield
+        except SchedulerError as error:
+            if not self.said:
+                common.say(console, f"warning: {error}; asking again")
+            self.said = True
+            return
+        if self.said:
+            common.say(console, "Slurm answers again")
+        self.said = False
+
+
+def _follow(kept: store.Run, seen: set[str], interrupted: set[str], progress: RunProgress) -> dict[str, Any]:
+    """Tell of every new record until nothing runs or waits any more; returns how it stands then."""
+    outage, found = _Outage(), {"live": True}
+    while True:
+        with outage.borne():
+            told = submissions.standing(kept) if submissions.is_used(kept) else None
+            if told is not None:
+                outcomes.settle(kept, told)
+            found = _standing(kept, told)
+        now = kept.statuses()
+        for cell_id in sorted(now.keys() - seen):
+            # One that was interrupted before may be waiting for its second attempt.
+            if now[cell_id] == "interrupted" and cell_id in interrupted and found["live"]:
+                continue
+            record = kept.record(cell_id)
+            if record is not None:
+                seen.add(cell_id)
+                progress.finished(record)
+        if not found["live"]:
+            return found
+        time.sleep(POLL_SECONDS)
+
+
+def _told(kept: store.Run) -> Standing | None:
+    """What Slurm says of a run; None, with a warning where it should know, if it says nothing."""
+    if not submissions.is_used(kept):
+        return None
+    try:
+        return submissions.standing(kept)
+    except SchedulerError as error:
+        common.say(common.standard_error(), f"warning: {error}; only the records are told")
+        return None
+
+
+def _standing(kept: store.Run, told: Standing | None) -> dict[str, Any]:
+    """How a run stands, for a program.
+
+    ``missing``: cells without a record and without a job. ``live``: whether anything runs or waits.
+    """
+    recorded = kept.statuses()
+    counted = Counter(recorded.values())
+    without = [cell for cell in kept.plan.cells if cell.cell_id not in recorded]
+    queued: set[str] = set()
+    jobs: list[dict[str, Any]] = []
+    if told is not None:
+        live = [heat for heat in told.placed if told.is_live(heat)]
+        queued = {cell.cell_id for heat in live for cell in kept.plan.heats[heat].cells}
+        jobs = [_job(one, told) for one in told.submissions if one.number in told.jobs]
+    holder = runlock.is_held(kept.folder)
+    swept = bool(holder) and not jobs
+    return {
+        "cells": len(kept.plan.cells),
+        "recorded": {status: counted[status] for status in STATUSES if counted[status]},
+        "waiting": len(without),
+        "missing": 0 if swept else len([cell for cell in without if cell.cell_id not in queued]),
+        "live": bool(told and told.live_jobs) or bool(holder),
+        "holder": holder,
+        "jobs": jobs,
+    }
+
+
+def _job(one: Submission, told: Standing) -> dict[str, Any]:
+    job = told.jobs[one.number]
+    tasks = [told.states.get((job, index)) for index in range(len(one.tasks))]
+    known = [task for task in tasks if task is not None]
+    running_now = [task for task in known if not task.ended and task.state != "PENDING"]
+    pending = [task for task in known if task.state == "PENDING"]
+    return {
+        "job": job,
+        "targets": list(one.targets),
+        "hardware": one.hardware,
+        "tasks": len(one.tasks),
+        "waiting": len(pending),
+        "running": len(running_now),
+        "ended": len(tasks) - len(running_now) - len(pending),
+        "nodes": sorted({task.node for task in running_now if task.node}),
+        "reasons": sorted({task.reason for task in pending if task.reason}),
+    }
+
+
+def _summary(kept: store.Run, found: Mapping[str, Any]) -> str:
+    recorded: Mapping[str, int] = found["recorded"]
+    counts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in recorded.items())
+    text = f"{kept.plan.name}: {sum(recorded.values()):,} of {found['cells']:,} cells recorded"
+    text += f" ({counts})" if counts else ""
+    nodes = sorted({node for job in found["jobs"] for node in job["nodes"]})
+    if nodes:
+        text += f"; running on {', '.join(nodes)}"
+    if found["holder"]:
+        text += f"; {found['holder']} works on it"
+    return text
+
+
+def _advice(kept: store.Run, missing: int) -> str:
+    return (
+        f"{plural(missing, 'cell')} without a record, and nothing that will run {'it' if missing == 1 else 'them'}: "
+        f"repeat the sweep's command with --out {shlex.quote(_short(kept.folder))} ({kept.plan.command})"
+    )
+
+
+def _failed(kept: store.Run, waiting: Sequence[Cell], told: Standing) -> list[Cell]:
+    """Of the waiting cells those with a record that makes way, and that no job has."""
+    live = {cell.cell_id for heat in told.placed if told.is_live(heat) for cell in kept.plan.heats[heat].cells}
+    recorded = kept.statuses()
+    again = {*FAILED, "skipped"} - {"interrupted"}
+    return [cell for cell in waiting if recorded.get(cell.cell_id) in again and cell.cell_id not in live]
+
+
+def _say_settled(made: Sequence[Record]) -> None:
+    """Of jobs that ended without their records."""
+    console = common.standard_error()
+    for reason, count in Counter(f"{one.status.replace('_', ' ')}: {one.reason}" for one in made).items():
+        common.say(console, f"{plural(count, 'cell')} {reason}")
+
+
+def _short(folder: Path) -> str:
+    """A path as a person would type it here."""
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

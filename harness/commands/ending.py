@@ -1,0 +1,52 @@
+"""How a run's end is told: its table, its page, the exit status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness import store
+from harness.commands import common, report
+from harness.core.errors import HarnessError
+from harness.core.record import FAILED
+
+if TYPE_CHECKING:
+    from harness.loading import Reading
+
+
+def page_of(kept: store.Run) -> tuple[Reading | None, str]:
+    """The run as it was read, and where its page is now.
+
+    Each is empty, with a warning, where it could not be had: that must not cost a sweep.
+    """
+    from harness import loading
+    from harness.commands import page
+
+    reading, path = None, kept.folder / page.PAGE_FILE
+    try:
+        reading = loading.read(kept)
+        page.write(reading, path)
+    except HarnessError as error:
+        common.say(common.standard_error(), f"warning: no page: {error}")
+        return reading, ""
+    return reading, str(path)
+
+
+def finish(kept: store.Run, json: bool, resume: str | None, reading: Reading | None, page: str) -> int:
+    """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
+    format = "json" if json else None
+    if reading is None:
+        report.show(kept, format)
+    else:
+        report.warn(reading.unreadable)
+        report.show_cells(kept, reading.found.cells, len(reading.unreadable), format)
+    if page:
+        common.say(common.standard_error() if json else common.standard_output(), f"Its page: {page}")
+    if resume is not None:
+        common.say(common.standard_error(), f"stopped; this resumes: {resume}")
+        return 1
+    return exit_status(kept)
+
+
+def exit_status(kept: store.Run) -> int:
+    """1 if a cell failed, else 0."""
+    return 1 if any(status in FAILED for status in kept.statuses().values()) else 0

@@ -1,0 +1,75 @@
+"""``harness heat``: one heat of a run, or some, run here; what every launcher starts on its machines."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import allocation, loading, setting, store
+from harness.commands import common, running
+from harness.core.cell import Cell
+from harness.core.errors import UsageError
+from harness.progress import RunProgress
+
+DEAD_CLAIM_SECONDS = 120.0
+"""How long the lock of a process may outlive its machine: until a file server ends the lease of its locks (NFS: 90)."""
+
+AGAIN = frozenset({"interrupted"})
+
+
+def run(folder: Path, numbers: Sequence[str]) -> int:
+    """Run heats of a run folder to their records. Exit status 0 if all is done, or others are doing it.
+
+    A cell that has its record is not run again, but for one that was interrupted, so a heat may be started twice. A
+    record that says how a cell failed is a record: the exit status is 0.
+    """
+    kept = loading.open_run(folder)
+    wanted = [_number(text, kept) for text in numbers]
+    cells = [cell for number in wanted for cell in kept.plan.heats[number].cells]
+    told = setting.read(kept)
+    definitions = told.definitions()
+    setting.require_planned(kept, definitions)
+    waiting = kept.waiting(cells, AGAIN)
+    console = common.standard_error()
+    if not waiting:
+        common.say(console, "nothing to run: every cell has its record")
+        return 0
+    if allocation.is_requeued():
+        _await_claims(kept, wanted)
+    source, data_dir = told.dataset, Path(told.data_dir) if told.data_dir else None
+    dataset = common.planned_dataset(source, waiting[0], data_dir, kept.folder).folder
+    logs = kept.logs_folder / (allocation.name() or f"{socket.gethostname()}-{os.getpid()}")
+    with tempfile.TemporaryDirectory(prefix="harness-heat-", ignore_cleanup_errors=True) as scratch:
+        work = running.Work(definitions, dataset, told.timeout, told.fork, AGAIN, Path(scratch), logs)
+        elsewhere = running.run_cells(kept, waiting, work, console, lambda: _progress(waiting))
+    if elsewhere:
+        common.say(console, f"{elsewhere} of the heats: another process runs them")
+    return 0
+
+
+def _progress(waiting: Sequence[Cell]) -> RunProgress:
+    return RunProgress(common.standard_error(), {cell.cell_id: 1.0 for cell in waiting})
+
+
+def _number(text: str, kept: store.Run) -> int:
+    count = len(kept.plan.heats)
+    if not (text.isascii() and text.isdecimal() and int(text) < count):
+        raise UsageError(
+            f"heat: found {text!r}, allowed: the heats of {kept.folder} are numbered from 0 to {count - 1}"
+        )
+    return int(text)
+
+
+def _await_claims(kept: store.Run, heats: Sequence[int]) -> None:
+    """Wait for locks of a machine that failed while it ran one of these heats."""
+    deadline = time.monotonic() + DEAD_CLAIM_SECONDS
+    for heat in heats:
+        while time.monotonic() < deadline:
+            with kept.claimed(heat) as mine:
+                if mine:
+                    break
+            time.sleep(1.0)
