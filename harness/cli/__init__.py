@@ -17,7 +17,7 @@ from harness.cli.clusters import cancel, status, wait
 from harness.cli.listing import data, models, sweeps, targets
 from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sweep, verify
 from harness.cli.options import CONTEXT
-from harness.cli.reading import cell, recommend, report
+from harness.cli.reading import cell, merge, recommend, report
 from harness.core.errors import HarnessError, UsageError
 
 
@@ -39,6 +39,7 @@ for _command in (
     compare,
     recommend,
     report,
+    merge,
     status,
     wait,
     cancel,

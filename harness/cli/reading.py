@@ -1,4 +1,4 @@
-"""Commands that read a run folder: report, recommend, cell."""
+"""Commands that read run folders: report, recommend, cell, merge."""
 
 from __future__ import annotations
 
@@ -94,3 +94,31 @@ def recommend(run: Path, accuracy: str | None, json: bool) -> int:
     from harness.commands import recommend as command
 
     return command.run(run, accuracy, json)
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=AnyPath())
+@click.option(
+    "--out",
+    "-o",
+    type=AnyPath(),
+    required=True,
+    metavar="RUN",
+    help="Where all of it goes: a new folder, or a run of the same plan, to which it is added.",
+)
+@json_option
+def merge(runs: tuple[Path, ...], out: Path, json: bool) -> int:
+    """Unite run folders that hold parts of one plan, and list what is missing.
+
+    Each cell counts once, from whichever folder has its record. What was interrupted gives way and stays as an earlier
+    attempt. Different records of one cell, and folders of different plans, are refused before anything is written.
+    The folders may come from other systems; they are not changed. Merging again adds what is new.
+
+    \b
+    Example:
+      harness merge shard-1 shard-2 shard-3 --out whole
+      harness merge from-the-laptop --out harness-runs/study-20261123-101500
+    """
+    from harness.commands import merge as command
+
+    return command.run(runs, out, json)

@@ -28,7 +28,7 @@ LEVELS = (
     ),
     "plan runlock witnesses noise_scale ranking",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
-    "comparison hosts rounds verify progress doctor support cell_export setting slurm",
+    "comparison hosts rounds verify progress doctor support cell_export setting slurm merging",
     "report stored_runs limits noise_probe loading",
     "heats synchrony examination instruments",
     "compare",

@@ -1,0 +1,142 @@
+"""What a run folder holds, read for comparing it with others: each record as an outcome with an identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import noise_scale, parity, runfiles
+from harness.core import codec
+from harness.core.errors import StoreError
+from harness.core.record import Record
+from harness.store import Run, encode_record
+
+_ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]+)\.attempt-(?P<number>\d+)\.json")
+
+KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scale.FOLDER: noise_scale.NoiseScale}
+"""Folders of small files that go along with the records, and what is in one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One record of a run folder. ``digest``: of all but its attempt number and log.
+
+    ``occurrence`` numbers those of one cell and folder that are equal in that.
+    """
+
+    path: Path
+    digest: str
+    status: str
+    attempt: int
+    occurrence: int = 0
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """Equal exactly for equal outcomes, in whatever folder they are."""
+        return self.digest, self.occurrence
+
+    @property
+    def rank(self) -> int:
+        """An outcome gives way to one of a higher rank."""
+        return {"interrupted": 0, "skipped": 1}.get(self.status, 2)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run folder holds.
+
+    ``final``: cell_id -> its record; ``earlier``: cell_id -> its earlier attempts, in order, by their numbers.
+    ``machines``: id -> processor of those that the records name. ``kept``: folder -> its proofs or noise scales.
+    """
+
+    run: Run
+    final: dict[str, Outcome]
+    earlier: dict[str, dict[int, Outcome]]
+    machines: dict[str, str]
+    kept: dict[str, dict[str, Any]]
+
+
+def survey(run: Run) -> Source:
+    """Read all records, earlier attempts, proofs and noise scales of a run folder.
+
+    Raises StoreError naming the first file that is damaged or foreign, and how many more are.
+    """
+    problems: list[StoreError] = []
+    final: dict[str, Outcome] = {}
+    machines: dict[str, str] = {}
+    for record in run.records(problems):
+        final[record.cell_id] = _outcome(run.records_folder / f"{record.cell_id}.json", record)
+        if record.machine.get("id"):
+            machines[str(record.machine["id"])] = str(record.machine.get("processor") or "")
+    earlier: dict[str, dict[int, Outcome]] = {}
+    for path, cell_id, number in _attempts(run):
+        try:
+            record = runfiles.read(path, Record)
+        except StoreError as error:
+            problems.append(error)
+            continue
+        if record.cell_id != cell_id or cell_id not in run.cells:
+            problems.append(
+                StoreError(f"{path}: holds the record of cell {record.cell_id}, which does not belong there")
+            )
+            continue
+        earlier.setdefault(cell_id, {})[number] = _outcome(path, record)
+    kept = {name: _values(run.folder / name, cls, problems) for name, cls in KEPT.items()}
+    if problems:
+        more = f" (and {len(problems) - 1:,} more such files)" if len(problems) > 1 else ""
+        raise StoreError(f"{problems[0]}{more}")
+    for cell_id, found in earlier.items():
+        seen: Counter[str] = Counter()
+        for number in sorted(found):
+            one = found.pop(number)
+            found[number] = dataclasses.replace(one, occurrence=seen[one.digest])
+            seen[one.digest] += 1
+        if cell_id in final:
+            final[cell_id] = dataclasses.replace(final[cell_id], occurrence=seen[final[cell_id].digest])
+    return Source(run, final, earlier, machines, kept)
+
+
+def _outcome(path: Path, record: Record) -> Outcome:
+    placeless = dataclasses.replace(record, attempt=1, log="")
+    return Outcome(path, hashlib.sha256(encode_record(placeless)).hexdigest(), record.status, record.attempt)
+
+
+def read(outcome: Outcome) -> Record:
+    """The record. Raises StoreError if it is another than it was."""
+    record = runfiles.read(outcome.path, Record)
+    if _outcome(outcome.path, record).digest != outcome.digest:
+        raise StoreError(f"{outcome.path}: has changed meanwhile; repeat this command")
+    return record
+
+
+def identity_of(value: Any) -> str:
+    """Equal for equal proofs or noise scales, however they are written."""
+    return hashlib.sha256(codec.canonical(codec.to_json(value)).encode("ascii")).hexdigest()
+
+
+def attempt_path(run: Run, cell_id: str, number: int) -> Path:
+    """Where ``Run.set_aside`` keeps an earlier attempt."""
+    return run.records_folder / f"{cell_id}.attempt-{number}.json"
+
+
+def _attempts(run: Run) -> Iterator[tuple[Path, str, int]]:
+    for path in sorted(run.records_folder.iterdir()):
+        match = _ATTEMPT.fullmatch(path.name)
+        if match:
+            yield path, match["cell"], int(match["number"])
+
+
+def _values(folder: Path, cls: type, problems: list[StoreError]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[path.name] = runfiles.read(path, cls)
+        except StoreError as error:
+            problems.append(error)
+    return found
