@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import psutil
 
 from harness.core import system
+
+NODE_VARIABLE = "SLURMD_NODENAME"
+"""Where Slurm names the node that a job's process is on."""
 
 
 @lru_cache(maxsize=1)
@@ -44,5 +48,11 @@ def load() -> dict[str, Any]:
 
 
 def machine_id() -> str:
-    """A stable name for this machine that reveals nothing: a hash of its own id, or of its host name."""
-    return hashlib.sha256(f"backend-harness:{system.machine_identity()}".encode()).hexdigest()[:12]
+    """A stable name for this machine that reveals nothing: a hash of its own id, or of its host name.
+
+    In a job of Slurm's the name of the node is hashed as well: nodes without a disk of their own boot from one image,
+    and have its id.
+    """
+    node = os.environ.get(NODE_VARIABLE)
+    identity = f"backend-harness:{system.machine_identity()}" + (f":{node}" if node else "")
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
