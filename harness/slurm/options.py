@@ -27,7 +27,10 @@ from harness.tomlfile import nearest, shown
 
 OWN_KEYS = ("setup", "heats-per-task", "concurrent")
 """``setup``: shell lines that run first, such as ``module load`` or ``source FILE``. ``heats-per-task``: how many heats
-one task of an array runs. ``concurrent``: how many tasks of an array run at the same time."""
+one task of an array runs, so on one node; or "all". ``concurrent``: how many tasks of an array run at the same time."""
+
+ALL = 10**9
+"""More heats than any run has."""
 
 RESERVED = {
     "array": "the harness numbers its tasks; see heats-per-task and concurrent",
@@ -175,7 +178,7 @@ def _options(target: Target, wishes: dict[str, _Value]) -> Options:
     return Options(
         sbatch=tuple((key, None if value is True else str(value)) for key, value in sorted(asked.items()) if value),
         setup=str(own["setup"] or ""),
-        heats_per_task=_count("heats-per-task", own["heats-per-task"]),
+        heats_per_task=ALL if own["heats-per-task"] == "all" else _count("heats-per-task", own["heats-per-task"]),
         concurrent=_count("concurrent", own["concurrent"]),
     )
 
@@ -184,5 +187,6 @@ def _count(key: str, value: _Value) -> int:
     if not value:
         return 0
     if not (isinstance(value, str) and value.isascii() and value.isdecimal() and int(value) > 0):
-        raise UsageError(f"--slurm: {key}: found {shown(value)}, allowed: a whole number from 1")
+        other = ", or all" if key == "heats-per-task" else ""
+        raise UsageError(f"--slurm: {key}: found {shown(value)}, allowed: a whole number from 1{other}")
     return int(value)

@@ -138,7 +138,7 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
     number = max((one.number for one in told.submissions), default=0)
     for place, heats in by_place.items():
         wanted = options[place]
-        tasks = _packed(heats, wanted.heats_per_task or math.ceil(len(heats) / MOST_TASKS))
+        tasks = _packed(run, heats, wanted.heats_per_task)
         for start in range(0, len(tasks), largest):
             number += 1
             made.append(_submit_one(run, number, place, wanted, tasks[start : start + largest]))
@@ -150,8 +150,23 @@ def task_log(run: Run, task: Task) -> Path:
     return run.logs_folder / LOGS / f"{task.label}.log"
 
 
-def _packed(heats: Sequence[int], size: int) -> list[tuple[int, ...]]:
-    return [tuple(heats[start : start + size]) for start in range(0, len(heats), size)]
+def _packed(run: Run, heats: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Heats by task: ``size`` each, or with 0 one whole replicate each, and several where that makes too many tasks.
+
+    A replicate is all heats of one seed and repeat. Its batch sizes are measured on one machine then, so that each
+    machine has an answer of its own; scattered over machines they would be fragments that may not be compared.
+    """
+    if size:
+        return [tuple(heats[start : start + size]) for start in range(0, len(heats), size)]
+    replicates: dict[tuple[int, int], list[int]] = {}
+    for heat in heats:
+        cell = run.plan.heats[heat].cells[0]
+        replicates.setdefault((cell.training.seed, cell.repeat), []).append(heat)
+    whole, together = list(replicates.values()), math.ceil(len(replicates) / MOST_TASKS)
+    return [
+        tuple(heat for replicate in whole[start : start + together] for heat in replicate)
+        for start in range(0, len(whole), together)
+    ]
 
 
 def _submit_one(run: Run, number: int, place: str, options: Options, tasks: Sequence[tuple[int, ...]]) -> Submission:

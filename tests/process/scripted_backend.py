@@ -3,7 +3,7 @@
 The variable ``SCRIPT`` names a JSON file: a list of [batch size, place, call, action], as in ``[[8, "train", 2,
 "segfault"]]``: in the cell of batch size 8, at the second call of ``train``, end with a segmentation fault. Places
 are session, train and evaluate. Besides the actions of ``fake_backend.perform`` there is ``touch:FILE``:
-say that the place is reached. Parity probes are left alone, but for batch size "probe".
+say that the place is reached, and ``await:FILE``: wait until a file is there. Parity probes are left alone, but for batch size "probe".
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class ScriptedBackend(ReferenceBackend):
                 name, _, argument = action.partition(":")
                 if name == "touch":
                     Path(argument).touch()
+                elif name == "await":
+                    while not Path(argument).exists():
+                        time.sleep(0.05)
                 else:
                     perform(action)
 
