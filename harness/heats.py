@@ -26,6 +26,7 @@ from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrash
 from harness.core.record import Record
 from harness.hosts import Hosts
 from harness.lane import CellWorker, Files, Lane, Progress, now
+from harness.neighbours import Load, Neighbours
 from harness.parity import Proof
 from harness.plan import INTERLEAVES, heats
 from harness.rounds import Rounds
@@ -64,6 +65,7 @@ class HeatFacts:
     ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
     cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
     ``opened_together``: the lanes were built and compiled at the same time, so those phases are not one lane's own.
+    ``other_processors`` and ``stolen_processors``: how busy others kept the machine meanwhile (``neighbours.Load``).
     """
 
     interleave: str
@@ -76,6 +78,8 @@ class HeatFacts:
     measured_seconds: float | None = None
     idle_share: float | None = None
     opened_together: bool = False
+    other_processors: float | None = None
+    stolen_processors: float | None = None
 
 
 class Watcher(Protocol):
@@ -249,7 +253,7 @@ class Runner:
         places: Counter[tuple[str, int]] = Counter()
         found = [self._prepare(cell, self._place(cell, places)) for cell in cells]
         ready = [one for one in found if one is not None]
-        turns, together = Rounds(), self._may_open_together(ready)
+        turns, together, load = Rounds(), self._may_open_together(ready), Neighbours()
         try:
             self._open(ready, together)
             starved = next((one for one in ready if one.lane.status == "out_of_memory" and len(ready) > 1), None)
@@ -257,19 +261,20 @@ class Runner:
                 for one in ready:
                     one.lane.abandon()
                 return [starved.cell, *(one.cell for one in ready if one is not starved)]
-            rounds.take_turns([one.lane for one in ready], turns, self._enough)
+            with load:
+                rounds.take_turns([one.lane for one in ready], turns, self._enough)
             for one in ready:
                 one.lane.close()
         except KeyboardInterrupt as stop:
             for one in ready:
                 one.lane.interrupt(stop)
             for one in ready:
-                self._save(one.record(self._facts(cells, turns, one, together)))
+                self._save(one.record(self._facts(cells, turns, one, together, load.load)))
             raise
         late = [one.cell for one in ready if one.lane.status == "out_of_memory" and len(ready) > 1]
         for one in ready:
             if one.cell not in late:
-                self._save(one.record(self._facts(cells, turns, one, together)))
+                self._save(one.record(self._facts(cells, turns, one, together, load.load)))
         return late
 
     def _may_open_together(self, ready: Sequence[_Ready]) -> bool:
@@ -305,7 +310,7 @@ class Runner:
         measure = self._measure
         return measure is not None and turns.seconds >= measure.seconds and turns.count >= FEWEST_ROUNDS
 
-    def _facts(self, cells: Sequence[Cell], turns: Rounds, one: _Ready, together: bool) -> HeatFacts:
+    def _facts(self, cells: Sequence[Cell], turns: Rounds, one: _Ready, together: bool, load: Load) -> HeatFacts:
         return HeatFacts(
             interleave="block",
             cells=self._ids(cells),
@@ -316,6 +321,8 @@ class Runner:
             measured_seconds=self._measure.seconds if self._measure else None,
             idle_share=one.lane.idle_share(turns.seconds),
             opened_together=together,
+            other_processors=load.other_processors,
+            stolen_processors=load.stolen_processors,
         )
 
     @staticmethod
@@ -336,20 +343,21 @@ class Runner:
             assert record is not None
             return record
         lane = ready.lane
-        heat = HeatFacts("none" if self._interleave == "none" else "cell", beside, fallback)
+        heat, load = HeatFacts("none" if self._interleave == "none" else "cell", beside, fallback), Neighbours()
         began = time.monotonic()
         try:
             self._watcher.started(cell, "building")
             if lane.open():
-                while lane.advance():
-                    if self._measure is not None and time.monotonic() - began >= self._measure.seconds:
-                        break
+                with load:
+                    while lane.advance():
+                        if self._measure is not None and time.monotonic() - began >= self._measure.seconds:
+                            break
                 lane.close()
         except KeyboardInterrupt as stop:
             lane.interrupt(stop)
-            self._save(ready.record(heat))
+            self._save(ready.record(replace(heat, **vars(load.load))))
             raise
-        return self._save(ready.record(heat))
+        return self._save(ready.record(replace(heat, **vars(load.load))))
 
     def _prepare(self, cell: Cell, place: int) -> _Ready | None:
         """Check parity and write what the cell needs. None if it cannot run: its record is saved."""

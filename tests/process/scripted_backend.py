@@ -3,7 +3,8 @@
 The variable ``SCRIPT`` names a JSON file: a list of [batch size, place, call, action], as in ``[[8, "train", 2,
 "segfault"]]``: in the cell of batch size 8, at the second call of ``train``, end with a segmentation fault. Places
 are session, train and evaluate. Besides the actions of ``fake_backend.perform`` there is ``touch:FILE``:
-say that the place is reached, and ``await:FILE``: wait until a file is there. Parity probes are left alone, but for batch size "probe".
+say that the place is reached, and ``await:FILE``: wait until a file is there. Parity probes are left alone, but for
+batch size "probe".
 """
 
 from __future__ import annotations
