@@ -92,6 +92,7 @@ def test_a_node_that_dies_in_mid_heat_costs_nothing_but_time(sweeper: ClusterSwe
     sweeper.script()
     sweeper.nodes.kill_node(node)
     try:
+        sweeper.nodes.hurry(job_of(sweeper))
         assert sweeper.wait().returncode == 0
     finally:
         sweeper.nodes.start_node(node)
@@ -226,7 +227,8 @@ def test_a_submitter_killed_as_soon_as_the_jobs_are_in_loses_nothing(sweeper: Cl
     shim.parent.mkdir()
     shim.write_text('#!/bin/bash\n/usr/bin/sbatch "$@" >/dev/null\nkill -9 $PPID\nsleep 1\n')
     shim.chmod(0o755)
-    hang_at(sweeper)
+    go = sweeper.folder / "go"
+    sweeper.script((8, "train", 2, f"touch:{reached(sweeper)}"), (8, "train", 3, f"await:{go}"))
     command = ["env", f"PATH={shim.parent}:{sweeper.environment()['PATH']}", *sweeper.command("--launcher", "slurm")]
     assert sweeper.finished(command).returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     job = sweeper.status()["jobs"][0]["job"]
@@ -234,8 +236,7 @@ def test_a_submitter_killed_as_soon_as_the_jobs_are_in_loses_nothing(sweeper: Cl
     assert "nothing to submit: its jobs are in the queue" in again.stdout
     until(reached(sweeper).exists, "the heat to train")
     assert job_of(sweeper) == job
-    sweeper.script()
-    sweeper.nodes.ask("scontrol", "requeue", f"{job}_0")
+    go.touch()
     assert sweeper.wait().returncode == 0
     assert set(each_once(sweeper.kept).values()) == {"ok"}
 

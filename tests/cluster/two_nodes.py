@@ -42,6 +42,13 @@ class TwoNodes:
         """As if it had lost its power."""
         self._script("killnode", name[1:])
 
+    def hurry(self, job: str) -> None:
+        """Wait until a job is back in the queue, and spare it the two minutes that Slurm has such a one wait."""
+        ask = lambda: self.ask("squeue", "-h", "-r", "-j", job, "-o", "%i %T %r", check=False)  # noqa: E731
+        rows = until(lambda: [row.split() for row in ask().splitlines() if "PENDING BeginTime" in row], "the requeue")
+        for task, *_ in rows:
+            self.ask("scontrol", "update", f"JobId={task}", "StartTime=now")
+
     def start_node(self, name: str) -> None:
         self._script("node", name[1:])
         self.wait_idle()
