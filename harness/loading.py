@@ -27,6 +27,8 @@ TABLES = (
     "startup",
     "catch_up",
     "agreement",
+    "side_by_side",
+    "load",
 )
 """What a run can be loaded as."""
 

@@ -288,6 +288,98 @@ def drifting_interval(a: ArrayLike, b: ArrayLike, run_to_run: float, level: floa
     return interval_around(float(np.mean(sides[1]) - np.mean(sides[0])), error, math.inf, level)
 
 
+def slope_within_groups(
+    x: ArrayLike, y: ArrayLike, groups: ArrayLike, clusters: ArrayLike, level: float = LEVEL
+) -> Interval | None:
+    """What y changes by for each unit of x, among values of one group, over all groups; in units of y over x.
+
+    All (n,); ``groups`` and ``clusters`` are labels. Each group has a level of its own (fixed effects), so that only
+    differences within it count. Values of one cluster were disturbed together: they share an error, of any size.
+    Least squares with the cluster-robust error CR2 and Student's t of as many degrees of freedom as Bell & McCaffrey
+    (Survey Methodology 28:169, 2002) give it; Imbens & Kolesar (Review of Economics and Statistics 98:701, 2016) show
+    that both are needed where clusters are few, or some of them have most of the variation of x. None where they cannot
+    be had: no group with two clusters, no variation of x in any, or one cluster alone that has it.
+    ValueError for rows of different lengths or a value not finite.
+
+    Coverage, where clusters and values have errors of one size: 5 groups of 6 clusters, or one of 10, 95 to 97, also if
+    the errors grow threefold with x, or x is skewed; 3 or 4 clusters in one group, 94 to 97, of those that have one.
+    """
+    xs, ys = _finite(x, 0, "x"), _finite(y, 0, "y")
+    group, cluster = (np.unique(np.asarray(one), return_inverse=True)[1] for one in (groups, clusters))
+    if not len(xs) == len(ys) == len(group) == len(cluster):
+        raise ValueError(f"{len(xs)}, {len(ys)}, {len(group)} and {len(cluster)} values: expected as many of each")
+    pairs = np.unique(np.stack([group, cluster], axis=1), axis=0)
+    told = np.isin(group, np.flatnonzero(np.bincount(pairs[:, 0], minlength=len(xs)) > 1))
+    if not told.any():
+        return None
+    xs, ys = xs[told], ys[told]
+    group, cluster = (np.unique(one[told], return_inverse=True)[1] for one in (group, cluster))
+    sizes = np.bincount(group)
+    xs, ys = (values - (np.bincount(group, values) / sizes)[group] for values in (xs, ys))
+    variation = float(xs @ xs)
+    if variation <= _NO_VARIATION * len(xs):
+        return None
+    slope = float(xs @ ys) / variation
+    weights = _cr2_weights(xs, group, cluster, sizes, variation)
+    if weights is None:
+        return None
+    error = math.sqrt(float(np.sum(np.bincount(cluster, weights * (ys - slope * xs)) ** 2))) / variation
+    return interval_around(slope, error, _cr2_freedom(weights, xs, group, cluster, sizes, variation), level)
+
+
+def _cr2_weights(
+    xs: Array, group: NDArray[np.int64], cluster: NDArray[np.int64], sizes: NDArray[np.int64], variation: float
+) -> Array | None:
+    """Of each value (n,): its cluster's x through the inverse root of what the fit leaves of the cluster's error.
+
+    None if it leaves nothing of one: that cluster is what the slope is drawn through.
+    """
+    weights = np.empty_like(xs)
+    order = np.argsort(cluster, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+        own, of = xs[members], group[members]
+        left = np.eye(len(members)) - (of[:, None] == of) / sizes[of] - np.outer(own, own) / variation
+        values, vectors = np.linalg.eigh(left)
+        kept = values > _LEAST_LEFT
+        turned = vectors.T @ own
+        if float(np.sum(turned[~kept] ** 2)) > 1e-9 * variation:
+            return None
+        weights[members] = vectors[:, kept] @ (turned[kept] / np.sqrt(values[kept]))
+    return weights
+
+
+def _cr2_freedom(
+    weights: Array,
+    xs: Array,
+    group: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    variation: float,
+) -> float:
+    """Satterthwaite's, for errors that are in truth independent: tr(W)^2 / tr(W^2) of W (clusters, clusters).
+
+    W is a diagonal matrix less one of low rank, U U', U of a column for each group and one for x.
+    """
+    from scipy.sparse import coo_array
+
+    diagonal = np.bincount(cluster, weights**2)
+    by_group = coo_array((weights / np.sqrt(sizes[group]), (cluster, group))).tocsr()
+    by_x = np.bincount(cluster, weights * xs) / math.sqrt(variation)
+    taken = np.asarray(by_group.multiply(by_group).sum(axis=1)).ravel() + by_x**2
+    across = by_group.T @ by_group
+    between = 2 * float(np.sum((by_group.T @ by_x) ** 2)) + float(by_x @ by_x) ** 2
+    squares = float(across.multiply(across).sum()) + between
+    trace = float(np.sum(diagonal - taken))
+    return trace**2 / (float(np.sum(diagonal**2)) + squares - 2 * float(np.sum(diagonal * taken)))
+
+
+_NO_VARIATION = 1e-12
+"""Mean square of x about its groups' means below which there is nothing to draw a slope through."""
+
+_LEAST_LEFT = 0.01
+"""Share of a cluster's error that the fit must leave for it to be told from the slope."""
+
+
 def normal_p_value(interval: Interval) -> float:
     """Two-sided, of a log ratio of zero, from an interval by its half width: normal, so exact for many processes."""
     from scipy.special import ndtr, ndtri

@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 
 def plural(count: int, noun: str) -> str:
     """``1 epoch``, ``2,000 epochs``, ``3 processes``."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{ending}"
+
+
+def machine_name(machine: str, node: str = "") -> str:
+    """What a machine is called where there are several: by its node's name in a cluster, and its id."""
+    if not machine:
+        return "no machine known"
+    return f"{node} ({machine})" if node else f"machine {machine}"
+
+
+def machine_words(facts: Mapping[str, Any], *, whole: bool = False) -> str:
+    """What a machine is, from its part of a record: processor, cores, GPU.
+
+    ``whole``: also memory, the GPU's driver, the system, and in a cluster its node and partition.
+    """
+    return ", ".join(part for part in _machine_parts(facts, whole) if part)
+
+
+def _machine_parts(facts: Mapping[str, Any], whole: bool) -> Iterator[str]:
+    cores, memory = facts.get("usable_cores") or facts.get("logical_cores"), facts.get("memory_bytes")
+    gpu, slurm = facts.get("gpu") or {}, facts.get("slurm") or {}
+    yield str(facts.get("processor") or "processor not known")
+    yield plural(cores, "logical core") if cores else ""
+    yield f"{memory / 1e9:.1f} GB" if memory and whole else ""
+    driver = f" (driver {gpu['driver']})" if gpu.get("driver") and whole else ""
+    yield f"{gpu['name']}{driver}" if gpu.get("name") else ""
+    if whole:
+        yield str(facts.get("platform") or facts.get("system") or "")
+        partition = f" of partition {slurm['partition']}" if slurm.get("partition") else ""
+        yield f"node {slurm['node']}{partition}" if slurm.get("node") else ""

@@ -1,8 +1,9 @@
 """Records to tables and advice: pure functions; nothing here runs or writes anything.
 
 ``collect`` reads the records of a run once; ``analyse`` computes all tables from that. A table begins with the columns
-WORK, and has a row for each thing that its function's docstring names. An estimate's interval stands beside it as
-``NAME_low`` and ``NAME_high``, null where there is none. ``Analysis.advice`` says what to use.
+WORK, of which the machine is one, and has a row for each thing that its function's docstring names. An estimate's
+interval stands beside it as ``NAME_low`` and ``NAME_high``, null where there is none. ``Analysis.advice`` says what to
+use.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import polars as pl
 
 from harness.analysis import accuracy as reached
 from harness.analysis import advice as advising
+from harness.analysis import load as loads
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
 from harness.analysis import step_model
 from harness.analysis.advice import Advice, Choice, Obstacles
 from harness.analysis.collected import Collected, collect, comparable
+from harness.analysis.load import Blame
+from harness.analysis.machines import Facts, side_by_side
 from harness.analysis.summary import agreement, summary
 from harness.analysis.tables import WORK
 
@@ -25,12 +29,16 @@ __all__ = [
     "WORK",
     "Advice",
     "Analysis",
+    "Blame",
     "Choice",
     "Collected",
+    "Facts",
     "agreement",
     "analyse",
+    "blame",
     "collect",
     "comparable",
+    "side_by_side",
     "summary",
 ]
 
@@ -42,7 +50,8 @@ class Analysis:
     ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
     ``pace``, ``ratios``, ``step_model``, ``predicted``, ``accuracy_by_size``, ``recovery``, ``time_to_accuracy``,
-    ``startup``, ``catch_up``.
+    ``startup``, ``catch_up``, ``load`` and, of what several machines trained, ``side_by_side``. ``machines``: id ->
+    facts. ``blame``: of each machine whether other load was to blame, none where no record tells of it.
     """
 
     cells: pl.DataFrame
@@ -60,6 +69,10 @@ class Analysis:
     time_to_accuracy: pl.DataFrame
     startup: pl.DataFrame
     catch_up: pl.DataFrame
+    side_by_side: pl.DataFrame
+    load: pl.DataFrame
+    machines: dict[str, Facts]
+    blame: tuple[Blame, ...]
     advice: tuple[Advice, ...]
 
 
@@ -76,6 +89,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     models, predicted = step_model.models(pace)
     ratios = paces.ratios(collected.cells)
     reaching = reached.reaching(curves, ladder)
+    load = loads.load(collected.cells, collected.disturbances)
     return Analysis(
         cells=collected.cells,
         epochs=collected.epochs,
@@ -92,9 +106,19 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         time_to_accuracy=reaching,
         startup=starting.startup(collected.cells),
         catch_up=starting.catch_up(pace),
+        side_by_side=side_by_side(pace),
+        load=load,
+        machines=collected.machines,
+        blame=loads.blame(collected.cells, load, collected.machines),
         advice=tuple(
             advising.advise(
                 collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
             )
         ),
     )
+
+
+def blame(collected: Collected) -> tuple[Blame, ...]:
+    """Of each machine whether other load was to blame: ``Analysis.blame`` alone."""
+    found = loads.load(collected.cells, collected.disturbances)
+    return loads.blame(collected.cells, found, collected.machines)

@@ -14,10 +14,12 @@ from typing import Any
 import polars as pl
 
 from harness import ranking
+from harness.analysis import machines
 from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reach
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
 from harness.analysis.tables import WORK, Row, grouped, work_of
+from harness.wording import machine_words
 
 TO_ACCURACY, THROUGHPUT, NOTHING = "accuracy", "throughput", "none"
 
@@ -52,8 +54,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to use for one WORK, and what that rests on.
+    """What to use for one WORK, and so on one machine, and what that rests on.
 
+    ``machine``: what it is, in words; ``label``: what it is called, empty where the run has no other.
     ``goal``: TO_ACCURACY, THROUGHPUT (no target reached the accuracy), or NOTHING (nothing was timed). ``choice`` is
     the best one, None for NOTHING and where ``obstacles`` forbid comparing targets: then ``per_target``, the
     best batch size of each target, is all there is. ``alike``: cannot be told from the choice, ``behind``: shown not
@@ -70,7 +73,7 @@ class Advice:
 
     work: dict[str, Any]
     machine: str
-    machines: int
+    label: str
     accuracy: float
     asked: bool
     goal: str
@@ -118,7 +121,11 @@ def advise(
     reached = grouped(reaching.to_dicts(), lambda row: (*work_of(row), row["accuracy"]))
     paces, ratio_rows = grouped(pace.to_dicts(), work_of), grouped(ratios.to_dicts(), work_of)
     predictions, timed_rows = grouped(predicted.to_dicts(), work_of), grouped(timed(collected.cells), work_of)
+    names = machines.names(collected.cells)
     for work, members in cells.items():
+        machine = work[-1]
+        if machine not in names and names:
+            continue  # cells that never ran, and of which nothing tells where they were to
         fast = {(row["target"], row["batch_size"]): row for row in paces.get(work, [])}
         own = {place[-1]: sizes for place, sizes in times.items() if place[:-1] == work}
         # Unless a person asked for one, an accuracy that one model reaches is no measure for another.
@@ -132,8 +139,8 @@ def advise(
         choices = {key: _choice(key, fast.get(key), there.get(key)) for key in costs}
         yield _advice(
             work=dict(zip(WORK, work, strict=True)),
-            machine=_machine(collected.machines, members),
-            machines=len({row["machine"] for row in members if row["machine"]}),
+            machine=machine_words(collected.machines[machine]) if machine in collected.machines else "",
+            label=names[machine] if len(names) > 1 else "",
             accuracy=wanted,
             asked=asked,
             goal=goal if costs else NOTHING,
@@ -292,18 +299,6 @@ def _highest(own: Mapping[str, Mapping[int, Sequence[Curve]]]) -> tuple[str, int
             epochs = [next(n for n, one in enumerate(curve.accuracies, start=1) if one >= value) for curve in members]
             found.append((target, size, max(epochs), value))
     return max(found, key=lambda one: one[3], default=None)
-
-
-def _machine(machines: Mapping[str, Mapping[str, Any]], members: Sequence[Row]) -> str:
-    known = [machines[row["machine"]] for row in members if row["machine"] in machines]
-    if not known:
-        return ""
-    first = next((facts for facts in known if facts.get("gpu")), known[0])
-    parts = [str(first.get("processor") or "processor not known")]
-    cores = first.get("usable_cores") or first.get("logical_cores")
-    parts += [f"{cores} logical cores"] if cores else []
-    gpu = (first.get("gpu") or {}).get("name")
-    return ", ".join([*parts, *([gpu] if gpu else [])])
 
 
 def _key(choice: Choice) -> tuple[str, int]:

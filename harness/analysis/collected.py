@@ -1,4 +1,4 @@
-"""One pass over the records of a run: a row for each record, and a row for each of its epochs."""
+"""One pass over the records of a run: a row for each record, each of its epochs, and what disturbed it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import summary
+from harness.analysis import load, machines, summary
 from harness.analysis.tables import COUNTED, grouped, work_of
 from harness.core.record import NOT_THE_WORK, Record
 
@@ -20,25 +20,28 @@ class Collected:
     ``cells``: ``analysis.summary``. ``epochs``: one row per record and epoch that was finished: cell_id, ``epoch``
     counted from 1, ``steps`` trained until its end, ``seconds`` of training until then at the mean pace of the record
     (compile and evaluation not counted; null where nothing was timed), test_accuracy, test_loss, train_loss.
-    ``machines``: id -> facts, of every machine that a record names.
+    ``disturbances``: one row per record with timed blocks, of ``load.DISTURBANCES``. ``machines``: id -> facts, of
+    every machine that a record names.
     """
 
     cells: pl.DataFrame
     epochs: pl.DataFrame
-    machines: dict[str, dict[str, Any]]
+    disturbances: pl.DataFrame
+    machines: dict[str, machines.Facts]
 
 
 def collect(records: Iterable[Record]) -> Collected:
     """Read every record once, keeping rows only."""
     epochs: list[tuple[Any, ...]] = []
-    machines: dict[str, dict[str, Any]] = {}
+    disturbances: list[tuple[Any, ...]] = []
+    found: dict[str, machines.Facts] = {}
 
     def watched() -> Iterator[Record]:
         for record in records:
-            if record.machine.get("id"):
-                machines[record.machine["id"]] = record.machine
+            machines.remember(found, record)
             if record.status not in NOT_THE_WORK:
                 epochs.extend(_epochs(record))
+                disturbances.extend(load.disturbances(record))
             yield record
 
     cells = summary.summary(watched())
@@ -56,7 +59,12 @@ def collect(records: Iterable[Record]) -> Collected:
         (cell_id, number, steps, None if paces[cell_id] is None else number * paces[cell_id], *reached)
         for cell_id, number, steps, *reached in epochs
     ]
-    return Collected(cells, pl.DataFrame(rows, schema=columns, orient="row"), machines)
+    return Collected(
+        cells,
+        pl.DataFrame(rows, schema=columns, orient="row"),
+        pl.DataFrame(disturbances, schema=load.DISTURBANCES, orient="row"),
+        found,
+    )
 
 
 def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:

@@ -18,17 +18,18 @@ import numpy as np
 import polars as pl
 
 from harness import statistics
+from harness.analysis import machines
 from harness.core.model import ModelSpec
 from harness.core.record import NOT_THE_WORK, Record
 
 GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
 """Columns that, with the batch size, say which work a row did."""
 
-_ORDER = (*GROUP, "batch_size", "target", "repeat", "cell_id")
+_ORDER = ("machine", *GROUP, "batch_size", "target", "repeat", "cell_id")
 
 
 def summary(records: Iterable[Record]) -> pl.DataFrame:
-    """One row per record, sorted by model, dataset, epochs, optimizer, seed, batch size, target.
+    """One row per record, sorted by machine, model, dataset, epochs, optimizer, seed, batch size, target.
 
     Times in seconds, memory in bytes. ``images_per_second``: median over ``train`` blocks of steps
     times batch size over seconds. ``seconds_per_epoch``: steps of an epoch at the mean pace of all steps but
@@ -43,23 +44,25 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
     ``pace_error``: standard error of the logarithm of ``images_per_second`` within the process, from ``pace_batches``
     batches of its ``train_blocks`` (``statistics.batch_median_error``); it knows nothing of other processes.
+    ``machine``: its anonymous id, and ``node`` its name in a cluster; a cell that never trained and names none is given
+    the run's, if it has one only.
     Empty (null) where a record has no such measurement.
     """
     rows = [_row(record) for record in records]
-    return pl.DataFrame(rows, schema=_schema(), orient="row").sort(_ORDER)
+    return machines.of_the_only_one(pl.DataFrame(rows, schema=_schema(), orient="row")).sort(_ORDER)
 
 
 def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
     """How far lanes that did the same work differ in what they reached.
 
-    From ``summary``: one row per work_id that two or more targets finished, the largest difference first:
-    the GROUP columns, batch_size, ``targets`` and ``accuracies`` (parallel lists, one entry a cell) and
+    From ``summary``: one row per work_id and machine on which two or more targets finished, largest difference first:
+    the machine, the GROUP columns, batch_size, ``targets`` and ``accuracies`` (parallel lists, one entry a cell) and
     ``difference_points`` (largest minus smallest final accuracy, in percentage points).
     """
     finished = summarised.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null())
     accuracy = pl.col("final_accuracy")
     return (
-        finished.group_by("work_id", maintain_order=True)
+        finished.group_by("work_id", "machine", maintain_order=True)
         .agg(
             *(pl.col(name).first() for name in (*GROUP, "batch_size")),
             pl.col("target").alias("targets"),
@@ -128,6 +131,7 @@ def _schema() -> dict[str, Any]:
         "train_blocks": count,
         "pace_error": real,
         "pace_batches": count,
+        "node": text,
     }
 
 
@@ -188,6 +192,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         figures.train_blocks,
         figures.pace_error,
         figures.pace_batches,
+        machines.node(record.machine),
     )
 
 

@@ -11,8 +11,11 @@ import polars as pl
 
 from harness.statistics import process_interval
 
-WORK = ("model", "dataset", "train_examples", "optimizer", "learning_rate", "scaling", "precision")
-"""Columns that say which work a row is about; batch size, epochs and seed are what a sweep varies within it."""
+WORK = ("model", "dataset", "train_examples", "optimizer", "learning_rate", "scaling", "precision", "machine")
+"""Columns that say which work a row is about, and on which machine, so that nothing is pooled over machines.
+
+Batch size, epochs and seed are what a sweep varies within it.
+"""
 
 COUNTED = ("ok", "interrupted")
 """Statuses of cells whose pace counts: an interrupted one's does, as far as it goes."""
@@ -31,6 +34,7 @@ _WORK_TYPES: dict[str, Any] = {
     "learning_rate": pl.Float64,
     "scaling": pl.String,
     "precision": pl.String,
+    "machine": pl.String,
 }
 
 

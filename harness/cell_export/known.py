@@ -10,6 +10,7 @@ from harness import analysis
 from harness.core.cell import Cell
 from harness.core.record import NOT_THE_WORK, Epoch, Record
 from harness.core.variables import is_computing
+from harness.wording import machine_words
 
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "jax", "jaxlib", "flax", "optax", "numpy")
 """Those that a script names."""
@@ -85,8 +86,10 @@ def _variables(record: Record) -> dict[str, str]:
 
 
 def _machine(record: Record) -> str:
-    machine, device = record.machine, record.worker.get("device") or {}
-    gpu = (machine.get("gpu") or {}).get("name") or device.get("adapter")
-    processors = len(device.get("processors") or ())
-    parts = [gpu, machine.get("processor"), f"{processors} processors" if processors else None]
-    return ", ".join(str(part) for part in parts if part)
+    """Its cores are those that the worker had; of a GPU that the driver does not name, the framework's name."""
+    device = record.worker.get("device") or {}
+    gpu = record.machine.get("gpu") or ({"name": device["adapter"]} if device.get("adapter") else {})
+    if not record.machine and not gpu:
+        return ""
+    cores = len(device.get("processors") or ()) or record.machine.get("usable_cores")
+    return machine_words({**record.machine, "gpu": gpu, "usable_cores": cores})

@@ -16,9 +16,9 @@ _BEHIND = "Shown not to be the best"
 
 
 def heading(advice: Advice) -> str:
-    """Which work the advice is for."""
-    said = [TRAITS[name](advice.work) for name in ("model", "dataset", "optimizer", "precision")]
-    return ", ".join(text for text in said if text != "float32")
+    """Which work the advice is for, and on which machine where the run has several."""
+    said = [advice.label, *(TRAITS[name](advice.work) for name in ("model", "dataset", "optimizer", "precision"))]
+    return ", ".join(text for text in said if text not in ("", "float32"))
 
 
 def percent(accuracy: float) -> str:
@@ -165,9 +165,8 @@ def _not_reached(advice: Advice) -> str:
 
 
 def _machine(advice: Advice) -> str:
-    if advice.machines > 1:
-        return f"Over {advice.machines} machines"
-    return f"On this machine ({advice.machine})" if advice.machine else "On this machine"
+    called = f"On {advice.label}" if advice.label else "On this machine"
+    return f"{called} ({advice.machine})" if advice.machine else called
 
 
 def _at(choice: Choice) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from harness.wording import plural
+from harness.wording import machine_name, plural
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,7 +33,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that share model, dataset, epochs, optimizer, precision and seed; ``heading`` is empty for the only one."""
+    """Rows that share machine, model, dataset, epochs, optimizer, precision and seed.
+
+    ``heading`` is empty for the only one, and names a machine only where there are several.
+    """
 
     heading: str
     rows: list[Row]
@@ -72,6 +75,7 @@ COLUMNS = (
 """Memory: the worker process's largest resident set, in 10^6 bytes. Accuracy: on the test set, after the last epoch."""
 
 TRAITS: dict[str, Callable[[Row], str]] = {
+    "machine": lambda row: machine_name(row["machine"], row["node"]),
     "model": lambda row: str(row["model"]),
     "dataset": lambda row: f"{row['dataset']} ({row['train_examples']:,} examples)",
     "epochs": lambda row: plural(row["epochs"], "epoch"),
@@ -86,7 +90,7 @@ def caption_and_groups(frame: pl.DataFrame) -> tuple[str, list[Group]]:
     """What all rows share, in one line, and the rows grouped by the rest, in the frame's order."""
     rows = frame.to_dicts()
     shared = {name for name, text in TRAITS.items() if len({text(row) for row in rows}) == 1}
-    caption = ", ".join(_traits(rows[0], shared)) if rows else ""
+    caption = ", ".join(_traits(rows[0], shared - {"machine"})) if rows else ""
     own = TRAITS.keys() - shared
     groups = groupby(rows, key=lambda row: ", ".join(_traits(row, own)))
     return caption, [Group(heading, list(members)) for heading, members in groups]

@@ -282,7 +282,7 @@ def test_a_record_tells_losses_pace_packages_and_variables() -> None:
     record = records.record(of, worker=worker, machine={"processor": "EPYC"})
     found = known(of, record)
     assert found == Known(
-        "ok", record.epochs, 3200.0, {"jax": "0.10.2", "numpy": "2.4.6"}, {"XLA_FLAGS": "--x"}, "EPYC, 2 processors"
+        "ok", record.epochs, 3200.0, {"jax": "0.10.2", "numpy": "2.4.6"}, {"XLA_FLAGS": "--x"}, "EPYC, 2 logical cores"
     )
     assert not known(of, dataclasses.replace(record, status="wrong_device")).epochs
 

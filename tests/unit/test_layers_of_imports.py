@@ -42,7 +42,7 @@ LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.s
 
 ONLY = {
     "report": {"core", "analysis", "comparison", "manifest", "statistics", "wording"},
-    "analysis": {"core", "ranking", "statistics"},
+    "analysis": {"core", "ranking", "statistics", "wording"},
     "comparison": {"core", "manifest", "statistics"},
     "stored_runs": {"core", "comparison", "manifest", "statistics"},
     "manifest": {"core"},

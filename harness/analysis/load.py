@@ -1,0 +1,272 @@
+"""Was other load to blame? What disturbed each record, and whether that and its throughput go together.
+
+Other load is processors that were busy with other processes' work, or that the hypervisor took, while a cell trained
+(``harness.neighbours``). Only records of equal work at one batch size on one machine are held against each other, and
+cells that took turns count once, as they had the same load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness import statistics
+from harness.analysis import machines
+from harness.analysis.pace import timed
+from harness.analysis.tables import WORK, Row, frame, grouped, work_of
+from harness.core.record import Record
+from harness.statistics import Array
+
+TO_BLAME, NOT_TO_BLAME, CANNOT_BE_TOLD = "to blame", "not to blame", "cannot be told"
+
+QUIET, ALONE, WITHOUT_EFFECT, UNCLEAR, SLOWER = "quiet", "alone", "without effect", "unclear", "slower"
+"""Why: hardly anything else ran; no load to compare with another; it had no effect to speak of; it may or may not have
+had one; it had one."""
+
+QUIET_PROCESSORS, QUIET_SHARE = 0.1, 0.01
+"""Other load, in processors and as share of the machine's, up to the larger of which hardly anything else runs."""
+
+NOTABLE = 0.05
+"""Of the time: what load may cost at most for it to be without an effect to speak of."""
+
+CONTROL_LANE, BETWEEN_PROCESSES = "control lane", "between processes"
+
+_NORMAL_MAD = 0.6745
+
+DISTURBANCES: dict[str, Any] = {
+    "cell_id": pl.String,
+    "exclusive": pl.Boolean,
+    "other_jobs": pl.Int64,
+    "load_1min": pl.Float64,
+    "other_processors": pl.Float64,
+    "stolen_processors": pl.Float64,
+    "preempted_share": pl.Float64,
+    "stolen_share": pl.Float64,
+    "noise": pl.Float64,
+    "disturbed_cost": pl.Float64,
+}
+_LOAD: dict[str, Any] = {
+    "target": pl.String,
+    "batch_size": pl.Int64,
+    "epochs": pl.Int64,
+    "seed": pl.Int64,
+    "repeat": pl.Int64,
+    "lane": pl.Int64,
+    "node": pl.String,
+    **{name: kind for name, kind in DISTURBANCES.items() if name != "cell_id"},
+    "images_per_second": pl.Float64,
+    "relative_throughput": pl.Float64,
+    "cell_id": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Whether other load is to blame for the pace of one machine's records.
+
+    ``label``: what the machine is called, empty where the run has no other. ``records`` that tell of it, of ``heats``
+    (cells that took turns together); ``processors`` the machine has. Of what was busy with others' work
+    (``other_``) and of what the hypervisor took (``stolen_``, None where no record tells) medians and maxima, in
+    processors. ``shared``: records on a node that others could use as well, ``other_jobs``: most that ran there.
+
+    ``cost``: share by which throughput fell for each processor of other load, with its 95 % interval, None where there
+    is none (``statistics.slope_within_groups``; negative: it rose). ``missed``: most that the mean load can have cost,
+    by that interval's end. ``disturbed_cost``: median over records of ``disturbances``' column. ``floor``: what the
+    same program differs by, as a share, by ``floor_from``: CONTROL_LANE or BETWEEN_PROCESSES; None where not known.
+    """
+
+    machine: str
+    label: str
+    verdict: str
+    why: str
+    records: int
+    heats: int
+    processors: int | None
+    other_median: float
+    other_max: float
+    stolen_median: float | None
+    stolen_max: float | None
+    shared: int
+    other_jobs: int | None
+    cost: float | None = None
+    cost_low: float | None = None
+    cost_high: float | None = None
+    missed: float | None = None
+    disturbed_cost: float | None = None
+    floor: float | None = None
+    floor_from: str = ""
+
+
+def disturbances(record: Record) -> Iterator[tuple[Any, ...]]:
+    """Of a record with timed blocks one row of DISTURBANCES.
+
+    ``preempted_share``: of its timed blocks those that lost a processor to another thread; ``stolen_share``: processor
+    seconds that the hypervisor took from the machine per second of them; ``noise``: spread of their times of a step, as
+    the normal standard deviation of that median absolute deviation, over the median. ``disturbed_cost``: mean time of a
+    step over that of blocks to which neither happened, less 1; null unless there are both kinds of blocks.
+    """
+    blocks = record.blocks
+    places = [
+        place
+        for place, (kind, steps, seconds) in enumerate(zip(blocks.kind, blocks.steps, blocks.seconds, strict=True))
+        if kind == "train" and steps > 0 and seconds > 0
+    ]
+    if not places:
+        return
+    seconds, steps = (np.array(values, dtype=np.float64)[places] for values in (blocks.seconds, blocks.steps))
+    preempted, stolen = _told(blocks.preempted, places), _told(blocks.stolen_seconds, places)
+    pace = seconds / steps
+    slurm = record.machine.get("slurm") or {}
+    yield (
+        record.cell_id,
+        slurm.get("exclusive"),
+        slurm.get("other_jobs"),
+        record.machine.get("load_1min"),
+        record.heat.get("other_processors"),
+        record.heat.get("stolen_processors"),
+        None if preempted is None else float(np.mean(preempted > 0)),
+        None if stolen is None else float(stolen.sum() / seconds.sum()),
+        float(np.median(np.abs(pace - np.median(pace))) / np.median(pace)) / _NORMAL_MAD if len(pace) > 1 else None,
+        _disturbed_cost(seconds, steps, [known > 0 for known in (preempted, stolen) if known is not None]),
+    )
+
+
+def load(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
+    """One row per record whose pace counts: which cell, on which node, its disturbances (DISTURBANCES), and its pace.
+
+    ``exclusive``: whether the job had all processors of the node; ``other_jobs`` that ran there; ``load_1min`` before
+    the cell; ``other_processors`` and ``stolen_processors`` while it or its heat trained. ``relative_throughput``:
+    images_per_second over the median of all records of its WORK, target and batch size.
+    """
+    facts = {row["cell_id"]: row for row in disturbances.to_dicts()}
+    rows = []
+    for members in grouped(timed(cells), _place).values():
+        usual = median(row["images_per_second"] for row in members)
+        for row in members:
+            told = facts.get(row["cell_id"], {})
+            own = {**row, **told, "relative_throughput": row["images_per_second"] / usual}
+            rows.append((*work_of(row), *(own.get(name) for name in _LOAD)))
+    order = (*WORK, "target", "batch_size", "epochs", "seed", "repeat", "lane", "cell_id")
+    return frame(rows, _LOAD).sort(order)
+
+
+def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines.Facts]) -> tuple[Blame, ...]:
+    """The answer for each machine with records that tell of other load; ``found``: ``load``, ``facts``: by machine.
+
+    Up to QUIET_PROCESSORS nothing else ran. Otherwise the logarithm of throughput is held against the load. Slower with
+    load, beyond its interval: to blame. If not, and the interval does not allow that the mean load cost NOTABLE: not to
+    blame. All else, and load that no record can be compared with another by, tells nothing.
+    """
+    names = machines.names(cells)
+    turns = {row["cell_id"]: _turn(row) for row in cells.to_dicts()}
+    told = found.filter(pl.col("other_processors").is_not_null()).to_dicts()
+    return tuple(
+        _of_machine(machine, names.get(machine, "") if len(names) > 1 else "", own, turns, facts.get(machine, {}))
+        for machine, own in grouped(told, lambda row: str(row["machine"])).items()
+    )
+
+
+def _of_machine(
+    machine: str, label: str, rows: Sequence[Row], turns: Mapping[str, str], facts: machines.Facts
+) -> Blame:
+    stolen = [row["stolen_processors"] for row in rows if row["stolen_processors"] is not None]
+    others = [row["other_processors"] for row in rows]
+    taken = [row["other_processors"] + (row["stolen_processors"] or 0.0) for row in rows]
+    costs = [row["disturbed_cost"] for row in rows if row["disturbed_cost"] is not None]
+    heats = [turns[row["cell_id"]] for row in rows]
+    processors = facts.get("logical_cores")
+    floor = _floor(rows, turns)
+    made = Blame(
+        machine=machine,
+        label=label,
+        verdict=NOT_TO_BLAME,
+        why=QUIET,
+        records=len(rows),
+        heats=len(set(heats)),
+        processors=processors,
+        other_median=median(others),
+        other_max=max(others),
+        stolen_median=median(stolen) if stolen else None,
+        stolen_max=max(stolen) if stolen else None,
+        shared=sum(row["exclusive"] is False for row in rows),
+        other_jobs=max((row["other_jobs"] for row in rows if row["other_jobs"] is not None), default=None),
+        disturbed_cost=median(costs) if costs else None,
+        floor=floor[0] if floor else None,
+        floor_from=floor[1] if floor else "",
+    )
+    if max(taken) <= max(QUIET_PROCESSORS, QUIET_SHARE * (processors or 0)):
+        return made
+    speeds = np.log([row["images_per_second"] for row in rows])
+    places = {place: number for number, place in enumerate(grouped(rows, _place))}
+    slope = statistics.slope_within_groups(taken, speeds, [places[_place(row)] for row in rows], heats)
+    if slope is None:
+        return replace(made, verdict=CANNOT_BE_TOLD, why=ALONE)
+    missed = -math.expm1(min(0.0, slope.low) * fmean(taken))
+    made = replace(
+        made,
+        cost=-math.expm1(slope.estimate),
+        cost_low=-_expm1(slope.high),
+        cost_high=-math.expm1(slope.low),
+        missed=missed,
+    )
+    if slope.high < 0:
+        return replace(made, verdict=TO_BLAME, why=SLOWER)
+    if missed <= NOTABLE:
+        return replace(made, why=WITHOUT_EFFECT)
+    return replace(made, verdict=CANNOT_BE_TOLD, why=UNCLEAR)
+
+
+def _expm1(value: float) -> float:
+    return math.expm1(value) if value < 700 else math.inf
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """What ``pace`` takes together."""
+    return (*work_of(row), row["target"], row["batch_size"])
+
+
+def _turn(row: Row) -> str:
+    """Cells that took turns together share this; one that ran whole has its own."""
+    return f"{row['work_id']} {row['repeat']}" if row["interleave"] == "block" else str(row["cell_id"])
+
+
+def _floor(rows: Sequence[Row], turns: Mapping[str, str]) -> tuple[float, str] | None:
+    """What the same program differs by, as a share: from control lanes if there are some."""
+    heats = grouped(rows, lambda row: (turns[row["cell_id"]], row["target"])).values()
+    effects = []
+    for lanes in heats:
+        speeds = {row["lane"]: math.log(row["images_per_second"]) for row in lanes}
+        if 0 in speeds and 1 in speeds:
+            effects.append(speeds[0] - speeds[1])
+    if effects:
+        return math.expm1(statistics.noise_floor(effects)), CONTROL_LANE
+    groups = [[math.log(row["images_per_second"]) for row in own] for own in grouped(rows, _place).values()]
+    freedom = sum(len(own) - 1 for own in groups)
+    if not freedom:
+        return None
+    squares = sum((value - fmean(own)) ** 2 for own in groups for value in own)
+    return math.expm1(math.sqrt(squares / freedom)), BETWEEN_PROCESSES
+
+
+def _told(values: Sequence[float | None], places: Sequence[int]) -> Array | None:
+    """Those of the blocks at ``places``; None for a record that does not tell them all."""
+    if not values:
+        return None
+    own = [values[place] for place in places]
+    return None if any(value is None for value in own) else np.array(own, dtype=np.float64)
+
+
+def _disturbed_cost(seconds: Array, steps: Array, kinds: Sequence[Any]) -> float | None:
+    if not kinds:
+        return None
+    disturbed = np.any(kinds, axis=0)
+    if disturbed.all() or not disturbed.any():
+        return None
+    calm = float(seconds[~disturbed].sum() / steps[~disturbed].sum())
+    return float(seconds.sum() / steps.sum()) / calm - 1
