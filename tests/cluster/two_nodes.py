@@ -34,6 +34,10 @@ class TwoNodes:
 
     def up(self) -> None:
         self._script("up")
+        conf = self.folder / "slurm.conf"
+        # Slurm's default: on a busy machine the 3 seconds of the script are too few to save records in.
+        conf.write_text(conf.read_text().replace("KillWait=3", "KillWait=30"))
+        self.ask("scontrol", "reconfigure")
 
     def down(self) -> None:
         self._script("down")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,16 @@ def test_only_the_latest_task_of_a_heat_counts(run: Run) -> None:
     assert told.live_jobs == ["8"]
 
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="the programs are shell scripts")
+
+
 def program(folder: Path, name: str, script: str) -> None:
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IEXEC)
 
 
+@POSIX
 def test_accounting_tells_what_the_queue_has_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program(
@@ -119,6 +124,7 @@ def test_accounting_tells_what_the_queue_has_forgotten(tmp_path: Path, monkeypat
     assert programs.accounted(["7"]) == {}
 
 
+@POSIX
 def test_a_program_that_refuses_or_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SchedulerError, match="there is no squeue on this machine"):
