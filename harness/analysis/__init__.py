@@ -21,7 +21,7 @@ from harness.analysis import step_model
 from harness.analysis.advice import Advice, Choice, Obstacles
 from harness.analysis.collected import Collected, collect, comparable
 from harness.analysis.load import Blame
-from harness.analysis.machines import Facts, side_by_side
+from harness.analysis.machines import Facts, several, side_by_side
 from harness.analysis.summary import agreement, summary
 from harness.analysis.tables import WORK
 
@@ -33,11 +33,12 @@ __all__ = [
     "Choice",
     "Collected",
     "Facts",
+    "Outline",
     "agreement",
     "analyse",
-    "blame",
     "collect",
     "comparable",
+    "outline",
     "side_by_side",
     "summary",
 ]
@@ -74,6 +75,17 @@ class Analysis:
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
     advice: tuple[Advice, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Of an ``Analysis`` what a terminal shows, under the same names: no fits, so it takes a fraction of the time."""
+
+    cells: pl.DataFrame
+    agreement: pl.DataFrame
+    side_by_side: pl.DataFrame
+    machines: dict[str, Facts]
+    blame: tuple[Blame, ...]
 
 
 def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obstacles | None = None) -> Analysis:
@@ -118,7 +130,14 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     )
 
 
-def blame(collected: Collected) -> tuple[Blame, ...]:
-    """Of each machine whether other load was to blame: ``Analysis.blame`` alone."""
-    found = loads.load(collected.cells, collected.disturbances)
-    return loads.blame(collected.cells, found, collected.machines)
+def outline(collected: Collected) -> Outline:
+    """Compute what a terminal shows."""
+    cells = collected.cells
+    load = loads.load(cells, collected.disturbances)
+    return Outline(
+        cells=cells,
+        agreement=agreement(cells),
+        side_by_side=side_by_side(paces.pace(cells if several(cells) else cells.clear())),
+        machines=collected.machines,
+        blame=loads.blame(cells, load, collected.machines),
+    )

@@ -207,7 +207,7 @@ def _of_machine(
     slope = statistics.slope_within_groups(taken, speeds, [places[_place(row)] for row in rows], heats)
     if slope is None:
         return replace(made, verdict=CANNOT_BE_TOLD, why=ALONE)
-    missed = -math.expm1(min(0.0, slope.low) * fmean(taken))
+    missed = max(0.0, -math.expm1(slope.low * fmean(taken)))
     made = replace(
         made,
         cost=-math.expm1(slope.estimate),

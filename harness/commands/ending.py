@@ -38,7 +38,7 @@ def finish(kept: store.Run, json: bool, resume: str | None, reading: Reading | N
         report.show(kept, format)
     else:
         report.warn(reading.unreadable)
-        report.show_cells(kept, reading.found.cells, len(reading.unreadable), format)
+        report.show_cells(kept, reading.found, len(reading.unreadable), format)
     if page:
         common.say(common.standard_error() if json else common.standard_output(), f"Its page: {page}")
     if resume is not None:

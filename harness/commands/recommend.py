@@ -12,7 +12,8 @@ from harness.analysis import Advice
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import UsageError
-from harness.report import advice
+from harness.report import advice, terminal
+from harness.report.machines import machines
 
 
 def run(folder: Path, accuracy: str | None, json: bool) -> int:
@@ -49,6 +50,10 @@ def accuracy_of(text: str | None) -> float | None:
 def _show(reading: loading.Reading) -> None:
     console = common.standard_output()
     found = reading.found.advice
+    several = machines(reading.found.cells, reading.found.side_by_side, reading.found.machines)
+    if several is not None:
+        terminal.print_machines(several, console)
+        common.say(console, "")
     if not found:
         common.say(console, "There is no answer: no cell has been run.")
     for number, one in enumerate(found):

@@ -14,8 +14,7 @@ from harness.core.errors import StoreError
 from harness.wording import plural
 
 if TYPE_CHECKING:
-    import polars as pl
-
+    from harness.analysis import Analysis, Outline
     from harness.loading import Reading
 
 
@@ -58,7 +57,7 @@ def run(request: Request) -> int:
     _draw(request, reading)
     _export(request, reading)
     if request.format is not None:
-        show_cells(kept, reading.found.cells, len(reading.unreadable), request.format)
+        show_cells(kept, reading.found, len(reading.unreadable), request.format)
     return 1 if reading.unreadable else 0
 
 
@@ -67,29 +66,30 @@ def show(kept: store.Run, format: str | None) -> int:
     from harness import analysis
 
     unreadable: list[StoreError] = []
-    frame = analysis.summary(kept.records(unreadable))
+    found = analysis.outline(analysis.collect(kept.records(unreadable)))
     warn(unreadable)
-    show_cells(kept, frame, len(unreadable), format)
+    show_cells(kept, found, len(unreadable), format)
     return 1 if unreadable else 0
 
 
-def show_cells(kept: store.Run, frame: pl.DataFrame, unreadable: int, format: str | None) -> None:
-    """As ``show``, of records that have been read: ``analysis.summary``, and how many are not in it."""
-    from harness import analysis
-    from harness.report import exports, terminal
+def show_cells(kept: store.Run, found: Analysis | Outline, unreadable: int, format: str | None) -> None:
+    """As ``show``, of records that have been read, and how many are not among them."""
+    from harness.report import exports, load, machines, terminal
 
     if format is None:
         terminal.print_summary(
-            frame,
+            found.cells,
             common.standard_output(),
             kept.folder,
-            agreement=analysis.agreement(frame),
+            agreement=found.agreement,
             planned=len(kept.plan.cells),
             unreadable=unreadable,
+            machines=machines.machines(found.cells, found.side_by_side, found.machines),
+            load=load.lines(found.blame),
         )
     else:
         with common.reader_may_leave():
-            exports.export(frame, format, sys.stdout.buffer)
+            exports.export(found.cells, format, sys.stdout.buffer)
 
 
 def _draw(request: Request, reading: Reading) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.report import figures_of_learning as learning
 from harness.report import figures_of_speed as speed
+from harness.report import load
 from harness.report.figure import Absent, Figure, Maker
 from harness.report.works import NoisePoint, Work, works
 
@@ -55,5 +56,10 @@ def galleries(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Gallery
 
 
 def figures(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Figure]:
-    """The figures of all works, each with a name of its own."""
-    return [figure for gallery in galleries(found, noise) for figure in gallery.figures]
+    """The figures of all works and of other load, each with a name of its own."""
+    return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_load(found)]
+
+
+def of_load(found: Analysis) -> list[Figure]:
+    """Throughput against other load, of each machine that had some."""
+    return load.figures(found.blame, found.load, sorted(found.cells["target"].unique()))

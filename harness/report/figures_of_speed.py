@@ -65,7 +65,7 @@ def step_residuals(work: Work) -> Figure | Absent:
     x, y = vega.sizes(sizes), vega.quantity("residual", "percent above the model", zero=True)
     looks = vega.look(work.targets, present(work, frame))
     columns = ("target", "batch_size", "seconds_per_step", "predicted_seconds_per_step", "residual")
-    layers = [vega.zero_line(y), vega.line(x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
+    layers = [vega.guide_line(y), vega.line(x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
     words = Words(title, told(frame, "batch_size", "residual", "at batch size", " %"))
     note = "A curve that bends away from nought says that steps are more than an overhead and a time per image."
     return Figure("step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns)

@@ -84,7 +84,7 @@
     for (const result of views.values()) result.finalize();
     views.clear();
     for (const section of all(".work")) section.hidden = section.dataset.work !== chosen.work;
-    for (const box of all(`.work[data-work="${CSS.escape(chosen.work)}"] .chart`)) {
+    for (const box of all(`.work[data-work="${CSS.escape(chosen.work)}"] .chart, #load-figures .chart`)) {
       if (mine !== generation) return;
       try { await draw(box); } catch (problem) {
         box.textContent = "This figure could not be drawn here; its data are in the table below.";

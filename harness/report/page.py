@@ -16,14 +16,15 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from harness.core.record import Record
-from harness.report import charts, fairness, palette, tables, vega
+from harness.report import charts, fairness, load, palette, tables, vega
 from harness.report.charts import Gallery
 from harness.report.fairness import Proof
 from harness.report.figure import Figure
 from harness.report.headline import not_run, unproven
+from harness.report.machines import NOT_POOLED, machines, nothing_shared
 from harness.report.tables import Table
 from harness.report.works import NoisePoint
-from harness.wording import plural
+from harness.wording import machine_words, plural
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis
@@ -112,6 +113,11 @@ def render(view: PageView) -> str:
     headline = tables.headline(cells)
     scripts = {"bundle": _line_ends(view.bundle), "script": _line_ends(_resource("page.js"))}
     looks = palette.looks(cells["target"])
+    several = machines(cells, view.found.side_by_side, view.found.machines)
+    loads = [
+        (figure, tables.table(figure.frame, figure.columns, figure.words.title))
+        for figure in charts.of_load(view.found)
+    ]
     return environment.get_template("page.html.j2").render(
         view=view,
         policy=_policy(list(scripts.values()), bool(view.version)),
@@ -120,6 +126,13 @@ def render(view: PageView) -> str:
         sections=sections,
         state=_state(view),
         lacking=_lacking(view, dropped),
+        machines=several,
+        not_pooled=NOT_POOLED,
+        nothing_shared="" if several is None else nothing_shared(several),
+        blames=[
+            (load.answer(one), load.evidence(one), load.disturbances(one, view.found.load)) for one in view.found.blame
+        ],
+        loads=loads,
         headline=headline,
         static_rows=STATIC_ROWS,
         failures=tables.failures(cells),
@@ -134,7 +147,9 @@ def render(view: PageView) -> str:
         most_unreadable=MOST_UNREADABLE,
         accuracies=_accuracies(sections),
         accuracy=round(100 * view.found.accuracy, 6),
-        data=_data(sections, headline),
+        data=_data(
+            [*(figure for section in sections for figure, _ in section.figures), *(one for one, _ in loads)], headline
+        ),
         plural=plural,
     )
 
@@ -233,7 +248,7 @@ def _lacking(view: PageView, dropped: int) -> list[str]:
 
 def _again(view: PageView) -> list[tuple[str, str]]:
     """What it takes to run it again, name and value."""
-    machines = dict.fromkeys(_machine(lane) for lane in view.lanes if lane.machine)
+    known = view.found.machines.values() or [lane.machine for lane in view.lanes if lane.machine]
     environments = {lane.cell.target.name: lane.cell.target.environment for lane in view.lanes}
     codes = dict.fromkeys(str(lane.worker["code"]) for lane in view.lanes if lane.worker.get("code"))
     return [
@@ -241,23 +256,10 @@ def _again(view: PageView) -> list[tuple[str, str]]:
         ("harness", view.harness_version),
         ("planned", view.created),
         ("run folder", view.folder),
-        *(("machine", machine) for machine in machines),
+        *(("machine", words) for words in dict.fromkeys(machine_words(facts, whole=True) for facts in known)),
         *((f"environment of {name}", identity) for name, identity in environments.items()),
         *(("code in the worker", code) for code in codes),
     ]
-
-
-def _machine(lane: Record) -> str:
-    machine = lane.machine
-    cores, memory, gpu = machine.get("logical_cores"), machine.get("memory_bytes"), machine.get("gpu") or {}
-    parts = [
-        str(machine.get("processor") or "unknown processor"),
-        plural(cores, "logical core") if cores else "",
-        f"{memory / 1e9:.1f} GB" if memory else "",
-        str(gpu.get("name") or ""),
-        str(machine.get("platform") or machine.get("system") or ""),
-    ]
-    return ", ".join(part for part in parts if part)
 
 
 def _accuracies(sections: Sequence[_Section]) -> list[float]:
@@ -265,22 +267,21 @@ def _accuracies(sections: Sequence[_Section]) -> list[float]:
     return sorted(held, reverse=True)
 
 
-def _data(sections: Sequence[_Section], headline: Table) -> str:
+def _data(figures: Sequence[Figure], headline: Table) -> str:
     """What the page's script reads. ``table``: by column, its different texts and the index of each row's."""
     columns = []
     for place in range(len(headline.headers)):
         texts = [row[place] for row in headline.rows]
         different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         columns.append({"texts": list(different), "rows": [different[text] for text in texts]})
-    figures = {
+    drawn = {
         figure.name: {
             "spec": figure.spec,
             "words": [[accuracy, words.title, words.alternative] for accuracy, words in figure.by_accuracy.items()],
         }
-        for section in sections
-        for figure, _ in section.figures
+        for figure in figures
     }
-    return _json({"config": vega.page_config(), "figures": figures, "table": columns})
+    return _json({"config": vega.page_config(), "figures": drawn, "table": columns})
 
 
 def _json(value: Any) -> str:

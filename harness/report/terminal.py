@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -29,6 +29,8 @@ from harness.report.headline import (
     target_text,
     unproven,
 )
+from harness.report.machines import NOT_POOLED, Machines, nothing_shared
+from harness.report.tables import Table as Cells
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -81,10 +83,13 @@ def print_summary(
     agreement: pl.DataFrame,
     planned: int,
     unreadable: int = 0,
+    machines: Machines | None = None,
+    load: Sequence[str] = (),
 ) -> None:
     """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``.
 
-    ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame.
+    ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame. ``machines``: of a run on
+    several of them. ``load``: lines on whether other load was to blame (``harness.report.load.lines``).
     """
     caption, groups = caption_and_groups(frame)
     if caption:
@@ -96,14 +101,43 @@ def print_summary(
         else:
             console.print(_table(groups, console.width))
         _line(console, "")
+    if machines is not None:
+        print_machines(machines, console)
+        _line(console, "")
     _print_problems([row for group in groups for row in group.rows if row["status"] != "ok"], console)
     _print_agreement(agreement, console)
     _print_limits(frame, console)
     _print_energy(frame, console)
     _print_device_memory(frame, console)
+    for said in load:
+        _line(console, said)
     _print_state(frame, console, planned, unreadable)
     _line(console, f"Run folder: {folder}", whole=True)
     _line(console, f"Show this again: harness report {shlex.quote(str(folder))}", whole=True)
+
+
+def print_machines(found: Machines, console: Console) -> None:
+    """Print what each machine is, and what several of them trained, side by side."""
+    _line(console, NOT_POOLED)
+    _line(console, "")
+    _print_cells(found.described, console)
+    _line(console, "")
+    if found.paces.rows:
+        _print_cells(found.paces, console)
+    else:
+        _line(console, nothing_shared(found))
+
+
+def _print_cells(cells: Cells, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for header, numeric in zip(cells.headers, cells.numeric, strict=True):
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    for row in cells.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _line(console, cells.caption, style="italic")
+    console.print(table)
+    if cells.left_out:
+        _line(console, f"{plural(cells.left_out, 'more row')} left out; harness report --format csv has all cells.")
 
 
 def _line(console: Console, text: str, style: str = "", whole: bool = False) -> None:

@@ -195,10 +195,10 @@ def on_top_edge(values: pl.DataFrame, x: Spec, missing: str, looks: Spec, told: 
     return only_unknown(values, missing, layer)
 
 
-def zero_line(y: Spec) -> Spec:
-    """A quiet line at nought."""
+def guide_line(y: Spec, at: float = 0) -> Spec:
+    """A quiet line at nought, or at another value."""
     return {
-        "data": {"values": [{y["field"]: 0}]},
+        "data": {"values": [{y["field"]: at}]},
         "mark": {"type": "rule", "style": "guide"},
         "encoding": {"y": y},
     }

@@ -82,13 +82,17 @@ class Work:
 
 
 def works(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Work]:
-    """Every work of a run, in the order of its cells."""
-    keys = found.cells.select(WORK).unique(maintain_order=True)
+    """Every work of a run on each machine, in the order of its cells; not those that never ran on any of several."""
+    import polars as pl
+
+    names = {machine: node for machine, node, steps in found.cells.select("machine", "node", "steps").rows() if steps}
+    kept = found.cells.filter((pl.col("machine") != "") | (len(names) < 2) | (pl.col("steps") > 0))
+    keys = kept.select(WORK).unique(maintain_order=True)
     targets = tuple(sorted(found.cells["target"].unique()))
     parts = {name: _parts(getattr(found, name)) for name in _FRAMES}
     curves = _curves(found)
     curves_of = _parts(curves)
-    headings = _headings(keys.to_dicts())
+    headings = _headings([{**row, "node": names.get(row["machine"], "")} for row in keys.to_dicts()])
     slugs = _slugs(headings)
     made = []
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
@@ -191,7 +195,7 @@ def _curves(found: Analysis) -> pl.DataFrame:
 
 
 def _noise(points: Sequence[NoisePoint], key: tuple[Any, ...]) -> pl.DataFrame:
-    """Those of one work: its scaling and precision are not a noise scale's affair."""
+    """Those of one work: its scaling, precision and machine are not a noise scale's affair."""
     import polars as pl
 
     columns = {
@@ -205,14 +209,16 @@ def _noise(points: Sequence[NoisePoint], key: tuple[Any, ...]) -> pl.DataFrame:
     rows = [
         (one.target, one.batch_size, one.epoch, one.images, one.low, one.high)
         for one in points
-        if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[: len(WORK) - 2]
+        if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[:5]
     ]
     return pl.DataFrame(rows, schema=columns, orient="row").sort("target", "batch_size", "epoch")
 
 
 def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:
     """What each work has that others have not; empty for the only one."""
-    texts = [{name: TRAITS[name](key) for name in ("model", "dataset", "optimizer", "precision")} for key in keys]
+    texts = [
+        {name: TRAITS[name](key) for name in ("machine", "model", "dataset", "optimizer", "precision")} for key in keys
+    ]
     special = [name for name in (texts[0] if texts else ()) if len({text[name] for text in texts}) > 1]
     return [", ".join(text[name] for name in special) for text in texts]
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from harness import analysis
 from harness.analysis import machines
 from harness.core.record import Record
+from harness.report import page, terminal
 from harness.report.advice import heading, sentence
 from harness.report.headline import caption_and_groups
+from harness.report.machines import NOT_POOLED
+from harness.report.machines import machines as side_by_side
 from harness.wording import machine_name, machine_words
-from tests.unit.planted_runs import JAX, TENSORFLOW, climbing, planted
-from tests.unit.records import cell, failed
+from tests.unit.made_up_runs import view
+from tests.unit.planted_runs import climbing, planted
+from tests.unit.records import JAX, TENSORFLOW, cell, failed
 
 FAST = {
     "id": "aaaaaaaaaaaa",
@@ -160,3 +168,54 @@ class TestWords:
         records = [dataclasses.replace(planted(32, seed=n), machine=facts) for n, facts in enumerate((without, FAST))]
         assert analysis.collect(records).machines == {"aaaaaaaaaaaa": FAST}
         assert analysis.collect(reversed(records)).machines == {"aaaaaaaaaaaa": FAST}
+
+
+class TestOnThePage:
+    def test_several_stand_side_by_side(self) -> None:
+        html = page.render(view(list(of_both())))
+        assert NOT_POOLED in html
+        assert "A GPU (driver 550.1), Linux, node n1 of partition main" in html
+        rows = re.findall(r"<tr><th scope=row>jax-cpu:jit</th><td class=\"number\">(\d+)</td>(.*?)</tr>", html)
+        assert [(size, cells.count("<td")) for size, cells in rows][:1] == [("32", 2)]
+        assert '<option value="1">machine bbbbbbbbbbbb</option>' in html
+
+    def test_one_is_not_spoken_of(self) -> None:
+        html = page.render(view([one for one in of_both() if one.machine is FAST]))
+        assert NOT_POOLED not in html
+        assert "n1 (aaaaaaaaaaaa)" not in html
+
+
+class TestAtATerminal:
+    def printed(self, records: Iterable[Record]) -> str:
+        outline = analysis.outline(analysis.collect(records))
+        console = Console(file=io.StringIO(), width=120, highlight=False)
+        terminal.print_summary(
+            outline.cells,
+            console,
+            Path("run"),
+            agreement=outline.agreement,
+            planned=outline.cells.height,
+            machines=side_by_side(outline.cells, outline.side_by_side, outline.machines),
+        )
+        assert isinstance(console.file, io.StringIO)
+        return " ".join(console.file.getvalue().split())
+
+    def test_several_stand_side_by_side(self) -> None:
+        text = self.printed(of_both())
+        assert NOT_POOLED in text
+        assert "target batch size n1 (aaaaaaaaaaaa) machine bbbbbbbbbbbb" in text
+        assert re.search(r"jax-cpu:jit 32 [\d,]+ \([\d,]+ to [\d,]+\) [\d,.]+ \([\d,.]+ to [\d,.]+\)", text)
+        assert "n1 (aaaaaaaaaaaa), seed 0" in text
+
+    def test_that_share_nothing_it_is_said(self) -> None:
+        apart = [planted(32, machine=FAST), planted(64, machine=SLOW)]
+        assert "No target was trained at one batch size on two of these machines." in self.printed(apart)
+
+    def test_one_is_not_spoken_of(self) -> None:
+        text = self.printed([planted(32, machine=FAST)])
+        assert NOT_POOLED not in text
+        assert "aaaaaaaaaaaa" not in text
+
+    def test_more_machines_than_columns_are_counted(self) -> None:
+        many = [planted(32, seed=n, machine={"id": f"m{n:02}"}) for n in range(9)]
+        assert "of what several machines trained; 3 more machines not shown" in self.printed(many)

@@ -1,0 +1,182 @@
+"""The words, the figure and the table for ``harness.analysis.Blame``: whether other load was to blame, and for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.report import fields, vega
+from harness.report.figure import Figure, Words
+from harness.report.headline import ABSENT, figure
+from harness.report.tables import Table, table
+from harness.wording import plural
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from harness.analysis import Blame
+
+MOST_POINTS = 1500
+"""Of the figure: of more records it shows as many, spread over all."""
+
+_COLUMNS = (
+    "target",
+    "batch_size",
+    "epochs",
+    "seed",
+    "repeat",
+    "node",
+    "exclusive",
+    "other_jobs",
+    "load_1min",
+    "other_processors",
+    "stolen_processors",
+    "preempted_share",
+    "stolen_share",
+    "noise",
+    "disturbed_cost",
+    "images_per_second",
+    "relative_throughput",
+)
+_TOLD = ("target", "batch_size", "seed", "taken_processors", "relative_throughput")
+
+
+def answer(blame: Blame) -> str:
+    """The answer in a sentence."""
+    text = _ANSWERS[blame.why](blame)
+    return f"{blame.label}: {text[0].lower()}{text[1:]}" if blame.label else text
+
+
+def evidence(blame: Blame) -> list[str]:
+    """What it rests on, a sentence each."""
+    of = f" of {plural(blame.processors, 'processor')}" if blame.processors else ""
+    amounts = f"median {figure(blame.other_median)}, at most {figure(blame.other_max)}"
+    where = f"{plural(blame.records, 'record')} of {plural(blame.heats, 'heat')}"
+    found = [f"Busy with other processes' work{of}: {amounts}, in {where}."]
+    if blame.stolen_median is not None:
+        found.append(
+            f"Taken by the hypervisor: median {figure(blame.stolen_median)}, at most {figure(blame.stolen_max)}."
+        )
+    if blame.shared:
+        jobs = "" if blame.other_jobs is None else f", with up to {plural(blame.other_jobs, 'other job')} on it"
+        found.append(f"The node was shared in {blame.shared:,} of {plural(blame.records, 'record')}{jobs}.")
+    if blame.disturbed_cost is not None:
+        found.append(
+            "Blocks that lost a processor for a moment change the mean time of a step by "
+            f"{100 * blame.disturbed_cost:+.2g} % (median over records)."
+        )
+    if blame.floor is not None:
+        found.append(f"Noise floor: {_percent(blame.floor)} % ({_FLOORS[blame.floor_from]}).")
+    return found
+
+
+def lines(blames: Sequence[Blame]) -> list[str]:
+    """For a terminal: a line for each machine, with what it rests on unless hardly anything else ran there."""
+    return [" ".join([answer(one), *(evidence(one) if one.why != "quiet" else ())]) for one in blames]
+
+
+def figures(blames: Sequence[Blame], load: pl.DataFrame, targets: Sequence[str]) -> list[Figure]:
+    """A figure for each machine whose load varied: throughput against other load."""
+    found = []
+    for number, blame in enumerate(blames, start=1):
+        rows = _of(blame, load)
+        if rows.height > 1 and blame.why != "quiet":
+            name = "other-load" if len(blames) == 1 else f"other-load-{number}"
+            found.append(_figure(name, blame, rows, targets))
+    return found
+
+
+def disturbances(blame: Blame, load: pl.DataFrame) -> Table:
+    """What disturbed each record of a machine."""
+    of = f" on {blame.label}" if blame.label else ""
+    return table(_of(blame, load), _COLUMNS, f"What disturbed each record{of}")
+
+
+def _of(blame: Blame, load: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    own = load.filter(pl.col("machine") == blame.machine, pl.col("other_processors").is_not_null())
+    taken = pl.col("other_processors") + pl.col("stolen_processors").fill_null(0.0)
+    return fields.display(own.with_columns(taken.alias("taken_processors")))
+
+
+def _figure(name: str, blame: Blame, rows: pl.DataFrame, targets: Sequence[str]) -> Figure:
+    if rows.height > MOST_POINTS:
+        rows = rows.gather([place * rows.height // MOST_POINTS for place in range(MOST_POINTS)])
+    rows = rows.select([column for column in _TOLD if column in rows.columns])
+    title = "Throughput against other load" + (f": {blame.label}" if blame.label else "")
+    x = vega.quantity("taken_processors", fields.header("taken_processors"), zero=True, place="x")
+    y = vega.quantity("relative_throughput", fields.header("relative_throughput"))
+    looks = vega.look(targets, sorted(rows["target"].unique()))
+    layers = [vega.guide_line(y, 100), vega.points(x, y, looks, vega.tooltip(*_TOLD))]
+    said = [
+        f"{target}: {fields.text('relative_throughput', row[0])} % at {fields.text('taken_processors', row[1])} "
+        "processors of other load"
+        for target in sorted(rows["target"].unique())
+        for row in rows.filter(rows["target"] == target)
+        .sort("taken_processors", descending=True)
+        .select("relative_throughput", "taken_processors")
+        .rows()[:1]
+    ]
+    return Figure(
+        name,
+        Words(title, f"{answer(blame)} Under the most load {'; '.join(said)}."),
+        "A mark is a record: its throughput over the median of all records of the same work, target and batch size. "
+        "Other load is processors that were busy with other processes' work, or that the hypervisor took.",
+        vega.chart(rows, layers, height=240),
+        rows,
+        _TOLD,
+    )
+
+
+def _slower(blame: Blame) -> str:
+    return (
+        "Other load is to blame, in part: each processor that was busy with other work, or that the hypervisor took, "
+        f"cost {_percent(blame.cost)} % of the throughput ({_percent(blame.cost_low)} to "
+        f"{_percent(blame.cost_high)} %)."
+    )
+
+
+def _quiet(blame: Blame) -> str:
+    most = blame.other_max + (blame.stolen_max or 0.0)
+    of = f" of {plural(blame.processors, 'processor')}" if blame.processors else ""
+    records = plural(blame.records, "record")
+    return f"Other load is not to blame: hardly anything else ran, at most {figure(most)}{of} ({records})."
+
+
+def _without_effect(blame: Blame) -> str:
+    return (
+        "Other load is not to blame: more of it did not slow training beyond chance, and the load that there was can "
+        f"have cost {_percent(blame.missed)} % at most."
+    )
+
+
+def _unclear(blame: Blame) -> str:
+    return (
+        "Whether other load is to blame cannot be told: more of it did not slow training beyond chance, but it can "
+        f"have cost up to {_percent(blame.missed)} %. The same cells with more seeds (--seed) would tell."
+    )
+
+
+def _alone(blame: Blame) -> str:
+    return (
+        "Whether other load is to blame cannot be told: there was some, but too few records of one cell differ in it. "
+        "The same cells with more seeds (--seed), at a quiet and at a busy hour, would tell."
+    )
+
+
+_ANSWERS = {
+    "slower": _slower,
+    "quiet": _quiet,
+    "without effect": _without_effect,
+    "unclear": _unclear,
+    "alone": _alone,
+}
+_FLOORS = {
+    "control lane": "what a target and its control lane differ by",
+    "between processes": "spread between processes that did the same",
+}
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.2g}" if abs(share) < 0.995 else f"{100 * share:,.0f}"
