@@ -143,12 +143,15 @@ class Run:
     def records(self, unreadable: list[StoreError] | None = None) -> Iterator[Record]:
         """Every finished record, one at a time, sorted by cell_id; earlier attempts are not among them.
 
-        A damaged or foreign file raises StoreError, or is added to ``unreadable`` and passed over.
+        A damaged or foreign file raises StoreError, or is added to ``unreadable`` and passed over. One that is set
+        aside meanwhile by whoever runs its cell again is no record any more.
         """
         for path in self._record_paths():
             try:
                 record = self._read(path)
             except StoreError as error:
+                if not path.exists():
+                    continue
                 if unreadable is None:
                     raise
                 unreadable.append(error)
@@ -165,6 +168,8 @@ class Run:
             try:
                 found[path.stem] = self._read_status(path)
             except StoreError as error:
+                if not path.exists():
+                    continue
                 if unreadable is None:
                     raise
                 unreadable.append(error)
@@ -173,7 +178,12 @@ class Run:
     def record(self, cell_id: str) -> Record | None:
         """The finished record of one cell, or None. Raises StoreError if it is damaged."""
         path = self._record_path(cell_id)
-        return self._read(path) if path.exists() else None
+        try:
+            return self._read(path) if path.exists() else None
+        except StoreError:
+            if path.exists():
+                raise
+            return None
 
     def save(self, record: Record) -> None:
         """Keep a record for good: whole, synced to the disk, and never written over. Raises StoreError."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import StoreError
 from harness.core.record import FAILED, STATUSES, Blocks, Epoch, Record
-from harness.store import Plan, Run, encode_record
+from harness.store import AlreadyRecorded, Plan, Run, encode_record
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, plan, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -224,6 +224,47 @@ class TestDamage:
         with run.claimed(heat) as mine:
             assert mine
             assert not stray.exists()
+
+
+class TestAnotherProcess:
+    def test_a_record_set_aside_while_records_are_read_is_none_any_more(self, run: Run) -> None:
+        """Another process runs its cell again: no moment of that is an error."""
+        for planned in CELLS:
+            run.save(failed(planned, "interrupted", "for a test"))
+        listed = run._record_paths
+
+        def list_then_lose() -> list[Path]:
+            paths = listed()
+            if (run.records_folder / f"{CELLS[0].cell_id}.json").exists():
+                run.set_aside(CELLS[0].cell_id)
+            return paths
+
+        run._record_paths = list_then_lose  # type: ignore[method-assign]
+        assert run.statuses().keys() == {planned.cell_id for planned in CELLS[1:]}
+        run.save(dataclasses.replace(record(CELLS[0]), attempt=2))
+        assert {kept.cell_id for kept in run.records()} == {planned.cell_id for planned in CELLS[1:]}
+
+    def test_of_two_who_save_one_cell_the_first_stays(self, run: Run) -> None:
+        """Where a disk has no locks two may run one heat."""
+        first, second = record(CELLS[0]), dataclasses.replace(record(CELLS[0]), reason="the other's")
+        run.save(first)
+        original, Path.exists = Path.exists, lambda self: False  # type: ignore[assignment]  # as seen a moment before
+        try:
+            with pytest.raises(AlreadyRecorded, match="another process has recorded this cell"):
+                run.save(second)
+        finally:
+            Path.exists = original  # type: ignore[method-assign]
+        assert run.record(CELLS[0].cell_id) == first
+        assert not list(run.records_folder.glob(".*.tmp"))
+
+    def test_a_heat_is_claimed_by_one_at_a_time(self, run: Run) -> None:
+        with run.claimed(0) as mine, run.claimed(1) as other:
+            assert mine
+            assert other
+            with Run.open(run.folder).claimed(0) as again:
+                assert not again
+        with Run.open(run.folder).claimed(0) as after:
+            assert after
 
 
 class TestResume:
