@@ -47,16 +47,6 @@ class Reading:
     unreadable: tuple[StoreError, ...]
 
 
-def open_run(folder: Path) -> store.Run:
-    """The run in a folder. Raises UsageError where there is none, StoreError where it is damaged."""
-    try:
-        return store.Run.open(folder)
-    except StoreError as error:
-        if (folder / store.PLAN_FILE).exists():
-            raise
-        raise UsageError(str(error)) from None
-
-
 def read(run: store.Run, accuracy: float | None = None) -> Reading:
     """Read every record once and analyse them; records that cannot be read are named, the others count."""
     unreadable: list[StoreError] = []
@@ -79,7 +69,7 @@ def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
     """
     if name not in TABLES:
         raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
-    reading = read(open_run(Path(folder).expanduser()))
+    reading = read(store.open_run(Path(folder).expanduser()))
     if reading.unreadable:
         raise reading.unreadable[0]
     found: pl.DataFrame = getattr(reading.found, name)

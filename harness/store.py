@@ -27,11 +27,11 @@ from harness import plan as plans
 from harness import runfiles, runlock
 from harness.core import codec
 from harness.core.cell import Cell
-from harness.core.errors import StoreError
+from harness.core.errors import StoreError, UsageError
 from harness.core.record import STATUSES, Record
 from harness.plan import PLAN_FILE, Plan
 
-__all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record"]
+__all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record", "open_run"]
 
 FOLDERS = ("records", "proofs", "inputs", "logs", "scratch")
 
@@ -271,6 +271,16 @@ class Run:
     def _require_planned(self, path: Path, cell_id: str) -> None:
         if cell_id != path.stem or cell_id not in self.cells:
             raise StoreError(f"{path}: holds the record of cell {cell_id}, which does not belong there")
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder. Raises UsageError where there is none, StoreError where it is damaged."""
+    try:
+        return Run.open(folder)
+    except StoreError as error:
+        if (folder / PLAN_FILE).exists():
+            raise
+        raise UsageError(str(error)) from None
 
 
 def encode_record(record: Record) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, environments, loading, store
+from harness import cell_export, environments, store
 from harness.cell_export import Known
 from harness.commands import common
 from harness.core import codec
@@ -29,7 +29,7 @@ MOST_NAMED = 6
 
 def export(folder: Path, text: str, out: Path | None) -> int:
     """Write the script of the cell whose id begins with ``text``, and its arrays."""
-    kept = loading.open_run(folder)
+    kept = store.open_run(folder)
     cell = _chosen(kept, text)
     script, arrays = _free(out or Path(f"cell-{cell.cell_id}{SCRIPT}"))
     definition = _definition(cell)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import loading, runlock, store
+from harness import runlock, store
 from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
@@ -85,7 +85,7 @@ def submit(
 
 def status(folder: Path, json: bool) -> int:
     """``harness status RUN``."""
-    kept = loading.open_run(folder)
+    kept = store.open_run(folder)
     told = _told(kept)
     if told is not None:
         _say_settled(outcomes.settle(kept, told))
@@ -109,7 +109,7 @@ def status(folder: Path, json: bool) -> int:
 
 def wait(folder: Path, json: bool) -> int:
     """``harness wait RUN``: follow a run to its end, then show it as a sweep does. Exit status as of a sweep."""
-    kept = loading.open_run(folder)
+    kept = store.open_run(folder)
     console = common.standard_error()
     interrupted = {cell_id for cell_id, state in kept.statuses().items() if state == "interrupted"}
     seen = kept.statuses().keys() - interrupted
@@ -130,7 +130,7 @@ def wait(folder: Path, json: bool) -> int:
 
 def cancel(folder: Path) -> int:
     """``harness cancel RUN``: end its jobs, and give what they leave its records."""
-    kept = loading.open_run(folder)
+    kept = store.open_run(folder)
     console = common.standard_output()
     if not submissions.is_used(kept):
         holder = runlock.is_held(kept.folder)

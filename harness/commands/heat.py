@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import allocation, loading, setting, store
+from harness import allocation, setting, store
 from harness.commands import common, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -27,7 +27,7 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     A cell that has its record is not run again, but for one that was interrupted, so a heat may be started twice. A
     record that says how a cell failed is a record: the exit status is 0.
     """
-    kept = loading.open_run(folder)
+    kept = store.open_run(folder)
     wanted = [_number(text, kept) for text in numbers]
     cells = [cell for number in wanted for cell in kept.plan.heats[number].cells]
     told = setting.read(kept)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import loading, merging, runlock
+from harness import merging, runlock
 from harness.commands import common, ending
 from harness.core.cell import Cell
 from harness.core.record import STATUSES
@@ -22,7 +22,7 @@ MOST_CONFLICTS = 5
 
 def run(folders: Sequence[Path], out: Path, json: bool) -> int:
     """Unite, write the page, and say what came from where and what is missing, which is no failure."""
-    runs = [loading.open_run(folder) for folder in folders]
+    runs = [store.open_run(folder) for folder in folders]
     console = common.standard_error()
     for kept in runs:
         holder = runlock.is_held(kept.folder) if kept.folder.resolve() != out.resolve() else ""

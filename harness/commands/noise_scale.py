@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import inputs, loading, noise_probe, noise_scale, store, targets
+from harness import inputs, noise_probe, noise_scale, store, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
@@ -62,7 +62,7 @@ def run(request: Request) -> int:
 
 
 def _open(folder: Path) -> store.Run:
-    kept = loading.open_run(folder)
+    kept = store.open_run(folder)
     if not kept.plan.cells:
         raise UsageError(f"{folder}: the plan of this run has no cells")
     return kept

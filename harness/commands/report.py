@@ -49,7 +49,7 @@ def run(request: Request) -> int:
     from harness.commands.recommend import accuracy_of
 
     accuracy = accuracy_of(request.accuracy)
-    kept = loading.open_run(request.run)
+    kept = store.open_run(request.run)
     if not request.makes_files:
         return show(kept, request.format)
     reading = loading.read(kept, accuracy)

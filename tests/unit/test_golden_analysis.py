@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness import loading
+from harness import loading, store
 from harness.core import codec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ FOUND_BY_AN_OPTIMISER = ("step_model", "predicted")
 
 def tables(run: Path) -> dict[str, dict[str, list[Any]]]:
     """Every table and the advice of a run, as JSON would give them back."""
-    found = loading.read(loading.open_run(run)).found
+    found = loading.read(store.open_run(run)).found
     made: dict[str, Any] = {name: getattr(found, name).to_dict(as_series=False) for name in loading.TABLES}
     advice = [dataclasses.asdict(one) for one in found.advice]
     made["advice"] = {field: [one[field] for one in advice] for field in (advice[0] if advice else ())}
