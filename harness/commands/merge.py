@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import merging, runlock
+from harness import merging, runlock, store
 from harness.commands import common, ending
 from harness.core.cell import Cell
 from harness.core.record import STATUSES
