@@ -233,7 +233,7 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 def _turn(row: Row) -> str:
     """Cells that took turns together share this; one that ran whole has its own."""
-    return f"{row['work_id']} {row['repeat']}" if row["interleave"] == "block" else str(row["cell_id"])
+    return f"{row['work_id']} {row['repeat']} {row['heat']}" if row["interleave"] == "block" else str(row["cell_id"])
 
 
 def _floor(rows: Sequence[Row], turns: Mapping[str, str]) -> tuple[float, str] | None:

@@ -110,14 +110,14 @@ def pace(cells: pl.DataFrame) -> pl.DataFrame:
 def ratios(cells: pl.DataFrame) -> pl.DataFrame:
     """Each target's speed over the fastest one's at the same batch size, from heats that trained both.
 
-    A heat is cells of equal work in the same repeat: what the machine did meanwhile happened to both. ``heats``:
-    how many; the interval is Student's t over their log ratios, none for fewer than two.
+    A heat is cells of equal work in the same repeat that ran beside each other: what the machine did meanwhile
+    happened to both. ``heats``: how many; the interval is Student's t over their log ratios, none for fewer than two.
     """
     rows = []
     for (*work, size), members in grouped(timed(cells), lambda row: (*work_of(row), row["batch_size"])).items():
         first_lanes = [row for row in members if not row["lane"]]
         heats = {
-            target: {(row["work_id"], row["repeat"]): math.log(row["images_per_second"]) for row in own}
+            target: {(row["work_id"], row["repeat"], row["heat"]): math.log(row["images_per_second"]) for row in own}
             for target, own in grouped(first_lanes, lambda row: str(row["target"])).items()
         }
         base = max(heats, key=lambda one: (sum(heats[one].values()) / len(heats[one]), one), default="")

@@ -19,6 +19,8 @@ import polars as pl
 
 from harness import statistics
 from harness.analysis import machines
+from harness.core.cell import ID_LENGTH
+from harness.core.codec import digest
 from harness.core.model import ModelSpec
 from harness.core.record import NOT_THE_WORK, Record
 
@@ -132,6 +134,7 @@ def _schema() -> dict[str, Any]:
         "pace_error": real,
         "pace_batches": count,
         "node": text,
+        "heat": text,
     }
 
 
@@ -193,7 +196,17 @@ def _row(record: Record) -> tuple[Any, ...]:
         figures.pace_error,
         figures.pace_batches,
         machines.node(record.machine),
+        _heat(record),
     )
+
+
+def _heat(record: Record) -> str:
+    """Equal for the cells that ran beside each other; empty where the record does not tell, or each ran for itself.
+
+    Parts of a heat may run apart: on several machines, or when what had failed was run again.
+    """
+    beside = record.heat.get("cells") or []
+    return "" if record.heat.get("interleave") == "none" or not beside else digest(sorted(beside))[:ID_LENGTH]
 
 
 def _against_limits(record: Record, images_per_second: float | None) -> tuple[float | None, ...]:

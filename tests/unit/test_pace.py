@@ -137,6 +137,15 @@ class TestRatios:
         assert (row["target"], row["base"], row["heats"]) == ("tensorflow-cpu:graph", "jax-cpu:jit", 3)
         assert bounds(row, "speed_ratio") == pytest.approx(geometric([1 / one for one in slower]))
 
+    def test_are_of_lanes_that_ran_beside_each_other(self) -> None:
+        """Parts of a heat that ran apart, as on one machine after the other's failure, saw another machine."""
+        both = [planted(32, target, pace=pace) for target, pace in ((JAX, 0.01), (TENSORFLOW, 0.02))]
+        ids = [one.cell_id for one in both]
+        together = [dataclasses.replace(one, heat={"interleave": "block", "cells": ids}) for one in both]
+        apart = [dataclasses.replace(one, heat={"interleave": "block", "cells": [one.cell_id]}) for one in both]
+        assert [row["heats"] for row in analysed(together).ratios.to_dicts()] == [1]
+        assert analysed(apart).ratios.to_dicts() == []
+
     def test_are_to_the_fastest_target_of_the_batch_size(self) -> None:
         paces = {(32, JAX): 0.01, (32, TENSORFLOW): 0.02, (32, XLA): 0.04, (64, JAX): 0.06, (64, TENSORFLOW): 0.02}
         cells = [planted(size, target, pace=pace) for (size, target), pace in paces.items()]
