@@ -43,6 +43,11 @@ def _by_work(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
     return works
 
 
+def _of_each_machine(records: Sequence[Record]) -> list[Record]:
+    """The latest record of every machine: times of several are never pooled, so each has to fit the others."""
+    return list({str(record.machine.get("id")): record for record in records}.values())
+
+
 def _across(before: Sequence[Record], after: Sequence[Record], names: tuple[str, str]) -> Comparison:
     sides = [[record for record in side if comparison.counts(record)] for side in (before, after)]
     logs = [
@@ -53,7 +58,7 @@ def _across(before: Sequence[Record], after: Sequence[Record], names: tuple[str,
         if not values:
             reasons.append(f"{records[0].cell.target.label} of {name}: {comparison.ending(records[0])}")
     latest = [side[-1] for side in (before, after)]
-    reasons = reasons or manifest.obstacles(latest)
+    reasons = reasons or manifest.obstacles([one for side in (before, after) for one in _of_each_machine(side)])
     interval = statistics.drifting_interval(logs[0], logs[1], RUN_TO_RUN) if all(logs) else None
     cell = latest[0].cell
     results = []

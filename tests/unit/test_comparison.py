@@ -165,6 +165,17 @@ def test_runs_that_did_not_take_turns_are_compared_with_a_term_for_drift() -> No
         assert one.verdict == "no difference found"
 
 
+def test_a_run_whose_repeats_are_of_two_machines_is_compared_with_none() -> None:
+    before, after = heats(0.0, seed=1), heats(0.02, seed=2)
+    mixed = [
+        dataclasses.replace(one, machine={**one.machine, "id": "another"}) if one.cell.repeat % 2 else one
+        for one in before
+    ]
+    for one in compare_runs(mixed, after, ("one", "two")):
+        assert one.verdict == comparison.NOT_COMPARABLE
+        assert any("different hardware" in reason for reason in one.reasons)
+
+
 def test_the_plain_form_is_json_in_ratios_of_speed() -> None:
     (one,) = compare(heats(0.1), LANES)
     plain = json.loads(json.dumps(comparison.to_plain(one)))
