@@ -6,7 +6,8 @@ and its repeat.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +24,10 @@ PLAN_FILE = "plan.json"
 
 INTERLEAVES = ("block", "cell", "none")
 """How the cells of a heat take turns: see ``harness.heats``. The first is the default of new plans."""
+
+MOST_TASKS = 200
+"""Tasks that heats are packed into, unless told how many heats each has: each starts its frameworks anew, and a
+scheduler has its work with every one."""
 
 _SHOWN = 3
 _AXES: dict[str, Callable[[Cell], object]] = {
@@ -87,6 +92,35 @@ class Plan:
     def heats(self) -> tuple[Heat, ...]:
         """The run's heats; the place of one here is its number for good (``harness heat RUN NUMBER``)."""
         return tuple(heats(self.cells, self.interleave, self.places))
+
+
+def by_place(plan: Plan, waiting: Iterable[Cell]) -> dict[str, list[int]]:
+    """Place -> numbers of its heats that have a waiting cell."""
+    ids = {cell.cell_id for cell in waiting}
+    found: dict[str, list[int]] = {}
+    for number, heat in enumerate(plan.heats):
+        if any(cell.cell_id in ids for cell in heat.cells):
+            found.setdefault(plan.places.get(heat.cells[0].target.label, ""), []).append(number)
+    return found
+
+
+def packed(plan: Plan, heats: Sequence[int], size: int = 0) -> list[tuple[int, ...]]:
+    """Heats by task: ``size`` each, or with 0 one whole replicate each, and several where that makes too many tasks.
+
+    A replicate is all heats of one seed and repeat. Its batch sizes are measured on one machine then, so that each
+    machine has an answer of its own; scattered over machines they would be fragments that may not be compared.
+    """
+    if size:
+        return [tuple(heats[start : start + size]) for start in range(0, len(heats), size)]
+    replicates: dict[tuple[int, int], list[int]] = {}
+    for heat in heats:
+        cell = plan.heats[heat].cells[0]
+        replicates.setdefault((cell.training.seed, cell.repeat), []).append(heat)
+    whole, together = list(replicates.values()), max(math.ceil(len(replicates) / MOST_TASKS), 1)
+    return [
+        tuple(heat for replicate in whole[start : start + together] for heat in replicate)
+        for start in range(0, len(whole), together)
+    ]
 
 
 _Row = tuple[str, str, str, str, str, int]

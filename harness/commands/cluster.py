@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import runlock, store
+from harness import launching, runlock, store
 from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
@@ -51,7 +51,7 @@ def submit(
 ) -> int:
     """Submit what no job has, and say how to follow it. The run folder is locked."""
     console = common.standard_error()
-    places = slurm.of_places(options, kept.plan.places)
+    places = launching.of_places("slurm", options, kept.plan.places)
     told = submissions.standing(kept)
     settled = outcomes.settle(kept, told)
     _say_settled(settled)

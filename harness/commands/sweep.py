@@ -20,9 +20,9 @@ from harness.core.errors import UsageError
 from harness.core.record import FAILED
 from harness.estimate import Estimates
 from harness.lane import now
+from harness.launching import places
 from harness.paths import cache_folder
 from harness.progress import RunProgress
-from harness.slurm.options import places
 from harness.wording import plural
 
 RUNS_FOLDER = "harness-runs"

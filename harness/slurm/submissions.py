@@ -13,7 +13,6 @@ heat all the same, its claim lets one of them run it.
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import shlex
@@ -28,6 +27,7 @@ from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.paths import CACHE_VARIABLE
+from harness.plan import by_place, packed
 from harness.slurm import programs
 from harness.slurm.options import Options
 from harness.slurm.programs import Task
@@ -35,10 +35,6 @@ from harness.store import Run
 
 FOLDER = "slurm"
 LOGS = "slurm"
-
-MOST_TASKS = 200
-"""Tasks that a run makes for one kind of hardware, unless told how many heats each has: each starts its frameworks
-anew, and a scheduler has its work with every one."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +124,14 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
 
     ``options``: place -> what to ask for. Raises SchedulerError with what sbatch said: arrays before that are in.
     """
-    ids = {cell.cell_id for cell in waiting}
-    by_place: dict[str, list[int]] = {}
-    for number, heat in enumerate(run.plan.heats):
-        if any(cell.cell_id in ids for cell in heat.cells) and not told.is_live(number):
-            by_place.setdefault(run.plan.places.get(heat.cells[0].target.label, ""), []).append(number)
-    largest = programs.largest_array() if by_place else 0
+    numbers = by_place(run.plan, waiting).items()
+    due = {place: [heat for heat in heats if not told.is_live(heat)] for place, heats in numbers}
+    largest = programs.largest_array() if any(due.values()) else 0
     made: list[Submission] = []
     number = max((one.number for one in told.submissions), default=0)
-    for place, heats in by_place.items():
+    for place, heats in due.items():
         wanted = options[place]
-        tasks = _packed(run, heats, wanted.heats_per_task)
+        tasks = packed(run.plan, heats, wanted.heats_per_task)
         for start in range(0, len(tasks), largest):
             number += 1
             made.append(_submit_one(run, number, place, wanted, tasks[start : start + largest]))
@@ -148,25 +141,6 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
 def task_log(run: Run, task: Task) -> Path:
     """What a task wrote."""
     return run.logs_folder / LOGS / f"{task.label}.log"
-
-
-def _packed(run: Run, heats: Sequence[int], size: int) -> list[tuple[int, ...]]:
-    """Heats by task: ``size`` each, or with 0 one whole replicate each, and several where that makes too many tasks.
-
-    A replicate is all heats of one seed and repeat. Its batch sizes are measured on one machine then, so that each
-    machine has an answer of its own; scattered over machines they would be fragments that may not be compared.
-    """
-    if size:
-        return [tuple(heats[start : start + size]) for start in range(0, len(heats), size)]
-    replicates: dict[tuple[int, int], list[int]] = {}
-    for heat in heats:
-        cell = run.plan.heats[heat].cells[0]
-        replicates.setdefault((cell.training.seed, cell.repeat), []).append(heat)
-    whole, together = list(replicates.values()), math.ceil(len(replicates) / MOST_TASKS)
-    return [
-        tuple(heat for replicate in whole[start : start + together] for heat in replicate)
-        for start in range(0, len(whole), together)
-    ]
 
 
 def _submit_one(run: Run, number: int, place: str, options: Options, tasks: Sequence[tuple[int, ...]]) -> Submission:

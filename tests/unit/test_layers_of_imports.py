@@ -26,10 +26,10 @@ LEVELS = (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
         "windows_counters device_proof allocation neighbours"
     ),
-    "plan runlock witnesses noise_scale ranking",
+    "plan runlock witnesses noise_scale ranking launching",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
-    "comparison hosts rounds verify progress doctor support cell_export setting slurm merging",
-    "report stored_runs limits noise_probe loading",
+    "comparison hosts rounds verify progress doctor support cell_export setting merging unrecorded",
+    "report stored_runs limits noise_probe loading slurm ray_cluster",
     "heats synchrony examination instruments",
     "compare",
     "commands",

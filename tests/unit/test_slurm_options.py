@@ -7,7 +7,8 @@ import pytest
 
 from harness.core.cell import Target
 from harness.core.errors import UsageError
-from harness.slurm.options import Options, of_places, places, resolve
+from harness.launching import of_places, places
+from harness.slurm.options import Options, resolve
 from tests.unit.records import JAX, TENSORFLOW
 
 CUDA = Target("jax-cuda", "jax_flax", "cuda", "jit", "resident", "3" * 64)
@@ -91,11 +92,11 @@ def test_targets_that_ask_the_same_share_a_place_and_frozen_places_stay() -> Non
     assert places(same) == {}
     chosen = resolve((JAX, TENSORFLOW, CUDA), [], ["jax-cuda.partition=gpu"])
     assert places(chosen) == {JAX.label: "1", TENSORFLOW.label: "1", CUDA.label: "2"}
-    by_place = of_places(chosen, places(chosen))
+    by_place = of_places("slurm", chosen, places(chosen))
     assert by_place["2"] == chosen[CUDA.label]
     assert by_place["1"] == chosen[JAX.label]
     with pytest.raises(UsageError, match="share their heats in this run"):
-        of_places(chosen, {})
+        of_places("slurm", chosen, {})
 
 
 def test_what_is_usual_does_not_tell_hardware_apart() -> None:

@@ -1,0 +1,65 @@
+"""Cells whose process ended without their record, as a cluster's jobs may: every planned cell ends as exactly one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core.record import Record
+from harness.lane import now
+from harness.store import AlreadyRecorded, Run
+
+LONGEST_LINE = 200
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How what ran a heat has ended, as a record's status and reason. ``log``: what it wrote."""
+
+    status: str
+    reason: str
+    machine: dict[str, Any] = field(default_factory=dict)
+    log: Path | None = None
+
+
+def settle(run: Run, heat: int, ending: Callable[[], Ending]) -> list[Record]:
+    """Give every cell of a heat that has no record one that says how it ended; returns these records.
+
+    A heat that somebody is running is left alone. Raises StoreError if the folder cannot be written.
+    """
+    made: list[Record] = []
+    with run.claimed(heat) as mine:
+        waiting = run.waiting(run.plan.heats[heat].cells) if mine else []
+        how = ending() if waiting else Ending("", "")
+        log = how.log.relative_to(run.folder).as_posix() if how.log is not None and how.log.exists() else ""
+        for cell in waiting:
+            record = Record(
+                cell=cell,
+                cell_id=cell.cell_id,
+                work_id=cell.work_id,
+                status=how.status,
+                reason=how.reason,
+                attempt=run.set_aside(cell.cell_id),
+                started=now(),
+                finished=now(),
+                machine=how.machine,
+                log=log,
+            )
+            try:
+                run.save(record)
+            except AlreadyRecorded:  # it became visible on this machine only now
+                continue
+            made.append(record)
+    return made
+
+
+def last_line(log: Path) -> str:
+    """The last words of a process; empty where there are none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1][:LONGEST_LINE] if said else ""
