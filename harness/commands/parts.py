@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.plan import Plan
+from harness.plan import Plan, packed
 from harness.tomlfile import nearest
 
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
@@ -33,12 +33,11 @@ def shard(text: str | None) -> tuple[int, int]:
 
 
 def chosen(plan: Plan, shard: tuple[int, int], only: Sequence[str]) -> frozenset[str]:
-    """The cell_ids of the part: of the heats every N-th, and of their cells those that all of ``only`` name.
+    """The cell_ids of the part: of the plan's replicates its share, and of their cells those that all of ``only`` name.
 
-    ``only``: KEY=VALUE,..., of KEYS. Whole heats go to one shard, so that what is compared runs on one machine. Raises
-    UsageError.
+    ``only``: KEY=VALUE,..., of KEYS. A replicate, all heats of one seed, goes to one shard, so that its batch sizes are
+    measured on one machine; of fewer replicates than shards the heats are dealt out. Raises UsageError.
     """
-    part, parts = shard
     wanted: list[tuple[str, frozenset[str]]] = []
     for text in only:
         key, equals, values = text.partition("=")
@@ -55,8 +54,22 @@ def chosen(plan: Plan, shard: tuple[int, int], only: Sequence[str]) -> frozenset
         wanted.append((key, named))
     return frozenset(
         cell.cell_id
-        for number, heat in enumerate(plan.heats)
-        if number % parts == part - 1
-        for cell in heat.cells
+        for number in _dealt(plan, *shard)
+        for cell in plan.heats[number].cells
         if all(named.intersection(KEYS[key](cell)) for key, named in wanted)
     )
+
+
+def _dealt(plan: Plan, part: int, parts: int) -> list[int]:
+    """Numbers of the heats of one part, dealt out there and back again.
+
+    Every other heat of a plan runs backwards; dealt out in one direction, an even number of parts would have all of one
+    kind in one part.
+    """
+    units = packed(plan, range(len(plan.heats)))
+    if len(units) < parts:
+        units = packed(plan, range(len(plan.heats)), 1)
+    there = {
+        index: index % parts if (index // parts) % 2 == 0 else parts - 1 - index % parts for index in range(len(units))
+    }
+    return [number for index, unit in enumerate(units) if there[index] == part - 1 for number in unit]

@@ -21,6 +21,22 @@ def test_shards_are_whole_heats_and_together_the_plan() -> None:
     assert chosen(PLAN, (5, 9), []) | chosen(PLAN, (9, 9), []) == chosen(PLAN, (5, 9), [])
 
 
+def test_a_replicate_stays_on_one_machine_where_there_are_enough() -> None:
+    seeds = [{one.training.seed for one in CELLS if one.cell_id in chosen(PLAN, (part, 2), [])} for part in (1, 2)]
+    assert seeds == [{0}, {1}]
+
+
+def test_a_part_has_heats_of_both_orders() -> None:
+    many = replace(
+        PLAN, cells=tuple(one for one in (cell(size, target) for size in range(1, 33) for target in (JAX, TENSORFLOW)))
+    )
+    for parts in (2, 3, 4):
+        for part in range(1, parts + 1):
+            own = chosen(many, (part, parts), [])
+            first = [heat.cells[0].target for heat in many.heats if heat.cells[0].cell_id in own]
+            assert abs(first.count(JAX) - first.count(TENSORFLOW)) <= 1
+
+
 def test_only_names_cells_by_several_keys() -> None:
     found = chosen(PLAN, (1, 1), ["target=jax-cpu", "batch-size=16,64", "seed=1"])
     assert found == {one.cell_id for one in CELLS if one.target == JAX and one.training.seed == 1} - {
