@@ -16,6 +16,7 @@ from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
 from harness.core.record import FAILED, STATUSES, Record
+from harness.plan import by_place, packed
 from harness.progress import RunProgress
 from harness.slurm import options as slurm
 from harness.slurm import outcomes, programs, submissions
@@ -24,6 +25,10 @@ from harness.wording import plural
 
 POLL_SECONDS = 5.0
 """How often the queue is asked: what site administrators ask of their users is no more than that."""
+
+MANY_TASKS = (
+    "each node that they run on gets an answer of its own; --slurm heats-per-task=all keeps all heats on one node"
+)
 
 CANCEL_PATIENCE = 90.0
 """Seconds until jobs that were cancelled have to be gone; Slurm's KillWait is 30."""
@@ -70,9 +75,9 @@ def submit(
         return 0
     output = common.standard_output()
     for one in made:
-        heats = sum(map(len, one.tasks))
-        what = f"{plural(len(one.tasks), 'task')}, {plural(heats, 'heat')} of {', '.join(one.targets)}"
-        common.say(output, f"submitted: {what}{f' ({one.hardware})' if one.hardware else ''}")
+        common.say(output, f"submitted: {_array(one.tasks, one.targets, one.hardware)}")
+    if max((len(one.tasks) for one in made), default=0) > 1:
+        common.say(output, MANY_TASKS)
     if not made:
         live = any(told.is_live(heat) for heat in told.placed)
         common.say(
@@ -81,6 +86,23 @@ def submit(
     folder = shlex.quote(_short(kept.folder))
     common.say(output, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
     return 0
+
+
+def show_arrays(plan: store.Plan, cells: Sequence[Cell], options: Mapping[str, slurm.Options]) -> None:
+    """What would be submitted for cells that wait; for ``--plan``."""
+    output = common.standard_output()
+    for heats in by_place(plan, cells).values():
+        lanes = [cell for heat in heats for cell in plan.heats[heat].cells]
+        wanted = options[lanes[0].target.label]
+        tasks = packed(plan, heats, wanted.heats_per_task)
+        targets = tuple(dict.fromkeys(cell.target.label for cell in lanes))
+        common.say(output, f"would submit: {_array(tasks, targets, wanted.summary())}: {' '.join(wanted.arguments())}")
+
+
+def _array(tasks: Sequence[tuple[int, ...]], targets: Sequence[str], hardware: str) -> str:
+    heats = plural(sum(map(len, tasks)), "heat")
+    what = f"{plural(len(tasks), 'task')}, {heats} of {', '.join(targets)}"
+    return f"{what} ({hardware})" if hardware else what
 
 
 def status(folder: Path, json: bool) -> int:
