@@ -124,8 +124,8 @@ def status(folder: Path, json: bool) -> int:
             counts = (f"{job[name]:,}" for name in numbers)
             table.add_row(job["job"], ", ".join(job["targets"]), job["hardware"], *counts, ", ".join(job["reasons"]))
         common.print_table(table)
-    if found["missing"] and not found["live"]:
-        common.say(output, _advice(kept, found["missing"]))
+    if not found["live"] and (advice := _advice(kept, found)):
+        common.say(output, advice)
     return 0
 
 
@@ -143,11 +143,11 @@ def wait(folder: Path, json: bool) -> int:
         where = shlex.quote(_short(kept.folder))
         common.say(console, f"stopped following; what runs goes on: harness wait {where}, harness cancel {where}")
         return 1
-    missing = found["missing"]
-    if missing:
-        common.say(console, _advice(kept, missing))
+    advice = _advice(kept, found)
+    if advice:
+        common.say(console, advice)
     reading, page = ending.page_of(kept)
-    return max(ending.finish(kept, json, None, reading, page), 1 if missing else 0)
+    return max(ending.finish(kept, json, None, reading, page), 1 if found["missing"] else 0)
 
 
 def cancel(folder: Path) -> int:
@@ -289,10 +289,15 @@ def _summary(kept: store.Run, found: Mapping[str, Any]) -> str:
     return text
 
 
-def _advice(kept: store.Run, missing: int) -> str:
+def _advice(kept: store.Run, found: Mapping[str, Any]) -> str:
+    """What to do about cells that nothing will run; empty if there are none."""
+    cells = {"without a record": found["missing"], "interrupted": found["recorded"].get("interrupted", 0)}
+    left = " and ".join(f"{plural(count, 'cell')} {what}" for what, count in cells.items() if count)
+    if not left:
+        return ""
+    folder = shlex.quote(_short(kept.folder))
     return (
-        f"{plural(missing, 'cell')} without a record, and nothing that will run {'it' if missing == 1 else 'them'}: "
-        f"repeat the sweep's command with --out {shlex.quote(_short(kept.folder))} ({kept.plan.command})"
+        f"{left}, and nothing that will run them: repeat the sweep's command with --out {folder} ({kept.plan.command})"
     )
 
 
