@@ -1,4 +1,4 @@
-"""What Slurm gave this process: facts for the machine's part of a record, empty outside of its jobs."""
+"""What Slurm or Ray gave this process: facts for the machine's part of a record, empty outside of Slurm's jobs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import re
 import subprocess
 from datetime import datetime
 from typing import Any
+
+RAY_NODE = "HARNESS_RAY_NODE"
+"""The id of the node that Ray's task is on; its task holds the standard input of this process."""
+
+RAY_ATTEMPT = "HARNESS_RAY_ATTEMPT"
+"""Which attempt of Ray's task this is, from 1."""
 
 PATIENCE = 10.0
 """Seconds that a question to Slurm may take: a record without these facts is better than a job that waits."""
@@ -50,12 +56,21 @@ def end() -> datetime | None:
 
 
 def is_requeued() -> bool:
-    """Whether this process's job ran before, and was put back into the queue."""
-    return (_number(os.environ.get("SLURM_RESTART_COUNT")) or 0) > 0
+    """Whether these heats began before in a job or task that ended early, perhaps with its machine."""
+    return (_number(os.environ.get("SLURM_RESTART_COUNT")) or 0) > 0 or (
+        (_number(os.environ.get(RAY_ATTEMPT)) or 0) > 1
+    )
+
+
+def is_task_of_ray() -> bool:
+    """Whether a task of Ray's has started this process, and ends with its standard input."""
+    return RAY_NODE in os.environ
 
 
 def name() -> str:
-    """A name for what this process writes: its job, with the task of an array; empty outside of Slurm."""
+    """A name for what this process writes: its job, with the task of an array, or its node; empty outside of both."""
+    if is_task_of_ray():
+        return f"ray-{os.environ[RAY_NODE][:8]}-{os.getpid()}"
     job, task = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"slurm-{os.environ.get('SLURM_ARRAY_JOB_ID', job)}_{task}" if job and task else job and f"slurm-{job}"
 

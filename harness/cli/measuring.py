@@ -63,7 +63,13 @@ if TYPE_CHECKING:
     metavar="[TARGET.]KEY=VALUE",
     help="An option of sbatch, for all targets or one; also setup=SHELL, heats-per-task=N, concurrent=N.",
 )
-@click.option("--ray", multiple=True, metavar="[TARGET.]KEY=VALUE", help="address, num_cpus, num_gpus, or a resource.")
+@click.option(
+    "--ray",
+    multiple=True,
+    metavar="[TARGET.]KEY=VALUE",
+    help="address, num_cpus, num_gpus, memory or a custom resource, for all targets or one; also retries=N, "
+    "heats-per-task=N.",
+)
 @click.option("--shard", metavar="K/N", help="Run only part K of N of the plan's heats; see 'harness merge'.")
 @click.option("--only", multiple=True, metavar="KEY=VALUE,...", help="Run only cells of this target, batch_size, ...")
 @json_option
@@ -94,6 +100,7 @@ def sweep(
     Example:
       harness sweep study --dataset mnist --batch-size 64 --epochs 3 --data-dir ~/mnist
       harness sweep study --launcher slurm --slurm partition=batch --slurm time=1:00:00
+      harness sweep study --launcher ray --ray address=10.0.0.1:6379
       harness sweep study --shard 1/2 --out part-1
     """
     from harness.commands import sweep as command

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +29,8 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     A cell that has its record is not run again, but for one that was interrupted, so a heat may be started twice. A
     record that says how a cell failed is a record: the exit status is 0.
     """
+    if allocation.is_task_of_ray():
+        _end_with_input()
     kept = store.open_run(folder)
     wanted = [_number(text, kept) for text in numbers]
     cells = [cell for number in wanted for cell in kept.plan.heats[number].cells]
@@ -49,6 +53,21 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     if elsewhere:
         common.say(console, f"{elsewhere} of the heats: another process runs them")
     return 0
+
+
+def _end_with_input() -> None:
+    """Stop as on SIGTERM when whoever holds this process's standard input lets go of it, in whatever way it ends."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        if hasattr(signal, "pthread_kill"):
+            # Whatever the main thread waits for is interrupted, which the whole process's signal does not promise.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _progress(waiting: Sequence[Cell]) -> RunProgress:

@@ -14,7 +14,7 @@ from typing import Any
 
 import harness
 from harness import setting, store
-from harness.commands import cluster, common, ending, parts, planning, running
+from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.record import FAILED
@@ -61,6 +61,7 @@ def run(request: Request) -> int:
     shard = parts.shard(request.shard)
     prepared = planning.prepare(request.source, request.overrides, request.data_dir, fetch=not request.plan_only)
     options = cluster.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
+    of_ray = ray_sweep.options(prepared, request.ray) if request.launcher == "ray" else {}
     plan = store.Plan(
         name=prepared.name,
         command=shlex.join(["harness", *sys.argv[1:]]),
@@ -69,13 +70,14 @@ def run(request: Request) -> int:
         cells=tuple(planned.cell for planned in prepared.planned),
         skips={planned.cell.cell_id: planned.skip for planned in prepared.planned if planned.skip},
         interleave=prepared.interleave,
-        places=places(options),
+        places=places(options or of_ray),
     )
     estimates = Estimates(cache_folder() / ESTIMATES_FILE)
     if request.plan_only:
         part = parts.chosen(plan, shard, request.only)
         planning.show(prepared, estimates, _recorded(request.out), part, request.json)
         return 0
+    on_ray = ray_sweep.connect(of_ray) if of_ray else None
     kept = store.Run.create(request.out or default_folder(prepared.name), plan)
     part = parts.chosen(kept.plan, shard, request.only)
     with kept.locked():
@@ -84,7 +86,7 @@ def run(request: Request) -> int:
         if request.launcher == "slurm":
             return cluster.submit(kept, waiting, prepared, options, request.retry, request.json)
         with _watched(kept.folder) if request.live and waiting else nullcontext():
-            ended = execute(kept, waiting, prepared, estimates, request) if waiting else Ended()
+            ended = execute(kept, waiting, prepared, estimates, request, on_ray) if waiting else Ended()
         reading, page = ending.page_of(kept) if waiting else (None, "")
     resume = _resuming(plan.command, request.out is not None, kept.folder) if ended.stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
@@ -102,9 +104,9 @@ def run(request: Request) -> int:
 
 def _check(request: Request) -> None:
     """Flags that do not go together. Raises UsageError."""
-    if request.launcher != "local" and request.live:
+    if request.launcher == "slurm" and request.live:
         raise UsageError(
-            f"--live: a page is served by the machine that runs the sweep, not with --launcher {request.launcher}; "
+            "--live: a page is served by the process that follows the sweep, not with --launcher slurm, which returns; "
             "'harness wait' writes it at the end"
         )
     for launcher, given in (("slurm", request.slurm), ("ray", request.ray)):
@@ -187,7 +189,12 @@ class Ended:
 
 
 def execute(
-    kept: store.Run, waiting: Sequence[Cell], prepared: planning.Prepared, estimates: Estimates, request: Request
+    kept: store.Run,
+    waiting: Sequence[Cell],
+    prepared: planning.Prepared,
+    estimates: Estimates,
+    request: Request,
+    on_ray: ray_sweep.OnRay | None,
 ) -> Ended:
     """Run the cells that wait, on this machine or as tasks of Ray's."""
     console = common.standard_error()
@@ -196,9 +203,12 @@ def execute(
     work = running.Work(prepared.definitions, dataset.folder, request.timeout, request.fork, _again(request.retry))
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
     try:
-        elsewhere = running.run_cells(
-            kept, waiting, work, console, lambda: RunProgress(console, expected, estimates.learn)
-        )
+        if on_ray is not None:  # whose machines say nothing of this one's speed
+            elsewhere = ray_sweep.run_cells(kept, waiting, prepared, on_ray, RunProgress(console, expected))
+        else:
+            elsewhere = running.run_cells(
+                kept, waiting, work, console, lambda: RunProgress(console, expected, estimates.learn)
+            )
     except KeyboardInterrupt:
         return Ended(stopped=True)
     finally:

@@ -66,7 +66,11 @@ OTHERWISE_NAMED = {
 }
 """Dependencies whose module has another name."""
 
-EXPORTERS = {"harness.report.to_mlflow": "mlflow", "harness.report.to_tensorboard": "tensorboard"}
+EXPORTERS = {
+    "harness.report.to_mlflow": "mlflow",
+    "harness.report.to_tensorboard": "tensorboard",
+    "harness.ray_cluster.tasks": "ray",
+}
 """Modules that import what an optional extra installs, when they run only, and the extra."""
 
 HEAVY = {"numpy", "polars", "pydantic", "rich", "httpx", "psutil", "scipy", "backends", *FRAMEWORKS}
