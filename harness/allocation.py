@@ -98,7 +98,7 @@ def _number(text: str | None) -> int | None:
 def _ask(*command: str) -> str:
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, stdin=subprocess.DEVNULL
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""

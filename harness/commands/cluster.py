@@ -35,15 +35,19 @@ CANCEL_PATIENCE = 90.0
 
 
 def slurm_options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str, slurm.Options]:
-    """Target label -> what to ask of Slurm. Raises UsageError, also where there is no Slurm."""
+    """Target label -> what to ask of Slurm. Raises UsageError."""
     tables = [
         (common.own_table("slurm"), common.OWN_FILE),
         (prepared.launchers["slurm"], prepared.source),
     ]
-    found = slurm.resolve(prepared.targets, tables, flags)
+    return slurm.resolve(prepared.targets, tables, flags)
+
+
+def require_slurm() -> None:
+    """Raise UsageError where there is no Slurm, SchedulerError where its controller gives no answer."""
     if not programs.is_here():
         raise UsageError("--launcher slurm: there is no sbatch on PATH; this works where jobs are submitted")
-    return found
+    programs.largest_array()
 
 
 def submit(

@@ -75,8 +75,14 @@ def run(request: Request) -> int:
     estimates = Estimates(cache_folder() / ESTIMATES_FILE)
     if request.plan_only:
         part = parts.chosen(plan, shard, request.only)
-        planning.show(prepared, estimates, _recorded(request.out), part, request.json)
+        recorded = _recorded(request.out)
+        planning.show(prepared, estimates, recorded, part, request.json)
+        if options and not request.json:
+            to_run = [cell for cell in plan.cells if cell.cell_id in part and cell.cell_id not in recorded]
+            cluster.show_arrays(plan, to_run, options)
         return 0
+    if request.launcher == "slurm":
+        cluster.require_slurm()
     on_ray = ray_sweep.connect(of_ray) if of_ray else None
     kept = store.Run.create(request.out or default_folder(prepared.name), plan)
     part = parts.chosen(kept.plan, shard, request.only)
@@ -108,6 +114,11 @@ def _check(request: Request) -> None:
         raise UsageError(
             "--live: a page is served by the process that follows the sweep, not with --launcher slurm, which returns; "
             "'harness wait' writes it at the end"
+        )
+    if request.launcher != "local" and request.only:
+        raise UsageError(
+            f"--only: heats go to --launcher {request.launcher} whole; --shard K/N parts a plan between machines or "
+            "clusters, and targets that ask for other hardware have heats of their own anyway"
         )
     for launcher, given in (("slurm", request.slurm), ("ray", request.ray)):
         if given and request.launcher != launcher:

@@ -125,7 +125,9 @@ def _node(text: str) -> str:
 
 def _run(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
         raise SchedulerError(f"there is no {command[0]} on this machine: Slurm's programs are not on PATH") from None
     except subprocess.TimeoutExpired:
