@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import tempfile
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from harness import allocation, setting, store
 from harness.commands import common, running
+from harness.core import system
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.progress import RunProgress
@@ -61,11 +61,7 @@ def _end_with_input() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        if hasattr(signal, "pthread_kill"):
-            # Whatever the main thread waits for is interrupted, which the whole process's signal does not promise.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
+        system.terminate_main_thread()
 
     threading.Thread(target=watch, daemon=True).start()
 

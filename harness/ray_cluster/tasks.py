@@ -189,7 +189,6 @@ def _task() -> Callable[..., tuple[str, int | None, str]]:
     ) -> tuple[str, int | None, str]:
         """Node, exit status (None: this node cannot run them) and last line."""
         import os
-        import signal
         import socket
         import subprocess
         import time
@@ -211,7 +210,6 @@ def _task() -> Callable[..., tuple[str, int | None, str]]:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
             )
             try:
                 while process.poll() is None:
@@ -222,9 +220,7 @@ def _task() -> Callable[..., tuple[str, int | None, str]]:
                 deadline = time.monotonic() + patience
                 while process.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.1)
-                if process.poll() is None and hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.kill()
+                process.kill()  # its workers end with it
         with open(log, "rb") as written:
             written.seek(began)
             lines = written.read().decode("utf-8", "replace").split("\n")

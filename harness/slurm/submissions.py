@@ -125,8 +125,9 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
     ``options``: place -> what to ask for. Raises SchedulerError with what sbatch said: arrays before that are in.
     """
     numbers = by_place(run.plan, waiting).items()
-    due = {place: [heat for heat in heats if not told.is_live(heat)] for place, heats in numbers}
-    largest = programs.largest_array() if any(due.values()) else 0
+    free = {place: [heat for heat in heats if not told.is_live(heat)] for place, heats in numbers}
+    due = {place: heats for place, heats in free.items() if heats}
+    largest = programs.largest_array() if due else 0
     made: list[Submission] = []
     number = max((one.number for one in told.submissions), default=0)
     for place, heats in due.items():

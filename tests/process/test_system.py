@@ -111,3 +111,11 @@ def test_the_kernels_count_of_memory_kills_is_read() -> None:
         assert isinstance(system.out_of_memory_kills(), int)
     else:
         assert system.out_of_memory_kills() is None
+
+
+@pytest.mark.skipif(not system.can_fork(), reason="there are no hosts that fork here")
+def test_a_host_that_has_just_ended_has_no_child_to_cancel() -> None:
+    """A scheduler's signal reaches the host and the harness at the same time."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    system.cancel_child(process.pid)

@@ -38,6 +38,7 @@ from harness.core.system.forking import (
     exit_now,
     hung_up,
     run_in_child,
+    terminate_main_thread,
 )
 from harness.core.system.graphics import missing_for_directml, wsl_version
 from harness.core.system.groups import end_group, start_group, wait_for_group
@@ -95,6 +96,7 @@ __all__ = [
     "stolen_seconds",
     "suspended_seconds",
     "sync_folder",
+    "terminate_main_thread",
     "thread_count",
     "thread_names",
     "usable_processors",

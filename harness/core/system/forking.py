@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,9 +34,21 @@ def can_fork() -> bool:
 
 
 def cancel_child(pid: int) -> None:
-    """Tell the host ``pid`` to kill the child that it waits for in ``run_in_child``. POSIX only."""
+    """Tell the host ``pid`` to kill the child that it waits for in ``run_in_child``. POSIX only.
+
+    A host that has ended just now, as a scheduler ends all processes of a job at once, has no child any more.
+    """
     if sys.platform != "win32":
-        os.kill(pid, signal.SIGUSR1)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+
+
+def terminate_main_thread() -> None:
+    """Deliver SIGTERM to this process's main thread, whatever it waits for."""
+    if sys.platform != "win32":
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def accept_cancel() -> None:
