@@ -15,7 +15,7 @@ from harness import launching, runlock, store
 from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
-from harness.core.record import FAILED, STATUSES, Record
+from harness.core.record import Record
 from harness.plan import by_place, packed
 from harness.progress import RunProgress
 from harness.slurm import options as slurm
@@ -36,11 +36,7 @@ CANCEL_PATIENCE = 90.0
 
 def slurm_options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str, slurm.Options]:
     """Target label -> what to ask of Slurm. Raises UsageError."""
-    tables = [
-        (common.own_table("slurm"), common.OWN_FILE),
-        (prepared.launchers["slurm"], prepared.source),
-    ]
-    return slurm.resolve(prepared.targets, tables, flags)
+    return slurm.resolve(prepared.targets, planning.launcher_tables(prepared, "slurm"), flags)
 
 
 def require_slurm() -> None:
@@ -62,7 +58,7 @@ def submit(
     console = common.standard_error()
     places = launching.of_places("slurm", options, kept.plan.places)
     told = submissions.standing(kept)
-    settled = outcomes.settle(kept, told)
+    _, settled = _settled(kept, told)
     _say_settled(settled)
     if not retry:  # what has failed by now is not run again unasked
         failed = {one.cell_id for one in settled if one.status != "interrupted"}
@@ -71,11 +67,10 @@ def submit(
     common.build_environments(prepared.definitions, targets, console)
     if waiting:
         running.with_reference(prepared.definitions, console)
-    for cell in _failed(kept, waiting, told):
-        kept.set_aside(cell.cell_id)
+    running.make_way(kept, [cell for cell in waiting if cell.cell_id not in _queued(kept, told)])
     made = submissions.submit(kept, waiting, places, told)
     if json:
-        common.write_json({"run": str(kept.folder), **_standing(kept, submissions.standing(kept))})
+        common.write_json({"run": str(kept.folder), **_standing(kept, submissions.standing(kept), kept.statuses())})
         return 0
     output = common.standard_output()
     for one in made:
@@ -83,10 +78,8 @@ def submit(
     if max((len(one.tasks) for one in made), default=0) > 1:
         common.say(output, MANY_TASKS)
     if not made:
-        live = any(told.is_live(heat) for heat in told.placed)
-        common.say(
-            output, "nothing to submit: " + ("its jobs are in the queue" if live else "every cell has its record")
-        )
+        why = "its jobs are in the queue" if told.live else "every cell has its record"
+        common.say(output, f"nothing to submit: {why}")
     folder = shlex.quote(_short(kept.folder))
     common.say(output, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
     return 0
@@ -113,9 +106,9 @@ def status(folder: Path, json: bool) -> int:
     """``harness status RUN``."""
     kept = store.open_run(folder)
     told = _told(kept)
-    if told is not None:
-        _say_settled(outcomes.settle(kept, told))
-    found = _standing(kept, told)
+    recorded, made = _settled(kept, told)
+    _say_settled(made)
+    found = _standing(kept, told, recorded)
     if json:
         common.write_json({"run": str(kept.folder), **found})
         return 0
@@ -137,8 +130,9 @@ def wait(folder: Path, json: bool) -> int:
     """``harness wait RUN``: follow a run to its end, then show it as a sweep does. Exit status as of a sweep."""
     kept = store.open_run(folder)
     console = common.standard_error()
-    interrupted = {cell_id for cell_id, state in kept.statuses().items() if state == "interrupted"}
-    seen = kept.statuses().keys() - interrupted
+    recorded = kept.statuses()
+    interrupted = {cell_id for cell_id, state in recorded.items() if state == "interrupted"}
+    seen = recorded.keys() - interrupted
     expected = {cell.cell_id: 1.0 for cell in kept.plan.cells if cell.cell_id not in seen}
     try:
         with RunProgress(console, expected) as progress:
@@ -170,7 +164,7 @@ def cancel(folder: Path) -> int:
         while told.live_jobs and time.monotonic() < deadline:
             time.sleep(0.5)
             told = submissions.standing(kept)
-        made = outcomes.settle(kept, told)
+        _, made = _settled(kept, told)
     common.say(console, f"cancelled: {plural(len(jobs), 'job')}" if jobs else "nothing of it was in the queue")
     _say_settled(made)
     if told.live_jobs:
@@ -204,12 +198,12 @@ def _follow(kept: store.Run, seen: set[str], interrupted: set[str], progress: Ru
     """Tell of every new record until nothing runs or waits any more; returns how it stands then."""
     outage, found = _Outage(), {"live": True}
     while True:
+        now: dict[str, str] = {}
         with outage.borne():
             told = submissions.standing(kept) if submissions.is_used(kept) else None
-            if told is not None:
-                outcomes.settle(kept, told)
-            found = _standing(kept, told)
-        now = kept.statuses()
+            now, _ = _settled(kept, told)
+            found = _standing(kept, told, now)
+        now = now or kept.statuses()
         for cell_id in sorted(now.keys() - seen):
             # One that was interrupted before may be waiting for its second attempt.
             if now[cell_id] == "interrupted" and cell_id in interrupted and found["live"]:
@@ -234,25 +228,31 @@ def _told(kept: store.Run) -> Standing | None:
         return None
 
 
-def _standing(kept: store.Run, told: Standing | None) -> dict[str, Any]:
-    """How a run stands, for a program.
+def _settled(kept: store.Run, told: Standing | None) -> tuple[dict[str, str], list[Record]]:
+    """cell_id -> status of every record, and of these what jobs that ended had left without one."""
+    recorded = kept.statuses()
+    made = outcomes.settle(kept, told, recorded) if told is not None else []
+    return recorded | {one.cell_id: one.status for one in made}, made
+
+
+def _queued(kept: store.Run, told: Standing) -> frozenset[str]:
+    """The cells of heats that a job has."""
+    return frozenset(cell.cell_id for heat in told.live for cell in kept.plan.heats[heat].cells)
+
+
+def _standing(kept: store.Run, told: Standing | None, recorded: Mapping[str, str]) -> dict[str, Any]:
+    """How a run stands, for a program. ``recorded``: cell_id -> status of every record.
 
     ``missing``: cells without a record and without a job. ``live``: whether anything runs or waits.
     """
-    recorded = kept.statuses()
-    counted = Counter(recorded.values())
     without = [cell for cell in kept.plan.cells if cell.cell_id not in recorded]
-    queued: set[str] = set()
-    jobs: list[dict[str, Any]] = []
-    if told is not None:
-        live = [heat for heat in told.placed if told.is_live(heat)]
-        queued = {cell.cell_id for heat in live for cell in kept.plan.heats[heat].cells}
-        jobs = [_job(one, told) for one in told.submissions if one.number in told.jobs]
+    queued = _queued(kept, told) if told is not None else frozenset()
+    jobs = [_job(one, told) for one in told.submissions if one.number in told.jobs] if told is not None else []
     holder = runlock.is_held(kept.folder)
     swept = bool(holder) and not jobs
     return {
         "cells": len(kept.plan.cells),
-        "recorded": {status: counted[status] for status in STATUSES if counted[status]},
+        "recorded": common.status_counts(recorded.values()),
         "waiting": len(without),
         "missing": 0 if swept else len([cell for cell in without if cell.cell_id not in queued]),
         "live": bool(told and told.live_jobs) or bool(holder),
@@ -282,7 +282,7 @@ def _job(one: Submission, told: Standing) -> dict[str, Any]:
 
 def _summary(kept: store.Run, found: Mapping[str, Any]) -> str:
     recorded: Mapping[str, int] = found["recorded"]
-    counts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in recorded.items())
+    counts = common.counts_in_words(recorded)
     text = f"{kept.plan.name}: {sum(recorded.values()):,} of {found['cells']:,} cells recorded"
     text += f" ({counts})" if counts else ""
     nodes = sorted({node for job in found["jobs"] for node in job["nodes"]})
@@ -303,14 +303,6 @@ def _advice(kept: store.Run, found: Mapping[str, Any]) -> str:
     return (
         f"{left}, and nothing that will run them: repeat the sweep's command with --out {folder} ({kept.plan.command})"
     )
-
-
-def _failed(kept: store.Run, waiting: Sequence[Cell], told: Standing) -> list[Cell]:
-    """Of the waiting cells those with a record that makes way, and that no job has."""
-    live = {cell.cell_id for heat in told.placed if told.is_live(heat) for cell in kept.plan.heats[heat].cells}
-    recorded = kept.statuses()
-    again = {*FAILED, "skipped"} - {"interrupted"}
-    return [cell for cell in waiting if recorded.get(cell.cell_id) in again and cell.cell_id not in live]
 
 
 def _say_settled(made: Sequence[Record]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 from harness import datasets, environments, targets, tomlfile
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, UsageError
+from harness.core.record import STATUSES
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.datasets import Prepared
 from harness.report.terminal import console_for, drop_output
@@ -190,6 +192,17 @@ def build_environments(
             problems[name] = str(error)
             say(console, f"warning: target {name} cannot be used: {error}")
     return problems
+
+
+def status_counts(statuses: Iterable[str]) -> dict[str, int]:
+    """Status -> how many, of those that occur, in the order of STATUSES."""
+    counted = Counter(statuses)
+    return {status: counted[status] for status in STATUSES if counted[status]}
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """12 ok, 3 out of memory."""
+    return ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in counts.items())
 
 
 def write_json(value: Any) -> None:

@@ -20,8 +20,6 @@ from harness.progress import RunProgress
 DEAD_CLAIM_SECONDS = 120.0
 """How long the lock of a process may outlive its machine: until a file server ends the lease of its locks (NFS: 90)."""
 
-AGAIN = frozenset({"interrupted"})
-
 
 def run(folder: Path, numbers: Sequence[str]) -> int:
     """Run heats of a run folder to their records. Exit status 0 if all is done, or others are doing it.
@@ -37,7 +35,7 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     told = setting.read(kept)
     definitions = told.definitions()
     setting.require_planned(kept, definitions)
-    waiting = kept.waiting(cells, AGAIN)
+    waiting = kept.waiting(cells, running.INTERRUPTED)
     console = common.standard_error()
     if not waiting:
         common.say(console, "nothing to run: every cell has its record")
@@ -48,7 +46,7 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     dataset = common.planned_dataset(source, waiting[0], data_dir, kept.folder).folder
     logs = kept.logs_folder / (allocation.name() or f"{socket.gethostname()}-{os.getpid()}")
     with tempfile.TemporaryDirectory(prefix="harness-heat-", ignore_cleanup_errors=True) as scratch:
-        work = running.Work(definitions, dataset, told.timeout, told.fork, AGAIN, Path(scratch), logs)
+        work = running.Work(definitions, dataset, told.timeout, told.fork, running.INTERRUPTED, Path(scratch), logs)
         elsewhere = running.run_cells(kept, waiting, work, console, lambda: _progress(waiting))
     if elsewhere:
         common.say(console, f"{elsewhere} of the heats: another process runs them")

@@ -11,7 +11,6 @@ from typing import Any
 from harness import merging, runlock, store
 from harness.commands import common, ending
 from harness.core.cell import Cell
-from harness.core.record import STATUSES
 from harness.merging import Conflict, Contribution, Merged
 from harness.progress import name
 from harness.wording import plural
@@ -68,8 +67,7 @@ def _show(merged: Merged, page: str) -> None:
         counts = (f"{count:,}" for count in (one.records, one.added, one.attempts))
         table.add_row(str(one.folder), *counts, _machines(one))
     common.print_table(table)
-    counted = Counter(merged.statuses.values())
-    statuses = ", ".join(f"{counted[status]:,} {status.replace('_', ' ')}" for status in STATUSES if counted[status])
+    statuses = common.counts_in_words(common.status_counts(merged.statuses.values()))
     planned = len(merged.run.plan.cells)
     before = f", {merged.before:,} of them were there before" if merged.before else ""
     common.say(output, "")
@@ -118,12 +116,11 @@ def _place(cell: Cell) -> tuple[str, str, int]:
 
 
 def _plain(merged: Merged, page: str) -> dict[str, Any]:
-    counted = Counter(merged.statuses.values())
     return {
         "run": str(merged.run.folder),
         "page": page,
         "cells": len(merged.run.plan.cells),
-        "recorded": {status: counted[status] for status in STATUSES if counted[status]},
+        "recorded": common.status_counts(merged.statuses.values()),
         "before": merged.before,
         "sources": [
             {

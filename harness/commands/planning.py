@@ -69,6 +69,11 @@ def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fe
     )
 
 
+def launcher_tables(prepared: Prepared, launcher: str) -> list[tuple[Mapping[str, Any], str]]:
+    """A launcher's tables, those of ``harness.toml`` first, and the file that each stands in. Raises UsageError."""
+    return [(common.own_table(launcher), common.OWN_FILE), (prepared.launchers[launcher], prepared.source)]
+
+
 def show(
     prepared: Prepared, estimates: Estimates, recorded: Mapping[str, str], part: Collection[str], json: bool
 ) -> None:

@@ -16,7 +16,6 @@ from harness.commands import common, planning, running
 from harness.commands.heat import DEAD_CLAIM_SECONDS
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
-from harness.core.record import FAILED
 from harness.plan import by_place, packed
 from harness.progress import RunProgress
 from harness.ray_cluster import options as asked
@@ -39,7 +38,6 @@ HEAD_PATIENCE = 30.0
 """Seconds without the cluster's head until the sweep stops; after 60 Ray would end this process."""
 
 LOGS = "ray"
-INTERRUPTED = frozenset({"interrupted"})
 
 STATUSES = {
     tasks.LOST: "interrupted",
@@ -73,8 +71,7 @@ class _Task:
 
 def options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str, Options]:
     """Target label -> what to ask of Ray. Raises UsageError."""
-    tables = [(common.own_table("ray"), common.OWN_FILE), (prepared.launchers["ray"], prepared.source)]
-    return asked.resolve(prepared.targets, tables, flags)
+    return asked.resolve(prepared.targets, planning.launcher_tables(prepared, "ray"), flags)
 
 
 @dataclass(frozen=True)
@@ -116,10 +113,7 @@ def run_cells(
         )
     common.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
     running.with_reference(prepared.definitions, console)
-    statuses = kept.statuses()
-    for cell in waiting:
-        if statuses.get(cell.cell_id) in {*FAILED, "skipped"} - INTERRUPTED:
-            kept.set_aside(cell.cell_id)
+    running.make_way(kept, waiting)
     due = [
         _Task(Work(kept.folder, group, _log(kept, group), attempt=1), demands[place], places[place].retries)
         for place, numbers in heats.items()
@@ -160,7 +154,7 @@ class _Following:
                 else:
                     time.sleep(POLL_SECONDS)
                 self._settle_all()
-                self._tell(INTERRUPTED)
+                self._tell(running.INTERRUPTED)
                 if time.monotonic() - looked >= LOOK_SECONDS:
                     self._look()
                     looked = time.monotonic()
@@ -229,7 +223,7 @@ class _Following:
             deadline = time.monotonic() + tasks.STOP_SECONDS + POLL_SECONDS
             while live and time.monotonic() < deadline:
                 live = [one for one in live if one not in self._cluster.wait(live, POLL_SECONDS)]
-                self._tell(INTERRUPTED)
+                self._tell(running.INTERRUPTED)
         finally:
             self._cluster.cancel(live, force=True)
 

@@ -20,6 +20,7 @@ from harness import allocation, environments, gpu, heats, hosts, limits, machine
 from harness.commands import common
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, Unsupported
+from harness.core.record import FAILED
 from harness.instruments import Instruments, device_facts
 from harness.lane import CellWorker, Stopped
 from harness.paths import cache_folder
@@ -29,6 +30,12 @@ from harness.targets import TargetDefinition
 REFERENCE = "reference"
 END_SLACK = timedelta(seconds=30)
 """Slurm's clock, and when it looks at it."""
+
+INTERRUPTED = frozenset({"interrupted"})
+"""Statuses of records that make way for another attempt unasked."""
+
+FAILED_TOO = frozenset({*FAILED, "skipped"})
+"""Those that do on request: with what failed, what was skipped because a smaller batch had failed."""
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 
@@ -143,6 +150,17 @@ def open_run(
     pool, bundle = open_hosts(definitions, problems, scratch, logs, timeout, fork)
     verifier = open_verifier(definitions, pool, bundle.sha256, scratch, timeout)
     return pool, verifier, Instruments(open_limiter(bundle.sha256, scratch, timeout))
+
+
+def make_way(kept: store.Run, cells: Sequence[Cell]) -> None:
+    """Set aside the records of cells that are to be tried again elsewhere.
+
+    Not those of interrupted ones, which a heat tries again by itself.
+    """
+    recorded = kept.statuses()
+    for cell in cells:
+        if recorded.get(cell.cell_id) in FAILED_TOO - INTERRUPTED:
+            kept.set_aside(cell.cell_id)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from harness import setting, store
 from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.core.record import FAILED
 from harness.estimate import Estimates
 from harness.lane import now
 from harness.launching import places
@@ -29,9 +28,6 @@ RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"
 LONGEST_TABLE_UNASKED = 1000
 """Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
-
-
-LAUNCHERS = ("local", "slurm", "ray")
 
 
 @dataclass(frozen=True)
@@ -166,11 +162,8 @@ def _recorded(folder: Path | None) -> dict[str, str]:
 
 
 def _again(retry: bool) -> frozenset[str]:
-    """Statuses of records that make way for another attempt: those that the person interrupted, or what failed too.
-
-    With what failed, what was skipped because a smaller batch had failed.
-    """
-    return frozenset({*FAILED, "skipped"}) if retry else frozenset({"interrupted"})
+    """Statuses of records that make way for another attempt."""
+    return running.FAILED_TOO if retry else running.INTERRUPTED
 
 
 def _waiting(kept: store.Run, retry: bool) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import partial
 
 from harness import unrecorded
@@ -27,19 +28,16 @@ STATUSES = {
 the same command runs it again."""
 
 
-def settle(run: Run, told: Standing) -> list[Record]:
+def settle(run: Run, told: Standing, recorded: Container[str]) -> list[Record]:
     """Give every cell whose job has ended without its record one that says how; returns these records.
 
-    A heat that somebody is running is left alone. Raises StoreError if the folder cannot be written.
+    ``recorded``: cell_ids that have their record. A heat that somebody is running is left alone. Raises StoreError if
+    the folder cannot be written.
     """
-    recorded = run.statuses()
     made: list[Record] = []
     for heat in told.placed:
-        task = told.task(heat)
-        cells = run.plan.heats[heat].cells
-        if task is None or told.is_live(heat) or all(cell.cell_id in recorded for cell in cells):
-            continue
-        made += unrecorded.settle(run, heat, partial(_ending, run, task))
+        if heat not in told.live and not all(cell.cell_id in recorded for cell in run.plan.heats[heat].cells):
+            made += unrecorded.settle(run, heat, partial(_ending, run, told.task(heat)))
     return made
 
 

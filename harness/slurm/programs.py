@@ -30,19 +30,23 @@ ENDED = (
 )
 """States from which a job does not come back (a job that is put back into the queue is PENDING again)."""
 
-_QUEUE_COLUMNS = "%F|%K|%T|%r|%N"
+_QUEUE_COLUMNS = "%F|%K|%T|%r|%N|%j"
 _ARRAY_TASK = re.compile(r"(\d+)_(\d+)")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task of an array, as Slurm tells it. ``state`` in Slurm's words, ``reason`` why it waits or ended so."""
+    """One task of an array, as Slurm tells it. ``state`` in Slurm's words, ``reason`` why it waits or ended so.
+
+    ``name``: that of the job, empty where it was not asked for.
+    """
 
     job: str
     index: int
     state: str
     reason: str = ""
     node: str = ""
+    name: str = ""
 
     @property
     def ended(self) -> bool:
@@ -71,13 +75,6 @@ def queue(names: Sequence[str]) -> dict[tuple[str, int], Task]:
         return {}
     command = ["squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}"]
     return {(task.job, task.index): task for task in _tasks(_run([*command, f"--format={_QUEUE_COLUMNS}"]))}
-
-
-def job_named(name: str) -> str:
-    """The id of the array with this job name, which the submitter may not have lived to note down; empty if none."""
-    for job, _ in queue([name]):
-        return job
-    return ""
 
 
 def accounted(jobs: Sequence[str]) -> dict[tuple[str, int], Task]:
@@ -114,9 +111,9 @@ def cancel(jobs: Sequence[str]) -> None:
 
 def _tasks(text: str) -> Iterator[Task]:
     for line in text.splitlines():
-        job, index, state, reason, node = (line.split("|") + [""] * 5)[:5]
+        job, index, state, reason, node, name = (line.split("|") + [""] * 6)[:6]
         if index.isdecimal():
-            yield Task(job, int(index), state, "" if reason == "None" else reason, _node(node))
+            yield Task(job, int(index), state, "" if reason == "None" else reason, _node(node), name)
 
 
 def _node(text: str) -> str:

@@ -46,7 +46,6 @@ class Submission:
 
     number: int
     name: str
-    place: str
     targets: tuple[str, ...]
     hardware: str
     arguments: tuple[str, ...]
@@ -57,8 +56,7 @@ class Submission:
 class Standing:
     """How the heats of a run stand with Slurm.
 
-    ``tasks``: heat -> the latest task that has it; None for one that was never submitted, or that Slurm has forgotten
-    and that may have ended in any way. ``jobs``: submission number -> job id.
+    ``jobs``: submission number -> job id. ``states``: (job, index) -> task.
     """
 
     submissions: tuple[Submission, ...]
@@ -75,18 +73,17 @@ class Standing:
                     found.update(dict.fromkeys(heats, (submission, index)))
         return found
 
-    def task(self, heat: int) -> Task | None:
-        """The latest task that has a heat; None for a heat that was never submitted."""
-        if heat not in self.placed:
-            return None
+    def task(self, heat: int) -> Task:
+        """The latest task that has a heat, one of ``placed``."""
         submission, index = self.placed[heat]
         job = self.jobs[submission.number]
         return self.states.get((job, index), Task(job, index, FORGOTTEN))
 
-    def is_live(self, heat: int) -> bool:
-        """Whether a task that has it runs or will run."""
-        task = self.task(heat)
-        return task is not None and not task.ended and task.state != FORGOTTEN
+    @cached_property
+    def live(self) -> frozenset[int]:
+        """Heats that a task has which runs or will run."""
+        tasks = {heat: self.task(heat) for heat in self.placed}
+        return frozenset(heat for heat, task in tasks.items() if not task.ended and task.state != FORGOTTEN)
 
     @property
     def live_jobs(self) -> list[str]:
@@ -107,9 +104,10 @@ def standing(run: Run) -> Standing:
     """Ask Slurm. Raises SchedulerError where it gives no answer, StoreError for damaged files."""
     found = _submissions(run)
     states = programs.queue([one.name for one in found])
+    by_name = {task.name: task.job for task in states.values()}
     jobs: dict[int, str] = {}
     for one in found:
-        job = _job(run, one.number) or programs.job_named(one.name)
+        job = _job(run, one.number) or by_name.get(one.name, "")
         if job:
             jobs[one.number] = job
             _note(run, one.number, job)
@@ -125,7 +123,7 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
     ``options``: place -> what to ask for. Raises SchedulerError with what sbatch said: arrays before that are in.
     """
     numbers = by_place(run.plan, waiting).items()
-    free = {place: [heat for heat in heats if not told.is_live(heat)] for place, heats in numbers}
+    free = {place: [heat for heat in heats if heat not in told.live] for place, heats in numbers}
     due = {place: heats for place, heats in free.items() if heats}
     largest = programs.largest_array() if due else 0
     made: list[Submission] = []
@@ -135,7 +133,7 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
         tasks = packed(run.plan, heats, wanted.heats_per_task)
         for start in range(0, len(tasks), largest):
             number += 1
-            made.append(_submit_one(run, number, place, wanted, tasks[start : start + largest]))
+            made.append(_submit_one(run, number, wanted, tasks[start : start + largest]))
     return made
 
 
@@ -144,7 +142,7 @@ def task_log(run: Run, task: Task) -> Path:
     return run.logs_folder / LOGS / f"{task.label}.log"
 
 
-def _submit_one(run: Run, number: int, place: str, options: Options, tasks: Sequence[tuple[int, ...]]) -> Submission:
+def _submit_one(run: Run, number: int, options: Options, tasks: Sequence[tuple[int, ...]]) -> Submission:
     base, logs = run.folder / FOLDER / f"{number:04}", run.logs_folder / LOGS
     labels = dict.fromkeys(
         cell.target.label for heats in tasks for heat in heats for cell in run.plan.heats[heat].cells
@@ -160,7 +158,7 @@ def _submit_one(run: Run, number: int, place: str, options: Options, tasks: Sequ
         "--open-mode=append",  # a task that is put back into the queue goes on in its log
         *options.arguments(),
     )
-    submission = Submission(number, name, place, tuple(labels), options.summary(), arguments, tuple(tasks))
+    submission = Submission(number, name, tuple(labels), options.summary(), arguments, tuple(tasks))
     try:
         base.parent.mkdir(exist_ok=True)
         logs.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import SchedulerError
+from harness.core.record import Record
 from harness.slurm import programs, submissions
 from harness.slurm.outcomes import STATUSES, settle
 from harness.slurm.programs import ENDED, Task
@@ -24,20 +25,24 @@ def run(tmp_path: Path) -> Run:
 
 
 def standing(*tasks: Task, number: int = 1) -> Standing:
-    submission = Submission(number, f"name-{number}", "", (), "", (), ((0,), (1,)))
+    submission = Submission(number, f"name-{number}", (), "", (), ((0,), (1,)))
     return Standing((submission,), {number: "7"}, {(task.job, task.index): task for task in tasks})
+
+
+def settled(run: Run, told: Standing) -> list[Record]:
+    return settle(run, told, run.statuses())
 
 
 @pytest.mark.parametrize("state", ENDED)
 def test_every_end_of_a_job_becomes_one_typed_record_a_cell(run: Run, state: str) -> None:
-    made = settle(run, standing(Task("7", 0, state, node="n1"), Task("7", 1, "RUNNING", node="n2")))
+    made = settled(run, standing(Task("7", 0, state, node="n1"), Task("7", 1, "RUNNING", node="n2")))
     assert {one.cell_id for one in made} == {one.cell_id for one in run.plan.heats[0].cells}
     expected = STATUSES.get(state, ("crashed", f"ended as {state} without a record"))
     for one in run.records():
         assert one.status == expected[0]
         assert one.reason == f"Slurm's job 7_0 {expected[1]} on n1"
         assert one.machine == {"slurm": {"job": "7", "task": 0, "node": "n1"}}
-    assert settle(run, standing(Task("7", 0, state), Task("7", 1, "RUNNING"))) == []
+    assert settled(run, standing(Task("7", 0, state), Task("7", 1, "RUNNING"))) == []
 
 
 def test_the_kinds_of_ends(run: Run) -> None:
@@ -56,14 +61,14 @@ def test_the_kinds_of_ends(run: Run) -> None:
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "CONFIGURING"])
 def test_what_may_still_run_is_left_alone(run: Run, state: str) -> None:
-    assert settle(run, standing(Task("7", 0, state), Task("7", 1, state))) == []
+    assert settled(run, standing(Task("7", 0, state), Task("7", 1, state))) == []
     assert run.statuses() == {}
 
 
 def test_a_record_is_the_truth_whatever_slurm_says(run: Run) -> None:
     first, second = run.plan.heats[0].cells
     run.save(record(first))
-    made = settle(run, standing(Task("7", 0, "FAILED"), Task("7", 1, "PENDING")))
+    made = settled(run, standing(Task("7", 0, "FAILED"), Task("7", 1, "PENDING")))
     assert [one.cell_id for one in made] == [second.cell_id]
     assert run.statuses()[first.cell_id] == "ok"
 
@@ -71,30 +76,30 @@ def test_a_record_is_the_truth_whatever_slurm_says(run: Run) -> None:
 def test_a_heat_that_somebody_runs_is_not_settled(run: Run) -> None:
     with run.claimed(0) as mine:
         assert mine
-        assert settle(run, standing(Task("7", 0, "FAILED"), Task("7", 1, "PENDING"))) == []
-    assert len(settle(run, standing(Task("7", 0, "FAILED"), Task("7", 1, "PENDING")))) == 2
+        assert settled(run, standing(Task("7", 0, "FAILED"), Task("7", 1, "PENDING"))) == []
+    assert len(settled(run, standing(Task("7", 0, "FAILED"), Task("7", 1, "PENDING")))) == 2
 
 
 def test_what_slurm_has_forgotten_is_told_as_that_with_the_last_words(run: Run) -> None:
     log = submissions.task_log(run, Task("7", 0, FORGOTTEN))
     log.parent.mkdir(parents=True)
     log.write_text("fine\nslurmstepd: error: something fell over\n\n")
-    reasons = {one.reason for one in settle(run, standing(Task("7", 1, "RUNNING")))}
+    reasons = {one.reason for one in settled(run, standing(Task("7", 1, "RUNNING")))}
     assert reasons == {"Slurm's job 7_0 ended, and Slurm no longer knows how: slurmstepd: error: something fell over"}
     assert {one.log for one in run.records()} == {"logs/slurm/7_0.log"}
 
 
 def test_only_the_latest_task_of_a_heat_counts(run: Run) -> None:
-    older = Submission(1, "a", "", (), "", (), ((0,), (1,)))
-    newer = Submission(2, "b", "", (), "", (), ((1,),))
-    never = Submission(3, "c", "", (), "", (), ((0,),))
+    older = Submission(1, "a", (), "", (), ((0,), (1,)))
+    newer = Submission(2, "b", (), "", (), ((1,),))
+    never = Submission(3, "c", (), "", (), ((0,),))
     states = {
         ("7", 0): Task("7", 0, "CANCELLED"),
         ("7", 1): Task("7", 1, "CANCELLED"),
         ("8", 0): Task("8", 0, "PENDING"),
     }
     told = Standing((older, newer, never), {1: "7", 2: "8"}, states)
-    assert {one.cell_id for one in settle(run, told)} == {one.cell_id for one in run.plan.heats[0].cells}
+    assert {one.cell_id for one in settled(run, told)} == {one.cell_id for one in run.plan.heats[0].cells}
     assert told.live_jobs == ["8"]
 
 
