@@ -25,12 +25,13 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
 from harness.core.record import Record
 from harness.hosts import Hosts
-from harness.lane import CellWorker, Files, Lane, Progress, now
+from harness.lane import CellWorker, Files, Lane, Progress
 from harness.neighbours import Load, Neighbours
 from harness.parity import Proof
 from harness.plan import INTERLEAVES, heats
 from harness.rounds import Rounds
 from harness.store import AlreadyRecorded, Run
+from harness.unrecorded import untrained
 from harness.verify import Verifier
 
 NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after the other"
@@ -233,7 +234,7 @@ class Runner:
     def skip(self, cells: Sequence[Cell], reason: str) -> None:
         """Record cells as skipped."""
         for cell in cells:
-            self._save(_unrun(cell, "skipped", reason, self._run.set_aside(cell.cell_id)))
+            self._save(untrained(cell, "skipped", reason, self._run.set_aside(cell.cell_id)))
 
     def _run_together(self, cells: Sequence[Cell]) -> None:
         """One heat, its lanes taking turns; what memory did not hold has no record then, and runs whole."""
@@ -364,7 +365,7 @@ class Runner:
         attempt = self._run.set_aside(cell.cell_id)
         skip = self._run.plan.skips.get(cell.cell_id, "") or self._too_large_reason(cell)
         if skip:
-            self._save(_unrun(cell, "skipped", skip, attempt))
+            self._save(untrained(cell, "skipped", skip, attempt))
             return None
         facts = _machine_facts()
         try:
@@ -375,14 +376,14 @@ class Runner:
             if self._instruments is not None:
                 facts |= self._instruments.facts(cell.target, worker)
         except CellError as error:
-            self._save(_unrun(cell, error.status, str(error), attempt, facts))
+            self._save(untrained(cell, error.status, str(error), attempt, machine=facts))
             return None
         if proof.problem:
-            self._save(_unrun(cell, proof.problem_status, f"parity probe: {proof.problem}", attempt, facts))
+            self._save(untrained(cell, proof.problem_status, f"parity probe: {proof.problem}", attempt, machine=facts))
             return None
         self._keep_proof(proof)
         if not proof.passed:
-            self._save(_unrun(cell, "parity_failed", proof.reason, attempt, facts, proof.id))
+            self._save(untrained(cell, "parity_failed", proof.reason, attempt, machine=facts, proof=proof.id))
             return None
         parameters, order = inputs.write(self._run.inputs_folder, cell)
         scratch = self._scratch / cell.cell_id
@@ -451,24 +452,6 @@ def _machine_facts() -> dict[str, Any]:
 def _memory_key(cell: Cell) -> tuple[str, str, str]:
     parts = (cell.model, cell.training.optimizer)
     return cell.target.label, codec.digest([codec.digest(part) for part in parts]), cell.training.precision
-
-
-def _unrun(
-    cell: Cell, status: str, reason: str, attempt: int, facts: dict[str, Any] | None = None, proof: str = ""
-) -> Record:
-    """The record of a cell that was never opened."""
-    return Record(
-        cell=cell,
-        cell_id=cell.cell_id,
-        work_id=cell.work_id,
-        status=status,
-        reason=reason,
-        attempt=attempt,
-        started=now(),
-        finished=now(),
-        proof=proof,
-        machine=facts or {},
-    )
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -70,13 +70,17 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return total.hexdigest()
 
 
+def names(drawn: Inputs) -> tuple[str, str]:
+    """The names of the files of a cell's parameters and order."""
+    return f"parameters-{drawn.parameters_sha256[:16]}.npz", f"order-{drawn.order_sha256[:16]}.npy"
+
+
 def write(folder: Path, cell: Cell) -> tuple[Path, Path]:
     """Write a cell's parameters (.npz) and order (.npy) into ``folder`` unless they are there; returns the paths.
 
     Raises StoreError if what this NumPy draws is not what the cell was planned with.
     """
-    parameters_path = folder / f"parameters-{cell.inputs.parameters_sha256[:16]}.npz"
-    order_path = folder / f"order-{cell.inputs.order_sha256[:16]}.npy"
+    parameters_path, order_path = (folder / name for name in names(cell.inputs))
     if not parameters_path.exists():
         save_arrays(parameters_path, draw_parameters(cell.model, cell.training.seed))
     _require(parameters_path, cell.inputs.parameters_sha256, "initial parameters")

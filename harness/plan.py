@@ -159,20 +159,21 @@ def read(path: Path) -> Plan:
     return _from_file(runfiles.read(path, _PlanFile), path)
 
 
-def difference(kept: Plan, wanted: Plan) -> str:
-    """In one line how the cells of two plans differ; empty if they do not."""
+def difference(kept: Plan, wanted: Plan, where: tuple[str, str] = ("there", "asked for")) -> str:
+    """In one line how the cells of two plans differ; empty if they do not. ``where`` says which plan is meant."""
+    here, elsewhere = where
     kept_rows, wanted_rows = ({(*_row(cell), cell.lane) for cell in plan.cells} for plan in (kept, wanted))
     if kept_rows == wanted_rows:
         same = kept.interleave == wanted.interleave
-        return "" if same else f"interleave {kept.interleave} there, {wanted.interleave} asked for"
+        return "" if same else f"interleave {kept.interleave} {here}, {wanted.interleave} {elsewhere}"
     differences = []
     for name, value in _AXES.items():
         in_kept, in_wanted = {value(cell) for cell in kept.cells}, {value(cell) for cell in wanted.cells}
         if in_kept != in_wanted:
-            differences.append(f"{name} {_shown(in_kept)} there, {_shown(in_wanted)} asked for")
+            differences.append(f"{name} {_shown(in_kept)} {here}, {_shown(in_wanted)} {elsewhere}")
     how = "; ".join(differences) or "equal names, but other contents or combinations"
     only_kept, only_wanted = len(kept_rows - wanted_rows), len(wanted_rows - kept_rows)
-    return f"{only_kept} cells only there, {only_wanted} only asked for ({how})"
+    return f"{only_kept} cells only {here}, {only_wanted} only {elsewhere} ({how})"
 
 
 @lru_cache(maxsize=100_000)

@@ -35,7 +35,7 @@ __all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record", "open_run"]
 
 FOLDERS = ("records", "proofs", "inputs", "logs", "scratch")
 
-_ATTEMPT_NAME = re.compile(r"[0-9a-f]+\.attempt-\d+\.json")
+_ATTEMPT_NAME = re.compile(r"(?P<cell>[0-9a-f]+)\.attempt-(?P<number>\d+)\.json")
 _FIRST_KEYS = ("cell_id", "work_id", "status", "reason", "attempt", "started", "finished")
 _HEAD_BYTES = 512
 _ENDING = b"}\n"
@@ -190,7 +190,7 @@ class Run:
         path = self._record_path(record.cell_id)
         if record.cell_id not in self.cells:
             raise StoreError(f"{path}: the plan of this run has no such cell")
-        if path.exists() or self._attempt_path(record.cell_id, record.attempt).exists():
+        if path.exists() or self.attempt_path(record.cell_id, record.attempt).exists():
             raise AlreadyRecorded(
                 f"{path}: attempt {record.attempt} cannot be saved, one is recorded; records never change"
             )
@@ -208,12 +208,12 @@ class Run:
         """
         path = self._record_path(cell_id)
         number = 1
-        while self._attempt_path(cell_id, number).exists():
+        while self.attempt_path(cell_id, number).exists():
             number += 1
         if not path.exists():
             return number
         try:
-            os.replace(path, self._attempt_path(cell_id, number))
+            os.replace(path, self.attempt_path(cell_id, number))
         except OSError as error:
             raise runfiles.unwritable(path, error) from error
         return number + 1
@@ -229,7 +229,15 @@ class Run:
     def _record_path(self, cell_id: str) -> Path:
         return self.records_folder / f"{cell_id}.json"
 
-    def _attempt_path(self, cell_id: str, number: int) -> Path:
+    def attempts(self) -> Iterator[tuple[Path, str, int]]:
+        """The file, cell_id and number of every earlier attempt, sorted by name."""
+        for path in sorted(self.records_folder.iterdir()):
+            match = _ATTEMPT_NAME.fullmatch(path.name)
+            if match:
+                yield path, match["cell"], int(match["number"])
+
+    def attempt_path(self, cell_id: str, number: int) -> Path:
+        """Where an earlier attempt is kept."""
         return self.records_folder / f"{cell_id}.attempt-{number}.json"
 
     def _record_paths(self) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.lane import now
 from harness.store import AlreadyRecorded, Run
@@ -35,24 +36,29 @@ def settle(run: Run, heat: int, ending: Callable[[], Ending]) -> list[Record]:
         how = ending() if waiting else Ending("", "")
         log = how.log.relative_to(run.folder).as_posix() if how.log is not None and how.log.exists() else ""
         for cell in waiting:
-            record = Record(
-                cell=cell,
-                cell_id=cell.cell_id,
-                work_id=cell.work_id,
-                status=how.status,
-                reason=how.reason,
-                attempt=run.set_aside(cell.cell_id),
-                started=now(),
-                finished=now(),
-                machine=how.machine,
-                log=log,
-            )
+            attempt = run.set_aside(cell.cell_id)
+            record = untrained(cell, how.status, how.reason, attempt, machine=how.machine, log=log)
             try:
                 run.save(record)
             except AlreadyRecorded:  # it became visible on this machine only now
                 continue
             made.append(record)
     return made
+
+
+def untrained(cell: Cell, status: str, reason: str, attempt: int, **known: Any) -> Record:
+    """The record of a cell that was never opened, or of which nothing is left; ``known``: further fields of it."""
+    return Record(
+        cell=cell,
+        cell_id=cell.cell_id,
+        work_id=cell.work_id,
+        status=status,
+        reason=reason,
+        attempt=attempt,
+        started=now(),
+        finished=now(),
+        **known,
+    )
 
 
 def last_line(log: Path) -> str:

@@ -81,7 +81,6 @@ def merge(runs: Sequence[Run], out: Path) -> Merged:
 
 
 def _require_same_plan(first: Run, second: Run) -> None:
-    differs = plans.difference(first.plan, second.plan)
+    differs = plans.difference(first.plan, second.plan, ("in the first", "in the second"))
     if differs:
-        told = differs.replace(" there", " in the first").replace(" asked for", " in the second")
-        raise UsageError(f"{first.folder} and {second.folder} are runs of different plans: {told}")
+        raise UsageError(f"{first.folder} and {second.folder} are runs of different plans: {differs}")

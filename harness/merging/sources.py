@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,6 @@ from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.store import Run, encode_record
-
-_ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]+)\.attempt-(?P<number>\d+)\.json")
 
 KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scale.FOLDER: noise_scale.NoiseScale}
 """Folders of small files that go along with the records, and what is in one."""
@@ -75,7 +71,7 @@ def survey(run: Run) -> Source:
         if record.machine.get("id"):
             machines[str(record.machine["id"])] = str(record.machine.get("processor") or "")
     earlier: dict[str, dict[int, Outcome]] = {}
-    for path, cell_id, number in _attempts(run):
+    for path, cell_id, number in run.attempts():
         try:
             record = runfiles.read(path, Record)
         except StoreError as error:
@@ -118,18 +114,6 @@ def read(outcome: Outcome) -> Record:
 def identity_of(value: Any) -> str:
     """Equal for equal proofs or noise scales, however they are written."""
     return hashlib.sha256(codec.canonical(codec.to_json(value)).encode("ascii")).hexdigest()
-
-
-def attempt_path(run: Run, cell_id: str, number: int) -> Path:
-    """Where ``Run.set_aside`` keeps an earlier attempt."""
-    return run.records_folder / f"{cell_id}.attempt-{number}.json"
-
-
-def _attempts(run: Run) -> Iterator[tuple[Path, str, int]]:
-    for path in sorted(run.records_folder.iterdir()):
-        match = _ATTEMPT.fullmatch(path.name)
-        if match:
-            yield path, match["cell"], int(match["number"])
 
 
 def _values(folder: Path, cls: type, problems: list[StoreError]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.merging.deciding import Chain
-from harness.merging.sources import KEPT, Outcome, Source, attempt_path, identity_of, read
+from harness.merging.sources import KEPT, Outcome, Source, identity_of, read
 from harness.store import Run, encode_record
 
 _DIGITS = 8
@@ -102,7 +102,7 @@ class Writer:
                 number = _first_free(numbers)
                 numbers.add(number)
                 content = encode_record(self._moved(outcome, number))
-                codec.write_atomically(attempt_path(self._out, cell_id, number), content)
+                codec.write_atomically(self._out.attempt_path(cell_id, number), content)
                 self._contribution(outcome).attempts += 1
         if chain.final is None:
             return
@@ -193,8 +193,8 @@ def _log_path(folder: Path, log: str) -> Path | None:
 
 def _planned_inputs(cells: Sequence[Cell]) -> dict[str, str]:
     """Name of a file in ``inputs/`` -> the digest of its arrays."""
-    found = {}
+    found: dict[str, str] = {}
     for drawn in dict.fromkeys(cell.inputs for cell in cells):
-        found[f"parameters-{drawn.parameters_sha256[:16]}.npz"] = drawn.parameters_sha256
-        found[f"order-{drawn.order_sha256[:16]}.npy"] = drawn.order_sha256
+        parameters, order = inputs.names(drawn)
+        found |= {parameters: drawn.parameters_sha256, order: drawn.order_sha256}
     return found

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths
 from tests.cluster.two_nodes import ClusterSweeper, TwoNodes
 from tests.process.processes import wait_until_none
+from tests.process.small_sweep import made_cache
 
 LOCAL_SLURM = Path(__file__).resolve().parents[3] / "shared" / "tools" / "slurm_local.sh"
 
@@ -45,9 +45,7 @@ def slurm() -> Iterator[TwoNodes]:
 
 @pytest.fixture(scope="session")
 def cluster_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    (cache / "environments").symlink_to(paths.cache_folder("environments"), target_is_directory=True)
-    return cache
+    return made_cache(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

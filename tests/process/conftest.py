@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths
 from harness.workers import Worker
 from tests.process.processes import wait_until_none
 from tests.process.small_cell import Place, prepare
-from tests.process.small_sweep import Sweeper
+from tests.process.small_sweep import Sweeper, made_cache
 
 LINUX_ONLY = {
     "test_killed.py": "the kernel ends orphans on Linux",
@@ -60,10 +59,8 @@ def own_place(tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def sweep_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for all sweeps of the tests: their proofs are their own, the environments the person's."""
-    cache = tmp_path_factory.mktemp("cache")
-    (cache / "environments").symlink_to(paths.cache_folder("environments"), target_is_directory=True)
-    return cache
+    """A cache for all sweeps of the tests."""
+    return made_cache(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

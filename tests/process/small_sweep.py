@@ -149,6 +149,12 @@ class Sweeper:
         return {path.name: path.read_bytes() for path in folder.glob("*.json")}
 
 
+def made_cache(folder: Path) -> Path:
+    """Make a folder a cache for tests: their proofs are their own, the environments the person's."""
+    (folder / "environments").symlink_to(paths.cache_folder("environments"), target_is_directory=True)
+    return folder
+
+
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     """Sleep until ``process`` has brought it about that a file is there."""
     deadline = time.monotonic() + PATIENCE
