@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import environments, gpu, paths, targets
+from harness import environments, gpu, targets
 from harness.core import system
 from tests.process.processes import wait_until_none
-from tests.process.small_sweep import Sweeper
+from tests.process.small_sweep import Sweeper, made_cache
 
 DIRECTML = "tensorflow-directml"
 WITH_CUDA = ("tensorflow-cuda", "tensorflow210-cuda", "jax-cuda")
@@ -23,10 +23,7 @@ WITH_CUDA = ("tensorflow-cuda", "tensorflow210-cuda", "jax-cuda")
 
 @pytest.fixture
 def sweeper(tmp_path: Path) -> Iterator[Sweeper]:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / "environments").symlink_to(paths.cache_folder("environments"), target_is_directory=True)
-    made = Sweeper(tmp_path / "work", cache, uuid.uuid4().hex)
+    made = Sweeper(tmp_path / "work", made_cache(tmp_path / "cache"), uuid.uuid4().hex)
     made.targets.clear()
     yield made
     assert wait_until_none(made.mark) == []

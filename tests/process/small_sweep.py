@@ -151,6 +151,7 @@ class Sweeper:
 
 def made_cache(folder: Path) -> Path:
     """Make a folder a cache for tests: their proofs are their own, the environments the person's."""
+    folder.mkdir(exist_ok=True)
     (folder / "environments").symlink_to(paths.cache_folder("environments"), target_is_directory=True)
     return folder
 
