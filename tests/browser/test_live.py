@@ -64,10 +64,11 @@ def test_a_served_page_follows_its_sweep_and_keeps_what_its_reader_chose(opened:
     reader.click(reader.one("#throughput summary"))
     chosen = reader.one("#choose-accuracy").get_property("value")
     title = reader.one("#time-to-accuracy h4").text
-    reader.run("document.querySelectorAll('.target')[2].focus()")
+    reader.run("document.querySelectorAll('.target')[2].focus({preventScroll: true})")  # else a smooth scroll runs on
     reader.run("window.scrollTo({top: 900, behavior: 'instant'})")
     place = "return document.getElementById('accuracy').getBoundingClientRect().top"
     before = reader.run(place)
+    assert reader.run("return window.scrollY") == 900
 
     publish(5)
     reader.wait(lambda: "30 cells" in reader.one("#news").text, "the news")
