@@ -73,7 +73,12 @@ def print_table(table: Table) -> None:
     """To standard output. A terminal that is too narrow for whole columns breaks the lines, never a number."""
     console = standard_output()
     unbounded = console.options.update(width=WIDEST_TABLE)
-    console.width = max(console.width, console.measure(table, options=unbounded).minimum)
+    least = console.measure(table, options=unbounded).maximum
+    for column in table.columns:
+        if not column.no_wrap:
+            sizes = [console.measure(cell, options=unbounded) for cell in column.cells]
+            least -= max(size.maximum for size in sizes) - max(size.minimum for size in sizes)
+    console.width = max(console.width, least)
     console.print(table)
 
 

@@ -1,0 +1,41 @@
+"""Tables in terminals of every width."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.commands import common
+
+ROWS = (("jax-cpu:jit", "103.7 %", "nothing to catch", "a sentence that may break between its words"),)
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 200])
+def test_columns_stay_whole_but_for_prose(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    headings = ("target", "control takes", "found", "why")
+    table = common.new_table(*headings, numbers=("control takes",), prose=("why",), title="A title of many words")
+    for row in ROWS:
+        table.add_row(*row)
+    common.print_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    for whole in (headings[:3], *(row[:3] for row in ROWS)):
+        assert any(all(cell in line for cell in whole) for line in lines)
+    assert {word for row in ROWS for word in row[3].split()} <= {word for line in lines for word in line.split()}
+    if columns >= 60:
+        assert max(map(len, lines)) <= columns
+
+
+def test_a_table_without_prose_is_as_wide_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    table = common.new_table("one heading", "another one")
+    table.add_row("two words", "three more words")
+    common.print_table(table)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "one heading  another one",
+        "─" * 29,
+        "two words    three more words",
+    ]
