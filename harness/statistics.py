@@ -408,22 +408,22 @@ def verdict(interval: Interval, adjusted_p: float, floor: float) -> str:
 def proportionality(steps: ArrayLike, seconds: ArrayLike) -> Proportionality:
     """Whether time grows in proportion to steps, as it must where a block ends with a true synchronisation.
 
-    ``steps`` and ``seconds`` of blocks, both (n,). A robust line through each step count's median time: medians of
-    the slopes between all pairs and of what they leave (Theil, 1950; Sen, JASA 63:1379, 1968). ``slope``: seconds
-    per step. ``intercept``: share of the median time at the largest step count, 0 for proportion. ``worst``:
-    largest distance of a median time from the line, as share of that time. ValueError with fewer than 3 distinct
-    step counts, or a value that is not finite.
+    ``steps`` and ``seconds`` of blocks, both (n,). A robust line through each step count's least time, since whatever
+    else the machine does only adds: medians of the slopes between all pairs and of what they leave (Theil, 1950;
+    Sen, JASA 63:1379, 1968). ``slope``: seconds per step. ``intercept``: share of the least time at the largest step
+    count, 0 for proportion. ``worst``: largest distance of a least time from the line, as share of that time.
+    ValueError with fewer than 3 distinct step counts, or a value that is not finite.
     """
     counts, times = _finite(steps, 1, "steps"), _finite(seconds, 1, "seconds")
     distinct = np.unique(counts)
     if len(distinct) < 3:
         raise ValueError(f"{len(distinct)} distinct step counts: expected at least 3")
-    medians = np.array([np.median(times[counts == count]) for count in distinct])
+    least = np.array([np.min(times[counts == count]) for count in distinct])
     one, other = np.triu_indices(len(distinct), 1)
-    slope = float(np.median((medians[other] - medians[one]) / (distinct[other] - distinct[one])))
-    intercept = float(np.median(medians - slope * distinct))
-    worst = float(np.max(np.abs(medians - (intercept + slope * distinct)) / medians))
-    return Proportionality(intercept / float(medians[-1]), slope, worst)
+    slope = float(np.median((least[other] - least[one]) / (distinct[other] - distinct[one])))
+    intercept = float(np.median(least - slope * distinct))
+    worst = float(np.max(np.abs(least - (intercept + slope * distinct)) / least))
+    return Proportionality(intercept / float(least[-1]), slope, worst)
 
 
 def _exp(value: float) -> float:

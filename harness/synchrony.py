@@ -32,7 +32,7 @@ INTERCEPT = 0.10
 """Largest distance from proportion: the time at no steps as share of the largest block's."""
 
 SCATTER = 0.25
-"""Largest distance of a step count's median time from the straight line, as share of that time."""
+"""Largest distance of a step count's least time from the straight line, as share of that time."""
 
 OUTSTANDING = 0.05
 """Largest share of the work that may come after the end of a block."""
@@ -70,12 +70,12 @@ IMAGE_BYTES, GPU_IMAGE_BYTES = 200_000_000, 700_000_000
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured, medians over repeats.
+    """What was measured, medians over repeats but for the straight line through the least times.
 
-    ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``, ``control_outstanding``:
-    share of the work that came after the end of blocks and controls. ``control_time``: a control's time until its
-    end, as share of that of the block of as many steps in the same repeat. ``missing``: steps without a loss at
-    the end of a block.
+    ``step_seconds``, ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``,
+    ``control_outstanding``: share of the work that came after the end of blocks and controls. ``control_time``: a
+    control's time until its end, as share of that of the block of as many steps in the same repeat. ``missing``:
+    steps without a loss at the end of a block.
     """
 
     step_seconds: float

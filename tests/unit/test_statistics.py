@@ -457,8 +457,8 @@ class TestProportionality:
 
     def test_of_synchronised_blocks(self) -> None:
         random = np.random.default_rng(11)
-        seconds = 0.01 * self.STEPS * np.exp(0.02 * random.normal(size=100) + PAUSE * (random.random(100) < 0.1))
-        found = statistics.proportionality(self.STEPS, seconds)
+        added = 0.02 * np.abs(random.normal(size=100)) + PAUSE * (random.random(100) < 0.5)
+        found = statistics.proportionality(self.STEPS, 0.01 * self.STEPS * np.exp(added))
         assert found.slope == pytest.approx(0.01, rel=0.03)
         assert abs(found.intercept) < 0.03
         assert found.worst < 0.05

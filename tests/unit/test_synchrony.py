@@ -24,12 +24,14 @@ def measured(
     control_seen: bool = True,
     missing: int = 0,
     noise: float = 0.0,
+    load: float = 0.0,
     seed: int = 0,
 ) -> Synchronised:
     """What a worker would say.
 
     ``fixed``: seconds of every block at no steps. ``hidden``: steps that a block's end does not wait for.
     ``enqueued``: share of its work that a control does within the call; the rest shows if ``control_seen``.
+    ``load``: how likely a block takes up to three times as long, because the machine does something else.
     """
     generator = np.random.default_rng(seed)
 
@@ -43,7 +45,9 @@ def measured(
     for repeat in range(REPEATS):
         for steps in COUNTS if repeat % 2 == 0 else COUNTS[::-1]:
             late = min(hidden, steps)
-            blocks.append(ClaimedEnd(steps, taking(fixed + (steps - late) * STEP + 1e-5), read_back(late), missing))
+            beside = generator.uniform(1, 3) if generator.random() < load else 1.0
+            seconds = beside * taking(fixed + (steps - late) * STEP + 1e-5)
+            blocks.append(ClaimedEnd(steps, seconds, read_back(late), missing))
         rest = (1 - enqueued) * CONTROL if control_seen else 0.0
         controls.append(ClaimedEnd(CONTROL, taking(enqueued * CONTROL * STEP + 1e-5), read_back(rest), 0))
     return Synchronised(blocks, controls, [taking(READ_BACK) for _ in range(REPEATS)])
@@ -104,6 +108,17 @@ def test_a_noise_of_a_tenth_seldom_fails_a_sound_target(enqueued: float) -> None
 def test_a_noise_of_a_tenth_hides_no_fault() -> None:
     for changes in ({"fixed": 0.1}, {"hidden": 2}, {"enqueued": 0.5, "control_seen": 0.0}):
         assert not any(judged(**changes, noise=0.1, seed=seed).passed for seed in range(300)), changes
+
+
+def test_a_machine_that_does_other_work_half_of_the_time_seldom_fails_a_sound_target() -> None:
+    failed = sum(not judged(load=0.5, noise=0.03, seed=seed).passed for seed in range(1000))
+    assert failed <= 50  # and that twice, with a chance of about 1 in 1,000
+
+
+def test_nor_does_it_hide_a_fault() -> None:
+    for changes in ({"fixed": 0.1}, {"hidden": 2}, {"enqueued": 0.5, "control_seen": 0.0}):
+        passed = sum(judged(**changes, load=0.5, noise=0.03, seed=seed).passed for seed in range(300))
+        assert passed == 0, changes
 
 
 def test_nothing_that_is_not_a_number_passes() -> None:
