@@ -58,8 +58,8 @@ MOST_REPEATS, FEWEST_REPEATS, BUDGET_SECONDS = 7, 3, 5.0
 CALIBRATION_UNITS, CALIBRATION_STEPS = 5, 64
 """What finding ``k`` and the read-backs may use up: multiples of the largest ``k`` that there may be, and steps."""
 
-ATTEMPTS = 2
-"""How often the check must fail to be believed: a machine that does other work may fail it once."""
+ATTEMPTS = 4
+"""How often is measured before a failure is believed, all attempts together: a machine may do other work meanwhile."""
 
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 1024
 """A GPU computes a small batch sooner than Python asks for it; then nothing is ever outstanding, and nothing proven."""
@@ -159,21 +159,35 @@ class Synchronisation:
 def check(
     target: Target, model: ModelSpec, worker: Callable[[], CellWorker], folder: Path, timeout: float
 ) -> Synchronisation:
-    """Measure and judge one target on steps of ``model``, again if it fails. ``folder`` is removed afterwards.
+    """Measure and judge one target on steps of ``model``; if it fails, with more repeats. ``folder`` is removed then.
 
     ``worker`` gives the live worker; ``timeout`` is for one answer, in seconds. A CellError becomes a ``problem``.
     """
     try:
         worker().ready  # noqa: B018  # before the files are made
         with ProbeFolder(folder, _probe(target, model)) as files:
-            for _ in range(ATTEMPTS):
+            request: Synchrony | None = None
+
+            def measure() -> Synchronised:
+                nonlocal request
                 with opened(worker(), files.request, timeout) as (host, _):
-                    found = Synchronisation(target.label, figures(_measure(host, _steps(target, model), timeout)))
-                if found.passed:
-                    break
-        return found
+                    _seconds(host, 1, timeout)  # compiles
+                    request = request or _calibrated(host, _steps(target, model), timeout)
+                    return _ask(host, request, timeout)
+
+            return believed(target.label, measure)
     except CellError as error:
         return Synchronisation(target.label, problem=str(error))
+
+
+def believed(target: str, measure: Callable[[], Synchronised]) -> Synchronisation:
+    """The judgement of what ``measure`` gives; one that is a failure waits for more of it, at most ATTEMPTS times."""
+    rounds: list[Synchronised] = []
+    while True:
+        rounds.append(measure())
+        found = Synchronisation(target, figures(_together(rounds)))
+        if found.passed or len(rounds) == ATTEMPTS:
+            return found
 
 
 def figures(found: Synchronised) -> Figures:
@@ -211,11 +225,19 @@ def _outstanding(ends: Sequence[ClaimedEnd], idle: float) -> float:
     return max(late / (seconds + late), *missing)
 
 
-def _measure(worker: CellWorker, steps: int, timeout: float) -> Synchronised:
-    """Find ``k`` by doubling, then time everything. ``steps``: how many the cell has."""
+def _together(rounds: Sequence[Synchronised]) -> Synchronised:
+    """All repeats of all attempts."""
+    return Synchronised(
+        blocks=[block for one in rounds for block in one.blocks],
+        controls=[control for one in rounds for control in one.controls],
+        idle_seconds=[idle for one in rounds for idle in one.idle_seconds],
+    )
+
+
+def _calibrated(worker: CellWorker, steps: int, timeout: float) -> Synchrony:
+    """What to time: finds ``k`` by doubling. ``steps``: how many the cell has."""
     per_unit = sum(MULTIPLES) + CONTROL
     largest = max((steps - CALIBRATION_STEPS) // (MOST_REPEATS * per_unit + CALIBRATION_UNITS), 1)
-    _seconds(worker, 1, timeout)  # compiles
     unit, seconds = 1, _seconds(worker, 1, timeout)
     while seconds < SMALLEST_SECONDS and unit < largest:
         unit = min(2 * unit, largest)
@@ -223,7 +245,7 @@ def _measure(worker: CellWorker, steps: int, timeout: float) -> Synchronised:
     fitting = math.ceil(unit * SMALLEST_SECONDS / seconds)
     unit, seconds = min(fitting, unit), seconds * min(fitting, unit) / unit
     repeats = min(max(int(BUDGET_SECONDS / (seconds * per_unit)), FEWEST_REPEATS), MOST_REPEATS)
-    return _ask(worker, Synchrony([unit * multiple for multiple in MULTIPLES], unit * CONTROL, repeats), timeout)
+    return Synchrony([unit * multiple for multiple in MULTIPLES], unit * CONTROL, repeats)
 
 
 def _seconds(worker: CellWorker, steps: int, timeout: float) -> float:
