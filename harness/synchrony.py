@@ -159,7 +159,7 @@ class Synchronisation:
 def check(
     target: Target, model: ModelSpec, worker: Callable[[], CellWorker], folder: Path, timeout: float
 ) -> Synchronisation:
-    """Measure and judge one target on steps of ``model``; if it fails, with more repeats. ``folder`` is removed then.
+    """Measure and judge one target on steps of ``model``; again if it fails. ``folder`` is removed afterwards.
 
     ``worker`` gives the live worker; ``timeout`` is for one answer, in seconds. A CellError becomes a ``problem``.
     """

@@ -1,5 +1,6 @@
-"""What all tests share: no terminal's width."""
+"""What all tests share: nothing that a shell may export of its terminal."""
 
 import os
 
-os.environ.pop("COLUMNS", None)  # a shell may export it, and test processes that run side by side are told one
+for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR"):  # test processes that run side by side are told a width, too
+    os.environ.pop(name, None)

@@ -1,8 +1,8 @@
 """Ray itself: connecting to a cluster, starting tasks that run heats there, and how they ended.
 
 A task runs ``python -m harness heat RUN HEAT...`` with the interpreter of the sweep, and holds the writing end of its
-standard input. That ends when the task is cancelled, or its process or node is killed, and
-the heat stops as it does on Ctrl-C.
+standard input. That ends when the task is cancelled, or its process or node is killed, and the heat stops as it does
+on Ctrl-C.
 """
 
 from __future__ import annotations

@@ -185,8 +185,7 @@ def process(
     arguments: list[str], folder: Path, cache: Path, stdout: int = subprocess.PIPE, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a process of its own."""
-    env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    env |= {"HARNESS_CACHE_DIR": str(cache), **variables}
+    env = {**os.environ, "HARNESS_CACHE_DIR": str(cache), **variables}
     return subprocess.run(
         [HARNESS, *arguments], cwd=folder, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace"
     )

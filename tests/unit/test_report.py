@@ -158,11 +158,10 @@ class TestConsole:
     )
 
     def run(self, **environment: str) -> str:
-        kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")}
         done = subprocess.run(
             [sys.executable, "-c", self.CODE, str(GOLDEN)],
             cwd=REPOSITORY,
-            env={**kept, "PYTHONIOENCODING": "utf-8", **environment},
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
             capture_output=True,
             check=True,
         )
@@ -180,12 +179,11 @@ class TestConsole:
     ) -> None:
         import pty
 
-        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
         ours, theirs = pty.openpty()
         with subprocess.Popen(
             [sys.executable, "-c", self.CODE, str(GOLDEN)],
             cwd=REPOSITORY,
-            env={**kept, "TERM": "xterm-256color", "COLUMNS": "100", **environment},
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **environment},
             stdout=theirs,
         ):
             os.close(theirs)

@@ -108,8 +108,9 @@ def test_what_is_wrong_is_named(changes: dict[str, float], reason: str) -> None:
 
 @pytest.mark.parametrize("enqueued", [0.0, 1.0])
 def test_a_noise_of_a_tenth_seldom_fails_a_sound_target(enqueued: float) -> None:
-    failed = sum(not believed(seed, enqueued=enqueued, noise=0.1).passed for seed in range(1000))
-    assert failed <= 1
+    once = sum(not judged(enqueued=enqueued, noise=0.1, seed=seed).passed for seed in range(1000))
+    assert once <= 20
+    assert sum(not believed(seed, enqueued=enqueued, noise=0.1).passed for seed in range(1000)) <= 1
 
 
 def test_a_machine_that_does_other_work_half_of_the_time_seldom_fails_a_sound_target() -> None:
@@ -121,6 +122,10 @@ def test_a_machine_that_does_other_work_half_of_the_time_seldom_fails_a_sound_ta
 def test_neither_hides_a_fault() -> None:
     for changes in ({"fixed": 0.1}, {"hidden": 2}, {"enqueued": 0.5, "control_seen": 0.0}):
         for disturbed in ({"noise": 0.1}, {"load": 0.5, "noise": 0.03}):
+            assert not any(judged(**changes, **disturbed, seed=seed).passed for seed in range(300)), (
+                changes,
+                disturbed,
+            )
             assert not any(believed(seed, **changes, **disturbed).passed for seed in range(300)), (changes, disturbed)
 
 
