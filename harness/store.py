@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from harness import outputs, runfiles, runlock
 from harness import plan as plans
-from harness import runfiles, runlock
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
@@ -62,8 +62,8 @@ class Run:
         Raises StoreError if the folder holds something else, cannot be written, or is in use.
         """
         folder = folder.absolute()
+        outputs.make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             entries = sorted(entry.name for entry in folder.iterdir())
         except OSError as error:
             raise runfiles.unwritable(folder, error) from error

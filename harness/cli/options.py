@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 LONGEST_TIMEOUT = 1_000_000
+DASH = "-"
 
 
 class Values(click.ParamType):  # type: ignore[type-arg]
@@ -37,6 +38,25 @@ class AnyPath(click.ParamType):  # type: ignore[type-arg]
         if not value:
             self.fail("a path cannot be empty")
         return Path(value)
+
+
+class File(AnyPath):
+    """A file that is written: ``-`` stays that, which is standard output, and ``./-`` is a file of that name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make the path, which alone would forget the ``./``."""
+        path = super().convert(value, param, ctx)
+        return path.absolute() if str(path) == DASH != value else path
+
+
+class Folder(AnyPath):
+    """A folder. Standard output, as ``-``, is none; ``./-`` is a folder of that name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make the path."""
+        if value == DASH:
+            self.fail(f"found {DASH!r}, standard output, allowed: a folder (./{DASH} for one of that name)")
+        return super().convert(value, param, ctx)
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
@@ -69,7 +89,7 @@ def axis(*names: str, metavar: str, help: str) -> Decorator:
 
 def folder(*names: str, help: str) -> Decorator:
     """An option that names a folder."""
-    return click.option(*names, type=AnyPath(), metavar="FOLDER", help=help)
+    return click.option(*names, type=Folder(), metavar="FOLDER", help=help)
 
 
 data_dir_option = folder(

@@ -8,6 +8,8 @@ import click
 
 from harness.cli.options import (
     AnyPath,
+    File,
+    Folder,
     accuracy_option,
     folder,
     json_option,
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
     help="Rows for a program, on standard output.",
 )
 @accuracy_option
-@click.option("--html", type=AnyPath(), metavar="FILE", help="Write the page: one file that opens anywhere, offline.")
+@click.option(
+    "--html",
+    type=File(),
+    metavar="FILE",
+    help="Write the page: one file that opens anywhere, offline; - for standard output.",
+)
 @folder("--png", help="Write every figure as PNG into this folder.")
 @folder("--svg", help="Write every figure as SVG into this folder.")
 @folder("--tensorboard", help="Write event files for TensorBoard (extra: tensorboard).")
@@ -59,9 +66,9 @@ def cell() -> None:
 @click.option(
     "--out",
     "-o",
-    type=AnyPath(),
+    type=File(),
     metavar="FILE.py",
-    help="The script; its arrays go into FILE.npz. cell-ID.py if not given.",
+    help="The script; its arrays go into FILE.npz. cell-ID.py if not given; - for standard output, and cell-ID.npz.",
 )
 def cell_export(run: Path, cell_id: str, out: Path | None) -> int:
     """Write a cell as a standalone script in plain TensorFlow or JAX, with its arrays beside it.
@@ -101,7 +108,7 @@ def recommend(run: Path, accuracy: str | None, json: bool) -> int:
 @click.option(
     "--out",
     "-o",
-    type=AnyPath(),
+    type=Folder(),
     required=True,
     metavar="RUN",
     help="Where all of it goes: a new folder, or a run of the same plan, to which it is added.",

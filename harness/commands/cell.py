@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, environments, store
+from harness import cell_export, environments, outputs, store
 from harness.cell_export import Known
 from harness.commands import common
-from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.progress import name
-from harness.runfiles import unwritable
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
 
@@ -31,7 +30,7 @@ def export(folder: Path, text: str, out: Path | None) -> int:
     """Write the script of the cell whose id begins with ``text``, and its arrays."""
     kept = store.open_run(folder)
     cell = _chosen(kept, text)
-    script, arrays = _free(out or Path(f"cell-{cell.cell_id}{SCRIPT}"))
+    script, arrays = _free(out, Path(f"cell-{cell.cell_id}{SCRIPT}"))
     definition = _definition(cell)
     unreadable: list[StoreError] = []
     known = cell_export.known(cell, kept.record(cell.cell_id), kept.records(unreadable), _lock(definition))
@@ -65,15 +64,28 @@ def _named(cells: Mapping[str, Cell], ids: list[str]) -> str:
     return shown + (f"; and {len(ids) - MOST_NAMED:,} more" if len(ids) > MOST_NAMED else "")
 
 
-def _free(script: Path) -> tuple[Path, Path]:
-    """The script's path and that of its arrays. Raises UsageError where either is taken, or the name is none."""
+def _free(out: Path | None, own: Path) -> tuple[Path, Path]:
+    """The script's path and that of its arrays. Raises UsageError where either is taken, or the name is none.
+
+    ``own``: the script's name where none is asked for. The arrays have that too, in the present folder, where the
+    script goes to a stream.
+    """
+    if out is not None and outputs.is_stream(out):
+        script, arrays = out, own.with_suffix(ARRAYS)
+        _require_free(arrays)
+        return script, arrays
+    script = out or own
     if script.suffix != SCRIPT:
         raise UsageError(f"--out: found {str(script)!r}, allowed: the name of a file that ends in {SCRIPT}")
     arrays = script.with_suffix(ARRAYS)
     for path in (script, arrays):
-        if path.exists():
-            raise UsageError(f"{path}: is there already; remove it, or name another file with --out")
+        _require_free(path)
     return script, arrays
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path}: is there already; remove it, or name another file with --out")
 
 
 def _definition(cell: Cell) -> TargetDefinition | None:
@@ -98,22 +110,24 @@ def _recorded(cell: Cell, known: Known) -> dict[str, NDArray[np.float64]]:
 
 def _write(arrays: Path, script: Path, named: Mapping[str, NDArray[Any]], source: str) -> None:
     """The script last: where it is, its arrays are whole."""
-    try:
-        arrays.parent.mkdir(parents=True, exist_ok=True)
-        with codec.written_atomically(arrays) as stream:
-            np.savez_compressed(stream, **named)  # type: ignore[arg-type]
-        codec.write_atomically(script, source)
-    except OSError as error:
-        raise unwritable(Path(error.filename or arrays), error) from error
+    outputs.make_folder(arrays.parent)
+    content = BytesIO()
+    np.savez_compressed(content, **named)  # type: ignore[arg-type]
+    outputs.write(arrays, content.getvalue())
+    with common.reader_may_leave():
+        outputs.write(script, source)
 
 
 def _tell(cell: Cell, known: Known, script: Path, arrays: Path, definition: TargetDefinition | None) -> None:
-    console = common.standard_output()
+    beside = not outputs.is_stream(script)
+    console = common.standard_error() if outputs.is_standard_output(script) else common.standard_output()
     common.say(console, f"{script}: {name(cell)}, in plain {cell_export.EXPORTABLE[cell.target.backend]}")
     common.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
+    where = "with both files in one folder" if beside else f"with the script kept as FILE{SCRIPT}"
+    command = shlex.quote(str(script)) if beside else f"FILE{SCRIPT} --arrays {shlex.quote(str(arrays))}"
     packages = ", ".join(f"{package} {version}" for package, version in known.packages.items())
-    common.say(console, f"It needs {packages or 'the framework and NumPy'}; with both files in one folder, run:")
-    common.say(console, f"{_interpreter(definition)} {shlex.quote(str(script))}")
+    common.say(console, f"It needs {packages or 'the framework and NumPy'}; {where}, run:")
+    common.say(console, f"{_interpreter(definition)} {command}")
 
 
 def _interpreter(definition: TargetDefinition | None) -> str:

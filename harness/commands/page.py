@@ -6,9 +6,10 @@ import contextlib
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from harness import noise_scale, parity, runfiles
+from harness import noise_scale, outputs, parity, runfiles
+from harness.commands import common
 from harness.core import codec
-from harness.core.errors import HarnessError, StoreError
+from harness.core.errors import StoreError
 from harness.loading import Reading
 from harness.paths import cache_folder
 from harness.report import advice, page
@@ -52,12 +53,10 @@ def view(reading: Reading, version: str = "") -> page.PageView:
 
 
 def write(reading: Reading, path: Path) -> None:
-    """Write the page to a file. Raises HarnessError if it cannot be."""
+    """Write the page where ``path`` points (``harness.outputs``). Raises HarnessError if it cannot be."""
     text = page.render(view(reading))
-    try:
-        codec.write_atomically(path, text)
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
+    with common.reader_may_leave():
+        outputs.write(path, text)
 
 
 def _bundle() -> str:

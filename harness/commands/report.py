@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import store
+from harness import outputs, store
 from harness.commands import common
-from harness.core.errors import StoreError
+from harness.core.errors import StoreError, UsageError
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ class Request:
         return {name: path for name, path in (("png", self.png), ("svg", self.svg)) if path is not None}
 
     @property
+    def standard_output(self) -> list[str]:
+        """The flags whose output goes to standard output."""
+        page = self.html is not None and outputs.is_standard_output(self.html)
+        return [*(["--html"] if page else []), *(["--format"] if self.format is not None else [])]
+
+    @property
     def makes_files(self) -> bool:
         """Whether anything but the table or rows is asked for."""
         others = (self.html, self.tensorboard, self.mlflow)
@@ -49,6 +55,10 @@ def run(request: Request) -> int:
     from harness.commands.recommend import accuracy_of
 
     accuracy = accuracy_of(request.accuracy)
+    if len(request.standard_output) > 1:
+        raise UsageError(
+            f"{' and '.join(request.standard_output)} both go to standard output, allowed: one of them there"
+        )
     kept = store.open_run(request.run)
     if not request.makes_files:
         return show(kept, request.format)

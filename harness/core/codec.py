@@ -37,6 +37,9 @@ LATER = {"later": True}
 So a file of before that field keeps its bytes when it is read and written again.
 """
 
+_KEPT_NAME = 50
+"""Characters of a file's name in that of its temporary file."""
+
 T = TypeVar("T")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -79,7 +82,8 @@ def written_atomically(path: Path, new: bool = False) -> Iterator[IO[bytes]]:
     With ``new`` a file that is there already stays, and FileExistsError is raised: of several machines that write one
     name at the same time, one succeeds.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    # Shortened, as a name that just fits the file system has no room for more.
+    temporary = path.with_name(f".{path.name[:_KEPT_NAME]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -13,8 +13,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from harness import outputs
 from harness.core import codec
-from harness.core.errors import HarnessError, UsageError
+from harness.core.errors import UsageError
 from harness.report.headline import COLUMNS, caption_and_groups
 
 if TYPE_CHECKING:
@@ -22,20 +23,17 @@ if TYPE_CHECKING:
 
 
 def export(frame: pl.DataFrame, format: str, destination: Path | IO[bytes]) -> None:
-    """Write ``frame`` (of ``analysis.summary``) in one of FORMATS to a file or a binary stream.
+    """Write ``frame`` (of ``analysis.summary``) in one of FORMATS to a file (``harness.outputs``) or a binary stream.
 
     Raises UsageError for another format, HarnessError if the file cannot be written.
     """
     if format not in _WRITERS:
         raise UsageError(f"format {format!r} is not known; allowed: {', '.join(FORMATS)}")
     content = _WRITERS[format](frame)
-    if not isinstance(destination, Path):
+    if isinstance(destination, Path):
+        outputs.write(destination, content)
+    else:
         destination.write(content)
-        return
-    try:
-        codec.write_atomically(destination, content)
-    except OSError as error:
-        raise HarnessError(f"{destination}: cannot be written ({error.strerror})") from error
 
 
 def _csv(frame: pl.DataFrame) -> bytes:

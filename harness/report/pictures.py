@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.core import codec
-from harness.core.errors import HarnessError, UsageError
+from harness import outputs
+from harness.core.errors import UsageError
 from harness.report import vega
 from harness.report.figure import Figure
 
@@ -25,11 +25,8 @@ def write(figures: Sequence[Figure], folder: Path, format: str) -> list[Path]:
     written = []
     for figure in figures:
         path = folder / f"{figure.name}.{format}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            codec.write_atomically(path, _drawn(figure, format))
-        except OSError as error:
-            raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
+        outputs.make_folder(folder)
+        outputs.write(path, _drawn(figure, format))
         written.append(path)
     return written
 

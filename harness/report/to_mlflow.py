@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import outputs
 from harness.core.errors import HarnessError, UsageError
 from harness.report import tracking
 from harness.report.tracking import TrackedCell
@@ -82,16 +83,17 @@ def _address(destination: str) -> str:
     """The URI to give MLflow; for a folder, that of the database in it."""
     if "://" in destination:
         return destination
+    if destination == str(outputs.STANDARD_OUTPUT):
+        raise UsageError(
+            f"--mlflow: found {destination!r}, standard output, allowed: a folder or the address of a database"
+        )
     folder = Path(destination).absolute()
     if next(folder.glob("*/meta.yaml"), None):
         raise UsageError(
             f"{destination} holds an MLflow file store, to which MLflow no longer writes: "
             "convert it with `mlflow migrate-filestore`, or name another folder"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{destination}: no folder for a database ({error.strerror})") from error
+    outputs.make_folder(folder)
     return f"sqlite:///{(folder / DATABASE).as_posix()}"
 
 

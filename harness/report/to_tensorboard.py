@@ -20,8 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core import codec
-from harness.core.errors import HarnessError, UsageError
+from harness import outputs
+from harness.core.errors import UsageError
 from harness.report import tracking
 from harness.report.tracking import FIGURES, TrackedCell
 
@@ -53,12 +53,10 @@ def export_cells(cells: pl.DataFrame, epochs: pl.DataFrame, destination: Path, r
     missing = [cell for cell in tracked if not _is_there(folder, cell)]
     if not tracked:
         return 0
-    try:
-        for cell in missing:
-            _write(_file(folder, cell), _events(cell))
-        _write(folder / f"{_EVENTS}.columns", _columns(tracked))
-    except OSError as error:
-        raise HarnessError(f"{error.filename or destination}: cannot be written ({error.strerror})") from error
+    outputs.make_folder(destination)
+    for cell in missing:
+        _write(_file(folder, cell), _events(cell))
+    _write(folder / f"{_EVENTS}.columns", _columns(tracked))
     return len(missing)
 
 
@@ -97,8 +95,8 @@ def _write(path: Path, events: Iterable[Any]) -> None:
         writer.write(event.SerializeToString())
     content = buffer.getvalue()
     if not path.exists() or path.read_bytes() != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        codec.write_atomically(path, content)
+        outputs.make_folder(path.parent)
+        outputs.write(path, content)
 
 
 def _events(cell: TrackedCell) -> Iterator[Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +105,50 @@ def test_without_out_the_files_are_named_by_the_cell_and_never_written_over(
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert f"cell-{first}.py: is there already; remove it, or name another file with --out" in err
     assert (tmp_path / f"cell-{first}.py").read_bytes() == before
+
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no fifos and devices of this kind there")
+
+
+def test_the_script_on_standard_output_is_alone_there_and_its_arrays_have_the_cell_s_name(
+    run: store.Run, call: Caller, tmp_path: Path
+) -> None:
+    first = ids(run)[0]
+    assert call("run", first, "--out", "file.py")[0] == 0
+    status, out, err = call("run", first, "--out", "-")
+    assert status == 0
+    assert out == (tmp_path / "file.py").read_text(encoding="utf-8")
+    assert (tmp_path / f"cell-{first}.npz").is_file()
+    assert err.endswith(f" FILE.py --arrays cell-{first}.npz\n")
+    assert not (tmp_path / "-").exists()
+    status, out, err = call("run", first, "--out", "-")
+    assert (status, out) == (2, "")
+    assert f"cell-{first}.npz: is there already" in err
+
+
+@POSIX
+def test_the_script_goes_into_a_fifo_or_a_device_and_leaves_it_there(
+    run: store.Run, call: Caller, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo.py")
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "fifo.py").read_bytes()), daemon=True)
+    reader.start()
+    assert call("run", ids(run)[0], "--out", "fifo.py")[0] == 0
+    reader.join(60)
+    ast.parse(found[0])
+    assert (tmp_path / "fifo.py").is_fifo()
+    assert call("run", ids(run)[1], "--out", os.devnull)[0] == 0
+    assert Path(os.devnull).is_char_device()
+
+
+@POSIX
+def test_the_script_goes_where_a_link_points_to(run: store.Run, call: Caller, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").symlink_to("kept.py")
+    assert call("run", ids(run)[0], "--out", "mine.py")[0] == 0
+    assert (tmp_path / "mine.py").is_symlink()
+    assert (tmp_path / "kept.py").is_file()
+    assert (tmp_path / "mine.npz").is_file(), "beside the name by which the script is run"
 
 
 def test_a_cell_that_was_skipped_or_not_run_is_exported_with_nothing_to_compare(

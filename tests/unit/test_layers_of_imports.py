@@ -26,7 +26,7 @@ LEVELS = (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
         "windows_counters device_proof allocation neighbours"
     ),
-    "plan runlock witnesses noise_scale ranking launching",
+    "plan runlock witnesses noise_scale ranking launching outputs",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
     "comparison hosts rounds verify progress doctor support cell_export setting merging unrecorded",
     "report stored_runs limits noise_probe loading slurm ray_cluster",
@@ -41,7 +41,7 @@ LEVELS = (
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}
 
 ONLY = {
-    "report": {"core", "analysis", "comparison", "manifest", "statistics", "wording"},
+    "report": {"core", "analysis", "comparison", "manifest", "outputs", "statistics", "wording"},
     "analysis": {"core", "ranking", "statistics", "wording"},
     "comparison": {"core", "manifest", "statistics"},
     "stored_runs": {"core", "comparison", "manifest", "statistics"},

@@ -253,7 +253,7 @@ class TestExports:
         assert (tmp_path / "rows.csv").read_bytes() == self.exported("csv")
 
     def test_that_cannot_be_written_is_one_line(self, tmp_path: Path) -> None:
-        with pytest.raises(HarnessError, match="cannot be written"):
+        with pytest.raises(HarnessError, match="there is no folder"):
             exports.export(self.frame(), "csv", tmp_path / "missing" / "rows.csv")
 
     def test_unknown_format_names_those_allowed(self) -> None:

@@ -222,7 +222,7 @@ class TestDestination:
 
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(UsageError, match="file: no folder for a database"):
+        with pytest.raises(HarnessError, match="file: a file is in the way where a folder must be"):
             export([WELL], str(tmp_path / "file"))
 
 

@@ -11,7 +11,7 @@ module asks which system it runs on, reads a folder of the kernel's, or calls wh
     hardware    what the machine is
     graphics    WSL, and what DirectML needs
     energy      what the processors have used of it
-    files       folders synced to the disk, long paths
+    files       folders synced to the disk, long paths, whose a file is, what a path such as /dev/stdout stands for
     windows     what the others call on Windows
 """
 
@@ -28,7 +28,14 @@ from harness.core.system.counters import (
     thread_names,
 )
 from harness.core.system.energy import has_own_process_ids, package_energies
-from harness.core.system.files import long_path, long_paths_allowed, remove_folder, sync_folder
+from harness.core.system.files import (
+    keep_access,
+    long_path,
+    long_paths_allowed,
+    open_descriptor,
+    remove_folder,
+    sync_folder,
+)
 from harness.core.system.forking import (
     ChildExit,
     accept_cancel,
@@ -74,11 +81,13 @@ __all__ = [
     "governor_driver",
     "has_own_process_ids",
     "hung_up",
+    "keep_access",
     "long_path",
     "long_paths_allowed",
     "machine_identity",
     "machine_name",
     "missing_for_directml",
+    "open_descriptor",
     "out_of_memory_kills",
     "package_energies",
     "peak_memory_bytes",
