@@ -22,12 +22,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from harness import tomlfile
+from harness import shipped, tomlfile
 from harness.core.errors import ModelError, UsageError
 from harness.core.model import LAYERS, ModelSpec
 
-FOLDER = Path(__file__).with_name("models")
-SUFFIX = ".toml"
+SUFFIX = shipped.SUFFIX
 
 
 def _pair(value: Any) -> Any:
@@ -63,7 +62,7 @@ class ModelForm(BaseModel):
 
 def built_in() -> dict[str, Path]:
     """Names of the built-in models, in alphabetical order, and their files."""
-    return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
+    return shipped.files(shipped.MODELS)
 
 
 def names() -> list[str]:

@@ -7,6 +7,15 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+OWN_FILE = "harness.toml"
+"""In the present folder: a person's own targets, and what to ask of their cluster."""
+
+RUNS_FOLDER = "harness-runs"
+"""In the present folder: where runs go that are given no folder."""
+
+PLAN_FILE = "plan.json"
+"""Makes a folder a run folder."""
+
 CACHE_VARIABLE = "HARNESS_CACHE_DIR"
 
 

@@ -20,8 +20,6 @@ from harness.core.errors import StoreError
 from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
 
-PLAN_FILE = "plan.json"
-
 INTERLEAVES = ("block", "cell", "none")
 """How the cells of a heat take turns: see ``harness.heats``. The first is the default of new plans."""
 

@@ -29,7 +29,8 @@ from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import STATUSES, Record
-from harness.plan import PLAN_FILE, Plan
+from harness.paths import PLAN_FILE
+from harness.plan import Plan
 
 __all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record", "open_run"]
 

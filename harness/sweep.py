@@ -24,15 +24,15 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness import tomlfile
+from harness import shipped, tomlfile
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
 from harness.plan import INTERLEAVES
 
-FOLDER = Path(__file__).with_name("sweeps")
-SUFFIX = ".toml"
+FOLDER = shipped.SWEEPS
+SUFFIX = shipped.SUFFIX
 DATASETS = ("mnist", "digits")
 DATASET_SUFFIX = ".npz"
 LARGEST_SEED = 2**31 - 1
@@ -166,7 +166,7 @@ class Planned:
 
 def presets() -> dict[str, str]:
     """Names of the built-in sweeps, in alphabetical order, and their descriptions."""
-    return {path.stem: str(tomlfile.read(path)["description"]) for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
+    return {name: str(tomlfile.read(path)["description"]) for name, path in shipped.files(FOLDER).items()}
 
 
 def load(source: str, overrides: Mapping[str, Any]) -> Sweep:

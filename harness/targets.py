@@ -21,14 +21,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from harness import tomlfile
+from harness import shipped, tomlfile
 from harness.core import system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError, WrongDevice
 from harness.core.variables import ONLY_DEVICE
 
-FOLDER = Path(__file__).parent / "targets"
+FOLDER = shipped.TARGETS
 DEVICE = "{device}"
 """As a variable's value: the number of the target's device."""
 
@@ -305,8 +305,7 @@ def _count(value: str, where: str, key: str) -> int:
 
 
 def _built_in_tables() -> dict[str, dict[str, Any]]:
-    files = sorted(FOLDER.glob("*.toml"))
-    return {path.stem: _anchored(tomlfile.read(path), FOLDER / "locks") for path in files}
+    return {name: _anchored(tomlfile.read(path), FOLDER / "locks") for name, path in shipped.files(FOLDER).items()}
 
 
 def anchored(own: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -9,16 +9,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 
 import click
 
+from harness.cli import foreign
 from harness.cli.clusters import cancel, status, wait
 from harness.cli.listing import data, models, sweeps, targets
 from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sweep, verify
 from harness.cli.options import CONTEXT
 from harness.cli.reading import cell, merge, recommend, report
 from harness.core.errors import HarnessError, UsageError
+
+SIZES = ("COLUMNS", "LINES")
+"""Variables that say how large the screen is."""
+
+SIZE = re.compile(r"0*[1-9][0-9]{0,4}")
 
 
 @click.group(context_settings=CONTEXT)
@@ -60,6 +67,7 @@ for _command in (
 def main() -> None:
     """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
     _prepare_streams()
+    _prepare_sizes()
     try:
         status = cli.main(prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
@@ -77,6 +85,8 @@ def main() -> None:
         status = _fail("stopped")
     except MemoryError:
         status = _fail("memory ran out; ask for fewer examples, epochs or cells at once")
+    except ImportError as error:
+        status = _fail(foreign.sentence(error, os.environ))
     except (BrokenPipeError, SystemExit):
         # The reader of a pipe has gone, as in `harness --help | head`; click has made an exit of it.
         _drop_output()
@@ -87,6 +97,11 @@ def main() -> None:
         what = unnamed if error.filename is None else f"{error.filename}: cannot be used"
         status = _fail(f"{what} ({error.strerror or error})")
         _drop_output()
+    except Exception as error:
+        said = foreign.blame(error, os.environ)
+        if not said:
+            raise
+        status = _fail(said)
     sys.exit(status)
 
 
@@ -101,6 +116,13 @@ def _prepare_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
+
+
+def _prepare_sizes() -> None:
+    """A screen of no columns, or of none that is a number, counts as one whose size is not given."""
+    for name in SIZES:
+        if name in os.environ and not SIZE.fullmatch(os.environ[name]):
+            del os.environ[name]
 
 
 def _drop_output() -> None:

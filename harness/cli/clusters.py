@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import AnyPath, json_option
+from harness.cli.options import json_option, run_argument
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @click.command()
-@click.argument("run", type=AnyPath())
+@run_argument
 @json_option
 def status(run: Path, json: bool) -> int:
     """Say how far a run is: its records, and under Slurm its jobs in the queue.
@@ -30,7 +30,7 @@ def status(run: Path, json: bool) -> int:
 
 
 @click.command()
-@click.argument("run", type=AnyPath())
+@run_argument
 @json_option
 def wait(run: Path, json: bool) -> int:
     """Follow a run to its end, then print its table and write its page as a sweep does.
@@ -47,7 +47,7 @@ def wait(run: Path, json: bool) -> int:
 
 
 @click.command()
-@click.argument("run", type=AnyPath())
+@run_argument
 def cancel(run: Path) -> int:
     """End a run's jobs under Slurm. What they had not finished is recorded as interrupted, and the run resumes.
 

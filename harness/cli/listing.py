@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import (
     data_dir_option,
     json_option,
@@ -33,7 +34,7 @@ def models(context: click.Context, json: bool) -> int:
 
 
 @models.command("show")
-@click.argument("model", metavar="NAME|FILE.toml")
+@click.argument("model", metavar="NAME|FILE.toml", shell_complete=completing.one_of(completing.models))
 @json_option
 def models_show(model: str, json: bool) -> int:
     """Print a model's layers, shapes, parameters and costs.
@@ -65,7 +66,7 @@ def targets(context: click.Context, json: bool) -> int:
 
 
 @targets.command("sync")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.one_of(completing.targets))
 def targets_sync(names: tuple[str, ...]) -> int:
     """Build the environments of the named targets, or of all that compute on the processor.
 

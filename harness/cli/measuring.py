@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import (
-    AnyPath,
     axis,
     data_dir_option,
     folder,
     fork_option,
     json_option,
     precisions_option,
+    run_argument,
     timeout_option,
 )
 
@@ -22,15 +23,34 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", default="quick", metavar="[PRESET|FILE.toml]")
-@axis("--target", "-t", metavar="NAME[:MODE][@KEY=VALUE],...", help="Targets: see 'harness targets'.")
+@click.argument(
+    "source", default="quick", metavar="[PRESET|FILE.toml]", shell_complete=completing.one_of(completing.presets)
+)
+@axis(
+    "--target",
+    "-t",
+    metavar="NAME[:MODE][@KEY=VALUE],...",
+    help="Targets: see 'harness targets'.",
+    complete=completing.several_of(completing.targets),
+)
 @axis("--batch-size", "-b", metavar="N,...", help="Batch sizes.")
 @axis("--cpus", metavar="N,...", help="Processors per worker, each a target of its own.")
 @axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
-@axis("--model", "-m", metavar="NAME|FILE,...", help="Models: see 'harness models'.")
+@axis(
+    "--model",
+    "-m",
+    metavar="NAME|FILE,...",
+    help="Models: see 'harness models'.",
+    complete=completing.several_of(completing.models),
+)
 @click.option("--dataset", "-d", metavar="NAME|FILE.npz", help="mnist, digits, or a file of your own.")
 @axis("--seed", metavar="N,...", help="Seeds of initial parameters, order and dropout.")
-@axis("--optimizer", metavar="NAME,...", help="sgd, momentum, nesterov, adam.")
+@axis(
+    "--optimizer",
+    metavar="NAME,...",
+    help="sgd, momentum, nesterov, adam.",
+    complete=completing.several_of(completing.optimizers),
+)
 @axis("--learning-rate", metavar="X,...", help="Learning rates.")
 @precisions_option
 @click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")
@@ -127,7 +147,7 @@ def sweep(
 
 
 @click.command()
-@click.argument("run", type=AnyPath())
+@run_argument
 @click.argument("numbers", nargs=-1, required=True, metavar="HEAT...")
 def heat(run: Path, numbers: tuple[str, ...]) -> int:
     """Run heats of a run folder, by their numbers in its plan: what launchers start on their machines.
@@ -144,13 +164,29 @@ def heat(run: Path, numbers: tuple[str, ...]) -> int:
 
 
 @click.command()
-@click.argument("sides", nargs=-1, metavar="A B [C]...")
+@click.argument("sides", nargs=-1, metavar="A B [C]...", shell_complete=completing.targets_or_run_folders)
 @axis("--batch-size", "-b", metavar="N,...", help="Batch sizes; 32, 128 and 512 if not given.")
-@click.option("--model", "-m", default="mnist-cnn", show_default=True, metavar="NAME|FILE", help="The model.")
+@click.option(
+    "--model",
+    "-m",
+    default="mnist-cnn",
+    show_default=True,
+    shell_complete=completing.one_of(completing.models),
+    metavar="NAME|FILE",
+    help="The model.",
+)
 @click.option("--dataset", "-d", default="digits", show_default=True, metavar="NAME|FILE.npz", help="The dataset.")
-@click.option("--optimizer", default="momentum", show_default=True, metavar="NAME", help="The optimizer.")
+@click.option(
+    "--optimizer",
+    default="momentum",
+    show_default=True,
+    shell_complete=completing.one_of(completing.optimizers),
+    metavar="NAME",
+    help="The optimizer.",
+)
 @click.option(
     "--compute-precision",
+    shell_complete=completing.one_of(completing.precisions),
     default="float32",
     show_default=True,
     metavar="NAME",
@@ -214,9 +250,26 @@ def compare(
 
 
 @click.command()
-@axis("--target", "-t", metavar="NAME[:MODE],...", help="Targets; a name without a mode stands for all its modes.")
-@axis("--model", "-m", metavar="NAME|FILE,...", help="Models; all built-in ones if not given.")
-@axis("--optimizer", metavar="NAME,...", help="Optimizers; all if not given.")
+@axis(
+    "--target",
+    "-t",
+    metavar="NAME[:MODE],...",
+    help="Targets; a name without a mode stands for all its modes.",
+    complete=completing.several_of(completing.targets),
+)
+@axis(
+    "--model",
+    "-m",
+    metavar="NAME|FILE,...",
+    help="Models; all built-in ones if not given.",
+    complete=completing.several_of(completing.models),
+)
+@axis(
+    "--optimizer",
+    metavar="NAME,...",
+    help="Optimizers; all if not given.",
+    complete=completing.several_of(completing.optimizers),
+)
 @precisions_option
 @json_option
 @timeout_option
@@ -257,7 +310,7 @@ def verify(
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[TARGET]...")
+@click.argument("names", nargs=-1, metavar="[TARGET]...", shell_complete=completing.one_of(completing.targets))
 @click.option("--quick", is_flag=True, help="Start no worker: judge named targets by what can be seen from outside.")
 @json_option
 def doctor(names: tuple[str, ...], quick: bool, json: bool) -> int:
@@ -277,7 +330,7 @@ def doctor(names: tuple[str, ...], quick: bool, json: bool) -> int:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[TARGET]...")
+@click.argument("names", nargs=-1, metavar="[TARGET]...", shell_complete=completing.one_of(completing.targets))
 @json_option
 @timeout_option
 @fork_option
@@ -297,9 +350,13 @@ def limits(names: tuple[str, ...], json: bool, timeout: float, fork: bool) -> in
 
 
 @click.command("noise-scale")
-@click.argument("run", type=AnyPath())
+@run_argument
 @click.option(
-    "--target", "-t", metavar="NAME[:MODE][@KEY=VALUE]", help="Where to measure; the run's first target if not given."
+    "--target",
+    "-t",
+    shell_complete=completing.one_of(completing.targets),
+    metavar="NAME[:MODE][@KEY=VALUE]",
+    help="Where to measure; the run's first target if not given.",
 )
 @click.option(
     "--batches", default="32", show_default=True, metavar="K", help="Batches at each point: more narrow the interval."

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from harness.cli import completing
+from harness.cli.completing import Completer, Items
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +34,7 @@ class AnyPath(click.ParamType):  # type: ignore[type-arg]
     """A ``Path``. click's own type would need pathlib at import, which is a tenth of what ``harness --help`` takes."""
 
     name = "path"
+    completed = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Make the path; whether there is anything is the command's affair."""
@@ -38,6 +43,10 @@ class AnyPath(click.ParamType):  # type: ignore[type-arg]
         if not value:
             self.fail("a path cannot be empty")
         return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """Leave it to the shell."""
+        return [CompletionItem(incomplete, type=self.completed)]
 
 
 class File(AnyPath):
@@ -51,6 +60,8 @@ class File(AnyPath):
 
 class Folder(AnyPath):
     """A folder. Standard output, as ``-``, is none; ``./-`` is a folder of that name."""
+
+    completed = "dir"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Make the path."""
@@ -82,9 +93,11 @@ def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str,
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def axis(*names: str, metavar: str, help: str) -> Decorator:
+def axis(*names: str, metavar: str, help: str, complete: Completer | None = None) -> Decorator:
     """An option of several values."""
-    return click.option(*names, type=Values(), multiple=True, callback=_joined, metavar=metavar, help=help)
+    return click.option(
+        *names, type=Values(), multiple=True, callback=_joined, metavar=metavar, help=help, shell_complete=complete
+    )
 
 
 def folder(*names: str, help: str) -> Decorator:
@@ -95,6 +108,7 @@ def folder(*names: str, help: str) -> Decorator:
 data_dir_option = folder(
     "--data-dir", help="Folder with the four MNIST files (also: environment variable HARNESS_DATA_DIR)."
 )
+run_argument = click.argument("run", type=AnyPath(), shell_complete=completing.run_folders)
 json_option = click.option("--json", is_flag=True, help="Print JSON for a program.")
 timeout_option = click.option(
     "--timeout",
@@ -119,4 +133,5 @@ precisions_option = axis(
     "precision",
     metavar="NAME,...",
     help="float32, mixed_bfloat16, mixed_float16; float32 if not given.",
+    complete=completing.several_of(completing.precisions),
 )

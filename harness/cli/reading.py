@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completing
 from harness.cli.options import (
     AnyPath,
     File,
@@ -13,6 +14,7 @@ from harness.cli.options import (
     accuracy_option,
     folder,
     json_option,
+    run_argument,
 )
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=AnyPath())
+@run_argument
 @click.option(
     "--format",
     type=click.Choice(["csv", "json", "parquet", "markdown"]),
@@ -61,7 +63,7 @@ def cell() -> None:
 
 
 @cell.command("export")
-@click.argument("run", type=AnyPath())
+@run_argument
 @click.argument("cell_id", metavar="CELL")
 @click.option(
     "--out",
@@ -86,7 +88,7 @@ def cell_export(run: Path, cell_id: str, out: Path | None) -> int:
 
 
 @click.command()
-@click.argument("run", type=AnyPath())
+@run_argument
 @accuracy_option
 @json_option
 def recommend(run: Path, accuracy: str | None, json: bool) -> int:
@@ -104,12 +106,15 @@ def recommend(run: Path, accuracy: str | None, json: bool) -> int:
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=AnyPath())
+@click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True, type=AnyPath(), shell_complete=completing.run_folders
+)
 @click.option(
     "--out",
     "-o",
     type=Folder(),
     required=True,
+    shell_complete=completing.run_folders,
     metavar="RUN",
     help="Where all of it goes: a new folder, or a run of the same plan, to which it is added.",
 )

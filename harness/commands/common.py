@@ -19,13 +19,11 @@ from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.core.record import STATUSES
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.datasets import Prepared
+from harness.paths import OWN_FILE
 from harness.report.terminal import console_for, drop_output
 from harness.sweep import DATASET_SUFFIX, DATASETS, FLAGS
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
-
-OWN_FILE = "harness.toml"
-"""A person's own targets, and what to ask of their cluster, in the folder where they work."""
 
 OWN_TABLES = ("targets", "slurm", "ray")
 

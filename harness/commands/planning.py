@@ -12,6 +12,7 @@ from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
 from harness.estimate import Estimates
+from harness.paths import OWN_FILE
 from harness.progress import duration, name
 from harness.targets import TargetDefinition
 from harness.wording import plural
@@ -71,7 +72,7 @@ def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fe
 
 def launcher_tables(prepared: Prepared, launcher: str) -> list[tuple[Mapping[str, Any], str]]:
     """A launcher's tables, those of ``harness.toml`` first, and the file that each stands in. Raises UsageError."""
-    return [(common.own_table(launcher), common.OWN_FILE), (prepared.launchers[launcher], prepared.source)]
+    return [(common.own_table(launcher), OWN_FILE), (prepared.launchers[launcher], prepared.source)]
 
 
 def show(

@@ -20,11 +20,10 @@ from harness.core.errors import UsageError
 from harness.estimate import Estimates
 from harness.lane import now
 from harness.launching import places
-from harness.paths import cache_folder
+from harness.paths import OWN_FILE, RUNS_FOLDER, cache_folder
 from harness.progress import RunProgress
 from harness.wording import plural
 
-RUNS_FOLDER = "harness-runs"
 ESTIMATES_FILE = "speeds.json"
 LONGEST_TABLE_UNASKED = 1000
 """Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
@@ -122,7 +121,7 @@ def _check(request: Request) -> None:
 
 
 def _setting(prepared: planning.Prepared, request: Request) -> setting.Setting:
-    own = [(common.own_table("targets"), Path(common.OWN_FILE)), (prepared.own_targets, Path(prepared.source))]
+    own = [(common.own_table("targets"), Path(OWN_FILE)), (prepared.own_targets, Path(prepared.source))]
     return setting.Setting(
         dataset=prepared.dataset_source,
         data_dir=str(prepared.data_dir.expanduser().absolute()) if prepared.data_dir else "",

@@ -19,6 +19,7 @@ from harness.core.cell import Cell, Target
 from harness.core.training import TrainingSpec
 from tests.unit import records
 from tests.unit.builders import reference_target
+from tests.unit.devices import device
 
 TRAIN, TEST = 20, 9
 LABELS = {"train": TRAIN, "test": TEST}
@@ -138,8 +139,9 @@ def test_the_script_goes_into_a_fifo_or_a_device_and_leaves_it_there(
     reader.join(60)
     ast.parse(found[0])
     assert (tmp_path / "fifo.py").is_fifo()
-    assert call("run", ids(run)[1], "--out", os.devnull)[0] == 0
-    assert Path(os.devnull).is_char_device()
+    null = device(tmp_path, "null")
+    assert call("run", ids(run)[1], "--out", str(null))[0] == 0
+    assert null.is_char_device()
 
 
 @POSIX

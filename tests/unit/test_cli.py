@@ -343,6 +343,19 @@ def test_tables_keep_their_words_and_numbers_whole(call: Caller, monkeypatch: py
     assert {"jax-cpu:jit", "ok"} <= set(shown["report2"].split())
 
 
+@pytest.mark.parametrize("columns", ["0", "00", "", "-5", "wide", "²", "99999999999999"])
+def test_a_screen_of_no_width_hides_nothing(folder: Path, cache: Path, columns: str) -> None:
+    for arguments in (["status", str(GOLDEN)], ["models"], ["sweep", "sweep.toml", "--plan"], ["--help"]):
+        told = process(arguments, folder, cache, COLUMNS=columns, LINES=columns)
+        assert (told.returncode, told.stdout) == (0, process(arguments, folder, cache).stdout)
+        assert told.stdout.strip()
+
+
+def test_a_screen_of_one_column_hides_nothing(folder: Path, cache: Path) -> None:
+    narrow = process(["status", str(GOLDEN)], folder, cache, COLUMNS="1").stdout
+    assert "".join(narrow.split()) == "".join(process(["status", str(GOLDEN)], folder, cache).stdout.split())
+
+
 def test_names_with_brackets_are_printed_as_they_are(call: Caller, folder: Path) -> None:
     (folder / "odd.toml").write_text(MODEL.replace('"m"', '"[/b] :x: [red]"'))
     assert call("models show odd.toml")[1].startswith("[/b] :x: [red]: input 4x4x1")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (
     "core",
     (
-        "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
+        "paths shipped tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
         "windows_counters device_proof allocation neighbours"
     ),
     "plan runlock witnesses noise_scale ranking launching outputs",
