@@ -131,7 +131,7 @@ class TestOfAFinishedSweep:
         done = sweeper.harness("report", "run", "--html", str(Path("no", "such", "folder", "page.html")))
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
-        assert "cannot be written" in done.stderr
+        assert "there is no folder" in done.stderr
 
 
 class TestLive:
