@@ -24,12 +24,12 @@ LEVELS = (
     "core",
     (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
-        "windows_counters device_proof allocation neighbours"
+        "windows_counters device_proof allocation neighbours in_use"
     ),
-    "plan runlock witnesses noise_scale ranking launching",
+    "plan runlock witnesses noise_scale ranking launching keeping room",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
     "comparison hosts rounds verify progress doctor support cell_export setting merging unrecorded",
-    "report stored_runs limits noise_probe loading slurm ray_cluster",
+    "report stored_runs limits noise_probe loading slurm ray_cluster cache_contents",
     "heats synchrony examination instruments",
     "compare",
     "commands",
