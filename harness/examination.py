@@ -89,7 +89,7 @@ def look_at_machine() -> Machine:
             for device in gpu.devices()
         ),
         directml=system.missing_for_directml(),
-        cache=_cache(),
+        cache=look_at_cache(),
     )
 
 
@@ -135,9 +135,10 @@ def look_at_target(definition: TargetDefinition) -> Examined:
     )
 
 
-def _cache() -> Cache:
+def look_at_cache() -> Cache:
+    """The user's cache, which is not made if it is not there. Raises OSError where a file is in the way."""
     folder = cache_place()
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     return Cache(str(folder), cache_contents.size(folder), room.free_bytes(folder), os.access(existing, os.W_OK))
 
 
