@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.needs import OLDEST_DRIVERS, cuda_of, has_jax_plugin, system_libraries, wanted_packages
-from harness.wording import plural
+from harness.paths import OTHER_CACHE
+from harness.wording import megabytes, plural
 
 State = Literal["ready", "buildable", "not on this platform", "no device", "broken"]
 Severity = Literal["problem", "warning", "note"]
@@ -32,6 +33,9 @@ LOADED = 0.25
 LOADED_LEAST = 0.5
 FREE_BYTES = 2 * 1024**3
 """Warn below: a worker with a framework takes about 1 GiB, and a comparison has several at once."""
+
+ENVIRONMENT_BYTES = 2e9
+"""Warn below: room on the cache's disk. What an environment with a framework for the processor takes at most."""
 
 GIBIBYTE = 1024**3
 
@@ -86,6 +90,16 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """The user's cache: what it holds, and what is free on its disk (None: the system does not say), in bytes."""
+
+    folder: str
+    bytes: int
+    free_bytes: int | None
+    writable: bool
+
+
+@dataclass(frozen=True)
 class Machine:
     """The machine's facts. ``processor`` and ``load`` as in ``harness.machine``.
 
@@ -103,6 +117,7 @@ class Machine:
     driver: str | None = None
     gpus: tuple[Gpu, ...] = ()
     directml: tuple[str, ...] = ()
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +188,14 @@ def diagnose(target: Examined, machine: Machine, trial: Trial | None = None) -> 
 
 def machine_findings(machine: Machine) -> tuple[Finding, ...]:
     """What about the machine harms measurements, or keeps targets from working."""
-    return (*_system(machine), *_processor(machine), *_memory(machine), *_business(machine), *_gpus(machine))
+    return (
+        *_system(machine),
+        *_processor(machine),
+        *_memory(machine),
+        *_cache(machine),
+        *_business(machine),
+        *_gpus(machine),
+    )
 
 
 def _environment(target: Examined, machine: Machine) -> Iterator[Complaint]:
@@ -303,6 +325,18 @@ def _memory(machine: Machine) -> Iterator[Finding]:
     if available is not None and available < FREE_BYTES:
         text = f"{available / GIBIBYTE:.1f} GiB is available: lanes may not fit beside each other"
         yield Finding("memory", "warning", text, "end programs that are not needed, or compare smaller batches")
+
+
+def _cache(machine: Machine) -> Iterator[Finding]:
+    cache = machine.cache
+    if cache is None:
+        return
+    if not cache.writable:
+        text = f"{cache.folder} cannot be written: nothing that is found out or built is kept for later runs"
+        yield Finding("cache", "warning", text, OTHER_CACHE)
+    elif cache.free_bytes is not None and cache.free_bytes < ENVIRONMENT_BYTES:
+        text = f"{megabytes(cache.free_bytes)} is free on its disk: an environment may not fit"
+        yield Finding("cache", "warning", text, f"harness cache clear --unused; or {OTHER_CACHE}")
 
 
 def _business(machine: Machine) -> Iterator[Finding]:

@@ -22,16 +22,26 @@ from typing import Literal, Protocol, TextIO
 
 from filelock import FileLock, Timeout
 
+from harness import in_use, room
 from harness.core import system
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, EnvironmentBuildError
 from harness.interpreters import clean_variables, downloadable, find_python, how_to_get, problem_of, uv_binary
-from harness.paths import cache_folder
+from harness.keeping import mark_used
+from harness.paths import ENVIRONMENTS, OTHER_CACHE, cache_place
+from harness.runfiles import lacks_room_or_permission
+from harness.wording import megabytes
 
 State = Literal["ready", "buildable", "broken", "no python", "unavailable"]
 Progress = Callable[[str], None]
 
+SCARCE_BYTES = 1e9
+NEEDED = "an environment takes up to 2 GB on a processor, up to 8 GB with CUDA"
+
 MARKER = "harness-environment.json"
+UNFINISHED = "tmp-"
+"""How the folder of a build begins."""
+
 TOLD = ("Downloading", "Downloaded", "Resolved", "Prepared", "Installed", "Bytecode")
 """How uv's lines begin that a person waiting wants to see; the log has all."""
 
@@ -137,10 +147,13 @@ def ensure(definition: Definition, progress: Progress = lambda line: None) -> Pa
         raise EnvironmentBuildError(f"target {name!r}: {definition.unavailable_here or 'it has no lock file'}")
     identity = definition.environment
     folder = _root() / _key(identity)
+    in_use.hold(folder)
     if _is_ready(folder, identity):
+        mark_used(folder / MARKER)
         return system.python_of_environment(folder)
     try:
-        lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_of(folder))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -152,8 +165,9 @@ def ensure(definition: Definition, progress: Progress = lambda line: None) -> Pa
         finally:
             lock.release()
     except OSError as error:
+        hint = _room(folder.parent) if lacks_room_or_permission(error) else ""
         raise EnvironmentBuildError(
-            f"target {name!r}: environment could not be built in {folder.parent} ({error})"
+            f"target {name!r}: environment could not be built in {folder.parent} ({error}){hint}"
         ) from error
     return system.python_of_environment(folder)
 
@@ -163,7 +177,7 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
     name, version, root = definition.name, definition.python_version, folder.parent
     started = time.monotonic()
     # Short names: on Windows a package's deepest files come close to the longest path allowed.
-    prefix = f"tmp-{folder.name[:8]}-"
+    prefix = f"{UNFINISHED}{folder.name[:8]}-"
     _remove(folder, *root.glob(f"{prefix}*"))
     temporary = root / f"{prefix}{secrets.token_hex(3)}"
     python = system.python_of_environment(temporary)
@@ -196,9 +210,8 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
                 status, output = _run_uv([*fill, "--requirement", str(lock)], root, stream, name, progress)
             problem = _essence(output) if status else problem_of(python)
             if problem:
-                raise EnvironmentBuildError(
-                    f"target {name!r}: environment could not be built: {problem}{_path_limit()}; log: {log}"
-                )
+                problem += _path_limit() + _scarce(root)
+                raise EnvironmentBuildError(f"target {name!r}: environment could not be built: {problem}; log: {log}")
         write_json(temporary / MARKER, _Marker(definition.environment, str(base or "")))
         os.replace(temporary, folder)
     finally:
@@ -253,16 +266,39 @@ def _path_limit() -> str:
     return " (Windows is limited to paths of 260 characters here: set LongPathsEnabled, see its 'Maximum Path Length')"
 
 
+def _scarce(folder: Path) -> str:
+    """A third reason that there may be, where little is left of the disk when uv fails."""
+    free = room.free_bytes(folder)
+    return _room(folder) if free is not None and free < SCARCE_BYTES else ""
+
+
+def _room(folder: Path) -> str:
+    """What is free there, and what would be needed elsewhere."""
+    free = room.free_bytes(folder)
+    said = "" if free is None else f"; {megabytes(free)} is free there, and {NEEDED}"
+    return f"{said}; {OTHER_CACHE}"
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock that is held while an environment is built."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
 def _root() -> Path:
     try:
-        return cache_folder("environments")
+        return cache_place(ENVIRONMENTS)
     except OSError as error:
         raise EnvironmentBuildError(f"the cache folder cannot be used: {error.filename} ({error.strerror})") from error
 
 
 def _key(identity: str) -> str:
     """An environment's folder: packages and Python from the identity, and the platform they are for."""
-    return f"{identity.removeprefix('lock:')}-{system.platform_name()}-{system.machine_name()}"
+    return f"{name_of(identity)}-{system.platform_name()}-{system.machine_name()}"
+
+
+def name_of(identity: str) -> str:
+    """How the folder of an environment begins; the platform that it is for follows."""
+    return identity.removeprefix("lock:")
 
 
 def _is_ready(folder: Path, identity: str) -> bool:

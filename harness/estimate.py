@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.record import Record
+from harness.keeping import Keeping
 
 ASSUMED_FLOPS_PER_SECOND = 12e9
 """Training rate where nothing was measured yet: a small desktop processor on a small CNN."""
@@ -55,11 +56,10 @@ class Estimates:
         overhead = sum(part or 0.0 for part in parts)
         self._known[_key(record.cell)] = (steps * record.cell.training.batch_size / seconds, overhead)
 
-    def save(self) -> None:
+    def save(self, keeping: Keeping) -> None:
         """Write what is known; a cache that cannot be written only costs later runs their estimates."""
         rows = [[*key, *value] for key, value in sorted(self._known.items())]
-        with contextlib.suppress(OSError):
-            codec.write_atomically(self._path, json.dumps(rows) + "\n")
+        keeping.keep(self._path, partial(codec.write_atomically, content=json.dumps(rows) + "\n"))
 
     def _rate(self, cell: Cell) -> tuple[float, float]:
         nearest = self._nearest(cell)

@@ -20,11 +20,12 @@ from typing import Any
 
 import psutil
 
-from harness import environments, gpu, machine, needs
+from harness import cache_contents, environments, gpu, machine, needs, room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
-from harness.doctor import Examined, Gpu, Machine, Pace
+from harness.doctor import Cache, Examined, Gpu, Machine, Pace
 from harness.interpreters import clean_variables, uv_binary
+from harness.paths import cache_place
 from harness.targets import TargetDefinition
 
 PACE_SECONDS = 0.8
@@ -88,6 +89,7 @@ def look_at_machine() -> Machine:
             for device in gpu.devices()
         ),
         directml=system.missing_for_directml(),
+        cache=look_at_cache(),
     )
 
 
@@ -131,6 +133,13 @@ def look_at_target(definition: TargetDefinition) -> Examined:
         cuda_build=answer["cuda_build"] if isinstance(answer, dict) else None,
         missing=tuple(missing or ()),
     )
+
+
+def look_at_cache() -> Cache:
+    """The user's cache, which is not made if it is not there. Raises OSError where a file is in the way."""
+    folder = cache_place()
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    return Cache(str(folder), cache_contents.size(folder), room.free_bytes(folder), os.access(existing, os.W_OK))
 
 
 def measure_pace(seconds: float) -> Pace:

@@ -10,7 +10,6 @@ planned cell ends as exactly one record, whatever becomes of its worker.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import allocation, inputs, machine, rounds
+from harness import allocation, inputs, machine, room, rounds
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
@@ -38,9 +37,6 @@ NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after 
 
 FEWEST_ROUNDS = 6
 """Of a heat that is measured by time: one whole cycle of orders for three lanes."""
-
-ROOM_TO_WORK = 1024 * 1024
-"""Bytes. On a disk with less a worker's crash is the disk's doing, and no record of its target."""
 
 
 @dataclass(frozen=True)
@@ -418,7 +414,8 @@ class Runner:
         return record
 
     def _disk_is_full(self) -> bool:
-        return shutil.disk_usage(self._run.folder).free < ROOM_TO_WORK
+        """Then a worker's crash is the disk's doing, and no record of its target."""
+        return bool(room.shortage(self._run.folder))
 
     def _recall(self, running: set[str]) -> None:
         """Take the cells into account that ran out of memory in an earlier session and are not to run again."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,16 @@ def write(folder: Path, cell: Cell) -> tuple[Path, Path]:
         save_array(order_path, draw_order(cell.dataset.train_examples, cell.training.epochs, cell.training.seed))
     _require(order_path, cell.inputs.order_sha256, "order of examples")
     return parameters_path, order_path
+
+
+def missing_bytes(folder: Path, cells: Iterable[Cell]) -> int:
+    """How much ``write`` has still to write into ``folder`` for all of these cells, at least."""
+    wanted: dict[str, int] = {}
+    for cell in cells:
+        parameters, order = names(cell.inputs)
+        wanted[parameters] = 4 * cell.model.parameter_count
+        wanted[order] = 4 * cell.training.epochs * cell.dataset.train_examples
+    return sum(size for name, size in wanted.items() if not (folder / name).exists())
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

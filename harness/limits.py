@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.core.errors import CellError, ContractError
 from harness.core.messages import Limit, Limited
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.training import TrainingSpec
+from harness.keeping import Keeping, mark_used
 from harness.lane import CellWorker, now
 from harness.parity import Probe
 from harness.verify import ProbeFolder, opened
@@ -70,14 +72,22 @@ class Limiter:
     """Gives each target its limits, measured at the first need.
 
     ``folder``: the cache of what was measured. ``scratch``: for the worker's files. ``circumstances``: what else they
-    depend on (code hash, machine). ``timeout``: for one answer, in seconds.
+    depend on (code hash, machine). ``timeout``: for one answer, in seconds. ``keeping``: how the cache is written.
     """
 
-    def __init__(self, folder: Path, scratch: Path, circumstances: Mapping[str, Any], timeout: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        circumstances: Mapping[str, Any],
+        timeout: float,
+        keeping: Keeping | None = None,
+    ) -> None:
         self._folder = folder
         self._scratch = scratch
         self._circumstances = circumstances
         self._timeout = timeout
+        self._keeping = keeping or Keeping()
         self._known: dict[str, Limits] = {}
 
     def limits(self, target: Target, worker: Callable[[], CellWorker], fresh: bool = False) -> Limits:
@@ -108,7 +118,7 @@ class Limiter:
         if found is None:
             found = self._measure(Limits(identity, target.label, key), target, facts.get("variables") or {}, worker)
             if not found.problem:
-                codec.write_json(path, found)
+                self._keeping.keep(path, partial(codec.write_json, value=found))
         self._known[identity] = found
         return found
 
@@ -143,9 +153,11 @@ def memory_bytes(target: Target, variables: Mapping[str, str]) -> int:
 
 def _stored(path: Path) -> Limits | None:
     try:
-        return codec.read_json(path, Limits) if path.exists() else None
+        found = codec.read_json(path, Limits) if path.exists() else None
     except ContractError:
         return None
+    mark_used(path)
+    return found
 
 
 def _probe(target: Target) -> Probe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -17,12 +18,39 @@ PLAN_FILE = "plan.json"
 """Makes a folder a run folder."""
 
 CACHE_VARIABLE = "HARNESS_CACHE_DIR"
+ENVIRONMENTS, DATASETS, BUNDLES, PROOFS, LIMITS, PAGES = (
+    "environments",
+    "datasets",
+    "bundles",
+    "proofs",
+    "limits",
+    "pages",
+)
+"""Folders of the cache."""
+
+SPEEDS_FILE = "speeds.json"
+"""In the cache: how fast cells of earlier runs were."""
+
+OTHER_CACHE = f"the environment variable {CACHE_VARIABLE} names another folder for it"
+"""What an error says where the cache lacks space or permission."""
+
+
+def cache_place(*parts: str) -> Path:
+    """A place in the user's cache of environments, datasets and proofs, whether or not anything is there yet.
+
+    ``HARNESS_CACHE_DIR`` says where the cache is, else the system's custom does. Raises NotADirectoryError where a
+    file is in the way, which is a wrong setting, not a cache that cannot be written.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    base = Path(chosen).absolute() if chosen else user_cache_path("backend-harness", appauthor=False)
+    existing = next((place for place in (base, *base.parents) if os.path.lexists(place)), base)
+    if os.path.exists(existing) and not os.path.isdir(existing):
+        raise NotADirectoryError(errno.ENOTDIR, f"a file is in the way; {OTHER_CACHE}", str(base))
+    return base.joinpath(*parts)
 
 
 def cache_folder(*parts: str) -> Path:
-    """The user's cache for environments, datasets and proofs (``HARNESS_CACHE_DIR`` overrides it), created."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    base = Path(chosen).absolute() if chosen else user_cache_path("backend-harness", appauthor=False)
-    folder = base.joinpath(*parts)
+    """As ``cache_place``, and the folder is made. Raises OSError."""
+    folder = cache_place(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -41,6 +41,11 @@ def read(path: Path, cls: type[T]) -> T:
         raise StoreError(str(error)) from error
 
 
+def lacks_room_or_permission(error: OSError) -> bool:
+    """Whether another folder would do: the disk is full or may only be read, or the folder is somebody else's."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def unwritable(path: Path, error: OSError) -> StoreError:
     """A person's sentence for what the operating system said."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

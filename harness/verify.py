@@ -14,17 +14,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
 
-from harness import device_proof, inputs, parity
+from harness import device_proof, inputs, parity, room, runfiles
 from harness.core import codec
 from harness.core.cell import Target
-from harness.core.errors import CellError, ContractError, HarnessError
+from harness.core.errors import CellError, ContractError, HarnessError, StoreError
 from harness.core.messages import Forward, Open, Placed, Placement, Probe
 from harness.core.model import ModelSpec
 from harness.core.training import OptimizerSpec
+from harness.keeping import Keeping, mark_used
 from harness.lane import CellWorker, device_facts, now, require_device
 from harness.parity import Proof
 
@@ -40,7 +42,7 @@ class Verifier:
 
     ``proofs``: folder of proofs, shared by runs. ``scratch``: folder for probe files, emptied after use.
     ``reference``: gives the reference's target and worker, started at the first need.
-    ``circumstances``: what else a proof depends on (code hash, machine).
+    ``circumstances``: what else a proof depends on (code hash, machine). ``keeping``: how proofs are kept there.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Verifier:
         reference: Callable[[], tuple[Target, CellWorker]],
         circumstances: Mapping[str, Any],
         timeout: float,
+        keeping: Keeping | None = None,
     ) -> None:
         self._proofs = proofs
         self._scratch = scratch
         self._reference = reference
         self._circumstances = circumstances
         self._timeout = timeout
+        self._keeping = keeping or Keeping()
         self._references: dict[str, Arrays] = {}
         self._quantities: dict[object, Quantities] = {}
         self._known: dict[str, Proof] = {}
@@ -96,7 +100,7 @@ class Verifier:
             empty = Proof(identity, target.label, model.name, optimizer.name, precision, key)
             proof = self._prove(empty, target, model, optimizer, precision, worker)
             if not proof.problem:
-                codec.write_json(self._proofs / f"{identity}.json", proof)
+                self._keeping.keep(self._proofs / f"{identity}.json", partial(codec.write_json, value=proof))
         self._problems[identity] += bool(proof.problem)
         if not proof.problem or self._problems[identity] >= ATTEMPTS:
             self._known[identity] = proof
@@ -107,9 +111,11 @@ class Verifier:
         if not path.exists():
             return None
         try:
-            return codec.read_json(path, Proof)
+            proof = codec.read_json(path, Proof)
         except ContractError:
             return None
+        mark_used(path)
+        return proof
 
     def _prove(
         self,
@@ -181,7 +187,7 @@ class Verifier:
                 target, worker = self._reference()
                 answer = replace(probe, cell=replace(probe.cell, target=target, training=training))
                 folder = self._scratch / f"reference-{identity}"
-                self._references[identity] = run_probe(answer, worker, folder, self._timeout, evaluate)
+                self._references[identity] = run_probe(answer, worker, folder, self._timeout, evaluate, value_bytes=8)
             except CellError as error:
                 if attempt == ATTEMPTS:
                     raise HarnessError(f"the reference, against which targets are proven, failed: {error}") from error
@@ -212,9 +218,19 @@ class Verifier:
             )
 
 
-def run_probe(probe: parity.Probe, worker: CellWorker, folder: Path, timeout: float, evaluate: bool = False) -> Arrays:
-    """Let a worker do a training probe; the arrays are named as ``messages.Probe`` says. Raises CellError."""
-    with ProbeFolder(folder, probe) as files:
+def run_probe(
+    probe: parity.Probe,
+    worker: CellWorker,
+    folder: Path,
+    timeout: float,
+    evaluate: bool = False,
+    value_bytes: int = 4,
+) -> Arrays:
+    """Let a worker do a training probe; the arrays are named as ``messages.Probe`` says. Raises CellError.
+
+    ``value_bytes``: of each gradient and each parameter in the answer.
+    """
+    with ProbeFolder(folder, probe, 2 * value_bytes * probe.cell.model.parameter_count) as files:
         output = files.path / "probed.npz"
         with opened(worker, files.request, timeout):
             worker.ask(Probe(probe.cell.total_steps, str(output), evaluate), timeout)
@@ -251,11 +267,24 @@ def opened(
 
 
 class ProbeFolder:
-    """The files of one probe, removed at the end."""
+    """The files of one probe, removed at the end; ``answer_bytes``: what the worker writes there at least.
 
-    def __init__(self, path: Path, probe: parity.Probe) -> None:
+    Entering raises StoreError, before any work is done, if the disk has no room for them. A worker that crashed while
+    the disk was full did not do so by itself: then leaving raises StoreError, which says that it was the disk.
+    """
+
+    def __init__(self, path: Path, probe: parity.Probe, answer_bytes: int = 0) -> None:
         self.path = path
         self._probe = probe
+        self._files = {
+            "train_images.npy": probe.images,
+            "train_labels.npy": probe.labels,
+            "test_images.npy": probe.test_images,
+            "test_labels.npy": probe.test_labels,
+            "order.npy": probe.order,
+        }
+        arrays = (*self._files.values(), *probe.parameters.values())
+        self._needed = answer_bytes + sum(array.nbytes for array in arrays)
         self.request = Open(
             cell=probe.cell,
             dataset=str(path),
@@ -265,16 +294,26 @@ class ProbeFolder:
         )
 
     def __enter__(self) -> ProbeFolder:
-        self.path.mkdir(parents=True, exist_ok=True)
-        inputs.save_array(self.path / "train_images.npy", self._probe.images)
-        inputs.save_array(self.path / "train_labels.npy", self._probe.labels)
-        inputs.save_array(self.path / "test_images.npy", self._probe.test_images)
-        inputs.save_array(self.path / "test_labels.npy", self._probe.test_labels)
-        inputs.save_arrays(self.path / "parameters.npz", self._probe.parameters)
-        inputs.save_array(self.path / "order.npy", self._probe.order)
+        room.require(self.path, self._needed, f"a probe of {self.request.cell.target.label}")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name, array in self._files.items():
+                inputs.save_array(self.path / name, array)
+            inputs.save_arrays(self.path / "parameters.npz", self._probe.parameters)
+        except OSError as error:
+            self._remove()
+            raise runfiles.unwritable(self.path, error) from error
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        problem = room.shortage(self.path) if isinstance(error, CellError) and error.status == "crashed" else ""
+        self._remove()
+        if problem:
+            raise StoreError(f"{problem} ({error})") from error
+
+    def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -12,6 +12,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{ending}"
 
 
+def megabytes(count: int) -> str:
+    """``0.3 MB``, ``53 MB``, ``3.2 GB``: bytes as makers of disks count them."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 10e6 else f"{count / 1e6:.1f} MB"
+
+
 def machine_name(machine: str, node: str = "") -> str:
     """What a machine is called where there are several: by its node's name in a cluster, and its id."""
     if not machine:

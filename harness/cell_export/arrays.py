@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,18 @@ from harness import datasets, inputs
 from harness.core.cell import Cell, Dataset
 from harness.core.codec import read_json
 from harness.core.errors import ContractError, UsageError
+from harness.datasets import Prepared
 from harness.datasets.arrays import Arrays
 from harness.datasets.cache import DESCRIPTION
-from harness.paths import cache_folder
+from harness.paths import DATASETS, cache_place
 
 
-def arrays(cell: Cell, inputs_folder: Path, prepare: Callable[[str], object]) -> dict[str, NDArray[Any]]:
+def arrays(cell: Cell, inputs_folder: Path, prepare: Callable[[str], Prepared]) -> dict[str, NDArray[Any]]:
     """Name -> array: ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, ``order``, and the initial
     parameters by their full names (``01_conv2d/kernel``), in the order of the layers.
 
     Of the dataset only what the cell uses, images as they are kept. ``inputs_folder`` is the run's; what is not there
-    is drawn again. ``prepare(name)`` gets a built-in dataset into the cache. Raises UsageError: a dataset of the
+    is drawn again. ``prepare(name)`` gets a built-in dataset. Raises UsageError: a dataset of the
     person's own is not there; StoreError: the inputs are not those that the run was planned with.
     """
     return {**_dataset(cell.dataset, prepare), **_inputs(cell, inputs_folder)}
@@ -43,11 +44,10 @@ def _read(parameters: Path, order: Path, cell: Cell) -> dict[str, NDArray[Any]]:
     return {**inputs.load_arrays(order), **{name: named[name] for name in cell.model.parameter_shapes}}
 
 
-def _dataset(wanted: Dataset, prepare: Callable[[str], object]) -> dict[str, NDArray[Any]]:
-    found = _cached(wanted)
+def _dataset(wanted: Dataset, prepare: Callable[[str], Prepared]) -> dict[str, NDArray[Any]]:
+    found = _found(cache_place(DATASETS).glob(f"*/{DESCRIPTION}"), wanted)
     if found is None and wanted.name in datasets.BUILT_IN:
-        prepare(wanted.name)
-        found = _cached(wanted)
+        found = _found([prepare(wanted.name).folder / DESCRIPTION], wanted)
     if found is None:
         raise UsageError(
             f"dataset {wanted.name!r} (SHA-256 {wanted.sha256[:12]}...) is not in the cache; get it there with: "
@@ -57,9 +57,9 @@ def _dataset(wanted: Dataset, prepare: Callable[[str], object]) -> dict[str, NDA
     return {name: array[: counts[name.partition("_")[0]]] for name, array in found.items()}
 
 
-def _cached(wanted: Dataset) -> Arrays | None:
-    """The whole dataset of that hash, whatever it is called; None if the cache has it not, or damaged."""
-    for description in sorted(cache_folder("datasets").glob(f"*/{DESCRIPTION}")):
+def _found(descriptions: Iterable[Path], wanted: Dataset) -> Arrays | None:
+    """The whole dataset of that hash, whatever it is called; None if it is not among them, or damaged."""
+    for description in sorted(descriptions):
         try:
             if read_json(description, Dataset).sha256 != wanted.sha256:
                 continue

@@ -16,7 +16,7 @@ import click
 
 from harness.cli import foreign
 from harness.cli.clusters import cancel, status, wait
-from harness.cli.listing import data, models, sweeps, targets
+from harness.cli.listing import cache, data, models, sweeps, targets
 from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sweep, verify
 from harness.cli.options import CONTEXT
 from harness.cli.reading import cell, merge, recommend, report
@@ -38,6 +38,9 @@ def cli() -> None:
       harness sweep                                  the preset "quick": TensorFlow and JAX, three batch sizes
       harness sweep quick --batch-size 16,64 --plan  what would run, and for how long
       harness recommend harness-runs/quick-...       what to use on this machine, and why
+
+    Environments (some 2 GB), datasets and proofs are kept in a cache in your home folder; the environment variable
+    HARNESS_CACHE_DIR names another place for it, and 'harness cache' shows and clears it.
     """
 
 
@@ -59,6 +62,7 @@ for _command in (
     models,
     targets,
     data,
+    cache,
     sweeps,
 ):
     cli.add_command(_command)

@@ -70,6 +70,8 @@ def targets(context: click.Context, json: bool) -> int:
 def targets_sync(names: tuple[str, ...]) -> int:
     """Build the environments of the named targets, or of all that compute on the processor.
 
+    They go to the cache in your home folder, or where the environment variable HARNESS_CACHE_DIR says.
+
     \b
     Example:
       harness targets sync jax-cpu
@@ -120,6 +122,8 @@ def data(context: click.Context, data_dir: Path | None, json: bool) -> int:
 def data_prepare(source: str, data_dir: Path | None) -> int:
     """Download, make or check one dataset, and print its hash.
 
+    It goes to the cache in your home folder, or where the environment variable HARNESS_CACHE_DIR says.
+
     \b
     Example:
       harness data prepare mnist --data-dir ~/mnist
@@ -127,6 +131,47 @@ def data_prepare(source: str, data_dir: Path | None) -> int:
     from harness.commands import listing
 
     return listing.prepare_data(source, data_dir)
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def cache(context: click.Context, json: bool) -> int:
+    """List what is kept in the cache: environments, datasets, proofs; with sizes, last use, and what is of no use now.
+
+    It is in your home folder, or where the environment variable HARNESS_CACHE_DIR says.
+
+    \b
+    Example:
+      harness cache
+      harness cache clear --unused
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from harness.commands import cache as command
+
+    return command.show(json)
+
+
+@cache.command("clear")
+@click.argument("kinds", nargs=-1, metavar="[KIND]...")
+@click.option("--unused", is_flag=True, help="Only what no target, dataset or code of now uses.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@json_option
+def cache_clear(kinds: tuple[str, ...], unused: bool, yes: bool, json: bool) -> int:
+    """Remove what is not used any more, or all of some kinds: environments, datasets, proofs, limits, bundles, ...
+
+    What a running harness uses stays, and links that lead out of the cache are not followed. What is removed is built,
+    made or found out anew when it is needed.
+
+    \b
+    Example:
+      harness cache clear --unused
+      harness cache clear environments datasets --yes
+    """
+    from harness.commands import cache as command
+
+    return command.clear(kinds, unused, yes, json)
 
 
 @click.command()

@@ -19,6 +19,7 @@ from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.core.record import STATUSES
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.datasets import Prepared
+from harness.keeping import Keeping
 from harness.paths import OWN_FILE
 from harness.report.terminal import console_for, drop_output
 from harness.sweep import DATASET_SUFFIX, DATASETS, FLAGS
@@ -44,6 +45,10 @@ def standard_error() -> Console:
 def say(console: Console, text: str) -> None:
     """One plain line, never wrapped."""
     console.print(text, soft_wrap=True)
+
+
+keeping = Keeping(lambda line: say(standard_error(), line))
+"""How this process writes what only saves later runs their time: one warning in all where it cannot."""
 
 
 def new_table(*headings: str, numbers: Collection[str] = (), prose: Collection[str] = (), title: str = "") -> Table:
@@ -109,7 +114,7 @@ def prepare_dataset(source: str, data_dir: Path | None, console: Console) -> Pre
     if source.endswith(DATASET_SUFFIX) and not Path(source).expanduser().exists():
         raise UsageError(f"{source}: no such file")
     with _bar(console) as show:
-        return datasets.prepare(source, data_dir, show)
+        return datasets.prepare(source, data_dir, show, keeping)
 
 
 def planned_dataset(source: str | None, cell: Cell, data_dir: Path | None, run: Path) -> Prepared:

@@ -157,6 +157,7 @@ def _execute(
     """Run heats. Returns whether the person stopped it."""
     console = common.standard_error()
     common.say(console, f"records in {kept.folder}")
+    running.require_room(kept, waiting)
     wanted = [key.target for key in lanes]
     pool, verifier, instruments = running.open_run(kept, definitions, wanted, console, request.timeout, request.fork)
 

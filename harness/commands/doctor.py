@@ -6,7 +6,7 @@ small network there. A ready environment is no proof that its device works.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from rich.text import Text
 from harness import doctor, examination, parity, targets
 from harness.commands import common, running
 from harness.core.cell import Target
-from harness.core.errors import CellError
+from harness.core.errors import CellError, StoreError
 from harness.core.messages import Train
 from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
 from harness.hosts import Hosts
+from harness.targets import TargetDefinition
 from harness.verify import ProbeFolder, opened
+from harness.wording import megabytes
 
 ANSWER_SECONDS = 300.0
 """Longest wait for one answer of a worker: a first start compiles kernels for a new GPU."""
@@ -50,23 +52,28 @@ def run(request: Request) -> int:
     definitions = common.target_definitions()
     texts = list(dict.fromkeys(request.names)) or list(definitions)
     wanted = [targets.resolve(text, definitions) for text in texts]
-    console = common.standard_error()
     machine = examination.look_at_machine()
     examined = {target.name: examination.look_at_target(definitions[target.name]) for target in wanted}
-    with running.temporary_hosts(definitions, {}, "doctor", ANSWER_SECONDS) as (pool, _, place):
-        diagnoses = []
-        for target, text in zip(wanted, texts, strict=True):
-            trial = None
-            if request.names and not request.quick and examined[target.name].environment == "ready":
-                common.say(console, f"{text}: starting its worker")
-                trial = try_device(target, pool, place / "trial")
-            diagnoses.append(doctor.diagnose(examined[target.name], machine, trial))
+    named = dict(zip(texts, wanted, strict=True))
+    able = {text: target for text, target in named.items() if examined[target.name].environment == "ready"}
+    trials = _tried(able, definitions) if request.names and not request.quick else {}
+    diagnoses = [doctor.diagnose(examined[target.name], machine, trials.get(text)) for text, target in named.items()]
     about = doctor.machine_findings(machine)
     if request.json:
         common.write_json(_plain(machine, about, texts, [*examined.values()], diagnoses))
     else:
         _print(machine, about, texts, [examined[target.name] for target in wanted], diagnoses)
     return 1 if request.names and any(found.state != "ready" for found in diagnoses) else 0
+
+
+def _tried(named: Mapping[str, Target], definitions: Mapping[str, TargetDefinition]) -> dict[str, Trial]:
+    """Each target as it was written -> what came of trying its device."""
+    trials = {}
+    with running.temporary_hosts(definitions, {}, "doctor", ANSWER_SECONDS) as (pool, _, place):
+        for text, target in named.items():
+            common.say(common.standard_error(), f"{text}: starting its worker")
+            trials[text] = try_device(target, pool, place / "trial")
+    return trials
 
 
 def try_device(target: Target, pool: Hosts, folder: Path) -> Trial:
@@ -79,6 +86,8 @@ def try_device(target: Target, pool: Hosts, folder: Path) -> Trial:
             worker.ask(Train(1), ANSWER_SECONDS)
     except CellError as error:
         return Trial(error.status, str(error))
+    except StoreError as error:
+        return Trial("crashed", str(error))
     return Trial("ok", device=facts)
 
 
@@ -134,9 +143,17 @@ def _machine_rows(machine: Machine) -> list[tuple[str, str]]:
         ("load", f"{load['load_1min']:.1f} (average of a minute)"),
         ("memory", f"{_size(facts['memory_bytes'])}, {_size(load['available_memory_bytes'])} available"),
         ("swap", f"{_size(swap)} in use" if swap else "none in use"),
+        ("cache", _cache(machine.cache)),
         ("GPU", f"{gpus} ({driver})" if gpus else driver),
         ("pace", f"neighbouring {length} of an empty loop differ by {100 * pace.apart:.1f} %{stolen}"),
     ]
+
+
+def _cache(cache: doctor.Cache | None) -> str:
+    if cache is None:
+        return "not looked at"
+    free = "" if cache.free_bytes is None else f", {megabytes(cache.free_bytes)} free on its disk"
+    return f"{cache.folder}, {megabytes(cache.bytes)}{free} (see harness cache)"
 
 
 def _gibibytes(count: int | None) -> str:

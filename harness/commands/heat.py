@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -45,8 +44,8 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     source, data_dir = told.dataset, Path(told.data_dir) if told.data_dir else None
     dataset = common.planned_dataset(source, waiting[0], data_dir, kept.folder).folder
     logs = kept.logs_folder / (allocation.name() or f"{socket.gethostname()}-{os.getpid()}")
-    with tempfile.TemporaryDirectory(prefix="harness-heat-", ignore_cleanup_errors=True) as scratch:
-        work = running.Work(definitions, dataset, told.timeout, told.fork, running.INTERRUPTED, Path(scratch), logs)
+    with running.temporary_folder("heat") as scratch:
+        work = running.Work(definitions, dataset, told.timeout, told.fork, running.INTERRUPTED, scratch, logs)
         elsewhere = running.run_cells(kept, waiting, work, console, lambda: _progress(waiting))
     if elsewhere:
         common.say(console, f"{elsewhere} of the heats: another process runs them")

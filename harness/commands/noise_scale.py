@@ -12,7 +12,7 @@ from harness import inputs, noise_probe, noise_scale, store, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
-from harness.core.errors import UsageError
+from harness.core.errors import StoreError, UsageError
 from harness.lane import Files
 from harness.noise_probe import Meter
 from harness.noise_scale import FEWEST_BATCHES, NoiseScale
@@ -50,15 +50,16 @@ def run(request: Request) -> int:
     }
     found = {one.id: one for one in noise_scale.stored(kept.folder)}
     waiting = {cell: [one.step for one in points if one.id not in found] for cell, points in wanted.items()}
+    not_kept: list[StoreError] = []
     if any(waiting.values()):
         with kept.locked():
-            found |= _measured(kept, waiting, batches, definitions, target, request)
+            found |= _measured(kept, waiting, batches, definitions, target, request, not_kept)
     shown = [found[one.id] for points in wanted.values() for one in points]
     if request.json:
         common.write_json([codec.to_json(one) for one in shown])
     else:
         _print(shown)
-    return 1 if any(one.estimate is None for one in shown) else 0
+    return 1 if not_kept or any(one.estimate is None for one in shown) else 0
 
 
 def _open(folder: Path) -> store.Run:
@@ -86,10 +87,15 @@ def _measured(
     definitions: Mapping[str, TargetDefinition],
     target: Target,
     request: Request,
+    not_kept: list[StoreError],
 ) -> dict[str, NoiseScale]:
-    """Measure the works at their points; what was measured is kept, each as soon as it is known."""
+    """Measure the works at their points; what was measured is kept, each as soon as it is known.
+
+    Where that cannot be, the reason goes to ``not_kept``, and what was measured is at least shown.
+    """
     console = common.standard_error()
     works = {cell: points for cell, points in waiting.items() if points}
+    running.require_room(kept, list(works))
     folders = {
         cell: common.planned_dataset(request.dataset, cell, request.data_dir, kept.folder).folder for cell in works
     }
@@ -105,9 +111,13 @@ def _measured(
             files = Files(folders[cell], parameters, order, place / f"work-{number}", place / "programs")
             meter = Meter(files, partial(pool.worker, target), request.timeout, _news())
             for one in meter.measure(cell, points, batches):
-                if one.estimate is not None:
-                    noise_scale.keep(kept.folder, one)
                 found[one.id] = one
+                if one.estimate is not None:
+                    try:
+                        noise_scale.keep(kept.folder, one)
+                    except StoreError as error:
+                        not_kept.append(error)
+                        common.say(console, f"warning: {error}; what was measured is shown, and not kept")
                 common.say(console, f"{one.model} on {one.target}, step {one.step:,}: {one.problem or 'measured'}")
     return found
 

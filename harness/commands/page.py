@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from harness import noise_scale, outputs, parity, runfiles
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import StoreError
+from harness.keeping import mark_used
 from harness.loading import Reading
-from harness.paths import cache_folder
+from harness.paths import PAGES, cache_place
 from harness.report import advice, page
 from harness.report.fairness import Proof
 from harness.report.works import NoisePoint
@@ -61,15 +63,21 @@ def write(reading: Reading, path: Path) -> None:
 
 def _bundle() -> str:
     """The scripts that draw, from the user's cache: putting them together takes seconds."""
-    path = cache_folder("pages") / f"charts-{installed(CHARTS)}.js"
+    path = cache_place(PAGES) / charts_file()
     with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8")
+        found = path.read_text(encoding="utf-8")
+        mark_used(path)
+        return found
     import vl_convert
 
     text: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    with contextlib.suppress(OSError):
-        codec.write_atomically(path, text)
+    common.keeping.keep(path, partial(codec.write_atomically, content=text))
     return text
+
+
+def charts_file() -> str:
+    """What the scripts that draw are called in the cache, as of the library that is installed."""
+    return f"charts-{installed(CHARTS)}.js"
 
 
 def _proofs(folder: Path) -> list[Proof]:

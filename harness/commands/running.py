@@ -16,14 +16,28 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import allocation, environments, gpu, heats, hosts, limits, machine, store, targets, verify, workers
+from harness import (
+    allocation,
+    environments,
+    gpu,
+    heats,
+    hosts,
+    inputs,
+    limits,
+    machine,
+    room,
+    store,
+    targets,
+    verify,
+    workers,
+)
 from harness.commands import common
 from harness.core.cell import Cell, Target
-from harness.core.errors import EnvironmentBuildError, Unsupported
+from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
 from harness.core.record import FAILED
 from harness.instruments import Instruments, device_facts
 from harness.lane import CellWorker, Stopped
-from harness.paths import cache_folder
+from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.progress import RunProgress
 from harness.targets import TargetDefinition
 
@@ -53,7 +67,7 @@ def open_hosts(
     ``timeout``: the longest wait for one answer, in seconds; a first import on a cold network disk may take as long,
     and never less than is allowed it anyway.
     """
-    bundle = workers.bundle(cache_folder("bundles"))
+    bundle = _bundle(scratch)
 
     def launch(target: Target, lane: int) -> workers.Launch:
         if target.name in problems:
@@ -82,6 +96,18 @@ def open_hosts(
     return hosts.Hosts(launch, max(timeout, workers.START_SECONDS)), bundle
 
 
+def _bundle(scratch: Path) -> workers.Bundle:
+    """From the cache; from ``scratch`` where the cache has not the present code and cannot be written."""
+    cache = cache_place(BUNDLES)
+    try:
+        return workers.bundle(cache)
+    except EnvironmentBuildError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        common.keeping.warn(cache, error.__cause__)
+        return workers.bundle(scratch / BUNDLES)
+
+
 @contextmanager
 def temporary_hosts(
     definitions: Mapping[str, TargetDefinition],
@@ -94,11 +120,30 @@ def temporary_hosts(
 
     ``purpose`` is part of the folder's name.
     """
-    with tempfile.TemporaryDirectory(prefix=f"harness-{purpose}-") as folder:
-        place = Path(folder)
+    with temporary_folder(purpose) as place:
         pool, bundle = open_hosts(definitions, problems, place, place, timeout, fork)
         with pool:
             yield pool, bundle, place
+
+
+@contextmanager
+def temporary_folder(purpose: str) -> Iterator[Path]:
+    """A folder that ends with the block; ``purpose`` is part of its name. Raises StoreError where none can be made."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f"harness-{purpose}-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StoreError(
+            f"no temporary folder can be made ({error.strerror or error}); free some space, or name another folder "
+            "with the environment variable TMPDIR"
+        ) from error
+    with made as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            problem = room.shortage(Path(folder))
+            if not problem:
+                raise
+            raise StoreError(f"{problem}; the environment variable TMPDIR names another folder") from error
 
 
 def every_mode(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]) -> list[Target]:
@@ -187,6 +232,7 @@ def run_cells(
     This is what ``harness heat`` does with one heat and ``harness sweep`` with all. KeyboardInterrupt goes up when
     the records of the cells under way are saved.
     """
+    require_room(kept, cells)
     wanted = [cell.target for cell in cells]
     pool, verifier, instruments = open_run(
         kept, work.definitions, wanted, console, work.timeout, work.fork, work.scratch, work.logs
@@ -196,6 +242,13 @@ def run_cells(
             kept, pool, verifier, work.dataset, work.timeout, progress, instruments=instruments, scratch=work.scratch
         )
         return runner.run_planned(cells, work.again)
+
+
+def require_room(kept: store.Run, cells: Sequence[Cell]) -> None:
+    """Raise StoreError, before anything is built, where the run folder's disk has no room for what cells start from."""
+    to_train = [cell for cell in cells if cell.cell_id not in kept.plan.skips]
+    needed = inputs.missing_bytes(kept.inputs_folder, to_train)
+    room.require(kept.folder, needed, "what the cells start from (initial parameters, order of examples)")
 
 
 @contextmanager
@@ -227,12 +280,12 @@ def open_verifier(
     def reference() -> tuple[Target, CellWorker]:
         return target, pool.worker(target)
 
-    return verify.Verifier(cache_folder("proofs"), scratch, reference, _circumstances(code), timeout)
+    return verify.Verifier(cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, common.keeping)
 
 
 def open_limiter(code: str, scratch: Path, timeout: float) -> limits.Limiter:
     """What gives each target its device's limits, from the user's cache where they are there."""
-    return limits.Limiter(cache_folder("limits"), scratch, _circumstances(code), timeout)
+    return limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, common.keeping)
 
 
 def _circumstances(code: str) -> dict[str, Any]:

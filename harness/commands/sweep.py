@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness import setting, store
+from harness import runfiles, setting, store
 from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.estimate import Estimates
 from harness.lane import now
 from harness.launching import places
-from harness.paths import OWN_FILE, RUNS_FOLDER, cache_folder
+from harness.paths import OWN_FILE, RUNS_FOLDER, SPEEDS_FILE, cache_place
 from harness.progress import RunProgress
 from harness.wording import plural
 
-ESTIMATES_FILE = "speeds.json"
 LONGEST_TABLE_UNASKED = 1000
 """Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
 
@@ -67,7 +67,7 @@ def run(request: Request) -> int:
         interleave=prepared.interleave,
         places=places(options or of_ray),
     )
-    estimates = Estimates(cache_folder() / ESTIMATES_FILE)
+    estimates = Estimates(cache_place(SPEEDS_FILE))
     if request.plan_only:
         part = parts.chosen(plan, shard, request.only)
         recorded = _recorded(request.out)
@@ -179,8 +179,21 @@ def _resuming(command: str, has_folder: bool, folder: Path) -> str:
 
 
 def default_folder(name: str) -> Path:
-    """A folder for a new run: its name and the time."""
-    return Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    """Make a folder for a new run: its name and the time, and a number where another run has that already.
+
+    Of several harnesses that are started in the same second each gets its own. Raises StoreError.
+    """
+    base = Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()  # which of several succeeds for one only
+                return folder
+    except OSError as error:
+        raise runfiles.unwritable(base, error) from error
+    raise AssertionError("numbers never end")
 
 
 @dataclass(frozen=True)
@@ -215,7 +228,7 @@ def execute(
     except KeyboardInterrupt:
         return Ended(stopped=True)
     finally:
-        estimates.save()
+        estimates.save(common.keeping)
     shutil.rmtree(kept.scratch_folder, ignore_errors=True)
     return Ended(elsewhere=elsewhere)
 

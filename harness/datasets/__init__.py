@@ -21,6 +21,7 @@ from harness.core.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     from harness.datasets.cache import Content
+    from harness.keeping import Keeping
 
 DATA_VARIABLE = "HARNESS_DATA_DIR"
 """Environment variable: the folder of the four MNIST files, where no ``data_dir`` is given."""
@@ -60,16 +61,19 @@ class Description:
     test_examples: int | None = None
 
 
-def prepare(source: str, data_dir: Path | None = None, progress: Progress | None = None) -> Prepared:
+def prepare(
+    source: str, data_dir: Path | None = None, progress: Progress | None = None, keeping: Keeping | None = None
+) -> Prepared:
     """Return the dataset, from the cache if it is there whole. Safe when several processes ask at once.
 
     ``data_dir`` (or ``HARNESS_DATA_DIR``) is a folder of the four MNIST files; no other source looks at it.
+    ``keeping`` says so where the cache cannot be written: the dataset is then in a folder that ends with this process.
     Raises UsageError for an unknown name; DatasetError for files that are missing, truncated, altered or of the
     wrong form, for a download that fails on every mirror and for a cache that cannot be written.
     """
     report = progress or _silent
     if source == "mnist":
-        return _prepare_mnist(_chosen_folder(data_dir), report)
+        return _prepare_mnist(_chosen_folder(data_dir), report, keeping)
     from harness.datasets import cache
 
     if source == "digits":
@@ -79,7 +83,7 @@ def prepare(source: str, data_dir: Path | None = None, progress: Progress | None
             arrays = digits.make(lambda done, total: report("making digits", done, total))
             return cache.Content("digits", digits.CLASSES, arrays)
 
-        return Prepared(*cache.entry(_digits_key(), draw, report))
+        return Prepared(*cache.entry(_digits_key(), draw, report, keeping))
     path = _own_file(source)
     from harness.datasets import npz
 
@@ -87,7 +91,7 @@ def prepare(source: str, data_dir: Path | None = None, progress: Progress | None
         arrays, classes = npz.read(path)
         return cache.Content(path.stem, classes, arrays)
 
-    dataset, folder = cache.entry(f"own-{npz.file_sha256(path)[:32]}", read_own, report)
+    dataset, folder = cache.entry(f"own-{npz.file_sha256(path)[:32]}", read_own, report, keeping)
     return Prepared(dataclasses.replace(dataset, name=path.stem), folder)
 
 
@@ -127,6 +131,13 @@ def describe(source: str, data_dir: Path | None = None) -> Description:
     )
 
 
+def built_in_keys() -> frozenset[str]:
+    """The names in the cache of the datasets that the present code makes or downloads."""
+    from harness.datasets import mnist
+
+    return frozenset({mnist.KEY, _digits_key()})
+
+
 def limited(dataset: Dataset, train_examples: int | None = None, test_examples: int | None = None) -> Dataset:
     """The same dataset with only the first examples used; None keeps all. Raises UsageError for a wrong number."""
     return dataclasses.replace(
@@ -144,7 +155,7 @@ def _at_most(wanted: int | None, available: int, name: str, kind: str) -> int:
     return wanted
 
 
-def _prepare_mnist(folder: Path | None, report: Progress) -> Prepared:
+def _prepare_mnist(folder: Path | None, report: Progress, keeping: Keeping | None) -> Prepared:
     from harness.datasets import cache, mnist
 
     # A folder that a person names is read and checked even if the cache has the same content already.
@@ -154,7 +165,7 @@ def _prepare_mnist(folder: Path | None, report: Progress) -> Prepared:
         found = mnist.download(parts, report) if arrays is None else arrays
         return cache.Content("mnist", mnist.CLASSES, found)
 
-    return Prepared(*cache.entry(mnist.KEY, gather, report))
+    return Prepared(*cache.entry(mnist.KEY, gather, report, keeping))
 
 
 def _describe_mnist(folder: Path | None) -> Description:

@@ -7,6 +7,7 @@ once. Its hash is checked at every opening: a damaged entry is built again, neve
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -18,11 +19,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from harness import in_use
 from harness.core.cell import Dataset
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, DatasetError
 from harness.datasets.arrays import Arrays
-from harness.paths import cache_folder
+from harness.keeping import Keeping, mark_used
+from harness.paths import DATASETS, OTHER_CACHE, cache_place
+from harness.runfiles import lacks_room_or_permission
 
 DESCRIPTION = "dataset.json"
 
@@ -41,30 +45,61 @@ def present(key: str) -> bool:
     return (_folder() / key / DESCRIPTION).is_file()
 
 
-def entry(key: str, make: Callable[[Path], Content], progress: Callable[[str, int, int], None]) -> tuple[Dataset, Path]:
+def entry(
+    key: str,
+    make: Callable[[Path], Content],
+    progress: Callable[[str, int, int], None],
+    keeping: Keeping | None = None,
+) -> tuple[Dataset, Path]:
     """The entry ``key``, made by ``make`` if it is not there whole.
 
     ``make`` gets a folder for unfinished downloads, which outlives a failure and is removed once the
-    entry is there. Raises what ``make`` raises, and DatasetError where the cache cannot be written.
+    entry is there. Where the cache cannot be written, ``keeping`` says so, and the entry is made in a temporary folder,
+    which ends with this process. Raises what ``make`` raises, and DatasetError where that cannot be written either.
     """
     base = _folder()
     target = base / key
+    in_use.hold(target)
     found = _open(target)
     if found is not None:
+        mark_used(target / DESCRIPTION)
         return found, target
     try:
-        with _locked(base / f".{key}.lock", lambda: progress(f"waiting for another process to prepare {key}", 0, 0)):
+        base.mkdir(parents=True, exist_ok=True)
+        with _locked(lock_of(target), lambda: progress(f"waiting for another process to prepare {key}", 0, 0)):
             found = _open(target)
             if found is None:
                 found = _build(base, key, make)
         return found, target
     except OSError as error:
-        raise DatasetError(f"{base}: dataset {key} cannot be stored ({error.strerror or error})") from error
+        if not lacks_room_or_permission(error):
+            raise _unstorable(base, key, error) from error
+        (keeping or Keeping()).warn(base, error)
+    try:
+        base = _temporary_folder()
+        return _build(base, key, make), base / key
+    except OSError as error:
+        raise _unstorable(base, key, error) from error
+
+
+def lock_of(target: Path) -> Path:
+    """The lock that is held while an entry is made."""
+    return target.with_name(f".{target.name}.lock")
+
+
+def _unstorable(base: Path, key: str, error: OSError) -> DatasetError:
+    return DatasetError(f"{base}: dataset {key} cannot be stored ({error.strerror or error}); {OTHER_CACHE}")
+
+
+def _temporary_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="harness-datasets-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _folder() -> Path:
     try:
-        return cache_folder("datasets")
+        return cache_place(DATASETS)
     except OSError as error:
         raise DatasetError(f"{error.filename}: the cache folder cannot be made ({error.strerror})") from error
 

@@ -14,7 +14,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import in_use
 from harness.core.errors import EnvironmentBuildError
+from harness.keeping import mark_used
 
 ID_LENGTH = 16
 
@@ -35,8 +37,10 @@ def bundle(cache: Path) -> Bundle:
     files = _sources()
     sha256 = _digest(files)
     place = cache / sha256[:ID_LENGTH]
+    in_use.hold(place)
     try:
         if _present(place, files):
+            mark_used(place)
             return Bundle(place, sha256)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=cache) as temporary:
@@ -49,6 +53,11 @@ def bundle(cache: Path) -> Bundle:
     except OSError as error:
         raise EnvironmentBuildError(f"{place}: the worker's code cannot be written ({error.strerror})") from error
     return Bundle(place, sha256)
+
+
+def code_sha256() -> str:
+    """The identity of the installed code: that of the bundle that would be made of it."""
+    return _digest(_sources())
 
 
 def _put_in_place(fresh: Path, place: Path, files: dict[str, bytes]) -> None:

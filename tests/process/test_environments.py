@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import environments, interpreters, targets
+from harness import environments, interpreters, room, targets
 from harness.core.errors import EnvironmentBuildError
 from harness.paths import CACHE_VARIABLE
 
@@ -206,6 +206,20 @@ def test_an_unusable_cache_folder_is_a_clear_error(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(EnvironmentBuildError, match="cache folder cannot be used"):
         environments.ensure(REFERENCE)
+
+
+def test_a_build_on_a_full_disk_says_what_is_free_and_names_the_cache(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> tuple[int, list[str]]:
+        return 2, ["error: Failed to install: numpy", "  Caused by: No space left on device (os error 28)"]
+
+    monkeypatch.setattr(environments, "_run_uv", full)
+    monkeypatch.setattr(room, "free_bytes", lambda place: 3_000_000)
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(REFERENCE)
+    for words in ("No space left", "3.0 MB is free there", "up to 2 GB", "HARNESS_CACHE_DIR names another folder"):
+        assert words in str(caught.value)
 
 
 def test_a_python_is_found_although_a_shim_before_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

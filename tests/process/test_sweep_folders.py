@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.process.small_sweep import Sweeper, count, stop, wait_for
+from tests.process.small_sweep import Sweeper, count, made_cache, stop, wait_for
 
 LANES = "scripted,reference"
 
@@ -136,3 +136,63 @@ def test_a_cache_that_cannot_be_made_is_one_clear_error(sweeper: Sweeper) -> Non
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert str(sweeper.cache) in the_error(done.stderr)
+
+
+@contextmanager
+def unwritable_cache(how: str, cache: Path) -> Iterator[None]:
+    """The cache is on a disk that may only be read, or one that is full; the environments are elsewhere."""
+    if how == "read-only":
+        made_cache(cache)
+        with mounted(cache, "--bind", "-o", "ro", str(cache)):
+            yield
+        return
+    with mounted(cache, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
+        made_cache(cache)
+        with suppress(OSError):
+            (cache / "filler").write_bytes(b"x" * 100_000)
+        yield
+
+
+@pytest.mark.parametrize("how", ["read-only", "full"])
+def test_a_cache_that_cannot_be_written_costs_one_warning_and_nothing_else(sweeper: Sweeper, how: str) -> None:
+    sweeper.cache = sweeper.folder.parent / "cache"
+    with unwritable_cache(how, sweeper.cache):
+        done = sweeper.run(target=LANES)
+        assert done.returncode == 0, done.stderr
+        assert count(sweeper.statuses()) == {"ok": 6}
+        (line,) = (line for line in done.stderr.splitlines() if "warning" in line)
+        assert line.startswith(f"warning: the cache cannot be written ({sweeper.cache}")
+        assert "HARNESS_CACHE_DIR names another folder" in line
+        assert "report.html" in done.stdout
+        again = sweeper.harness("report", "run")
+        assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("megabytes", [1, 6, 12])
+def test_a_disk_too_small_is_named_with_what_is_needed_and_free_before_work_begins(
+    sweeper: Sweeper, megabytes: int
+) -> None:
+    with mounted(sweeper.folder / "run", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs") as disk:
+        examples = ("--train-examples", "256", "--test-examples", "200", "--epochs", "1", "--batch-size", "16")
+        done = sweeper.harness("sweep", "--target", "reference", *examples, "--out", "run")
+        assert done.returncode == 1
+        error = the_error(done.stderr)
+        assert error.startswith(f"harness: {disk}")
+        assert "the disk is full" in error
+        assert "needs at least" in error
+        assert "is free" in error
+        assert "last words" not in error
+        assert sweeper.records() == {}
+
+
+def test_sweeps_of_one_second_each_get_a_folder_of_their_own(sweeper: Sweeper) -> None:
+    command = [part for part in sweeper.command(batch_sizes=[4]) if part not in ("--out", "run")]
+    started = [
+        subprocess.Popen(
+            command, cwd=sweeper.folder, env=sweeper.environment(), stdout=-3, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    errors = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, errors
+    assert len(list((sweeper.folder / "harness-runs").glob("small-*"))) == 4

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import pytest
 
-from harness import __version__, cli
+from harness import __version__, cli, tomlfile
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
@@ -425,3 +425,10 @@ def test_a_cache_that_cannot_be_used_is_one_line_that_names_it(folder: Path) -> 
         assert done.returncode == 1
         assert str(file) in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_the_environment_is_compiled_when_it_is_made_and_not_at_each_call() -> None:
+    root = Path(__file__).resolve().parents[2]
+    settings = tomlfile.read(root / "pyproject.toml")["tool"]["uv"]
+    assert "compile-bytecode" not in settings  # with it "uv run harness" looks at ten thousand files each time
+    assert "uv sync --quiet --compile-bytecode\n" in (root / ".ci" / "run").read_text()

@@ -13,7 +13,7 @@ import pytest
 from harness import examination, gpu, interpreters, needs, targets
 from harness.core.errors import EnvironmentBuildError
 from harness.core.system.graphics import wsl_of
-from harness.doctor import Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
+from harness.doctor import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
 
 GIB = 1024**3
 QUIET = Machine(
@@ -80,6 +80,8 @@ def test_a_quiet_machine_has_no_findings() -> None:
         ({"pace": Pace(0.002, 0.05, None)}, ["warning: pace: noisy: neighbouring 2.0 ms", "5.0 %"]),
         ({"pace": Pace(0.002, 0.005, 0.1)}, ["warning: pace: this virtual machine's host took 10 %"]),
         ({"wsl": 1}, ["warning: system: this is WSL1", "wsl --set-version"]),
+        ({"cache": Cache("/c", 0, 10**12, False)}, ["warning: cache: /c cannot be written", "HARNESS_CACHE_DIR"]),
+        ({"cache": Cache("/c", 0, 10**8, True)}, ["warning: cache: 100 MB is free", "harness cache clear --unused"]),
         ({"uv": "uv is missing: install it with `pip install uv`"}, ["problem: uv: uv is missing -> install it with"]),
         (
             {"gpus": (Gpu(0, "A", None, ("python (71)", "game (72)")),)},
@@ -386,6 +388,16 @@ def test_a_library_is_missing_where_it_cannot_be_loaded(tmp_path: Path, monkeypa
     toolkit = needs.Toolkit("T", ("libno-such-thing.so.7",), "https://link")
     monkeypatch.setattr(needs, "system_libraries", lambda *facts: (toolkit,))
     assert own(tmp_path).missing == ("libno-such-thing.so.7",)
+
+
+def test_the_cache_is_looked_at_without_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    empty = examination.look_at_cache()
+    assert (empty.folder, empty.bytes, empty.writable) == (str(tmp_path / "cache"), 0, True)
+    assert not (tmp_path / "cache").exists()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "file").write_bytes(b"x" * 1234)
+    assert examination.look_at_cache().bytes == 1234
 
 
 def test_a_missing_uv_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

