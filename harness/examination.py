@@ -24,7 +24,7 @@ from harness import environments, gpu, machine, needs
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.doctor import Examined, Gpu, Machine, Pace
-from harness.interpreters import clean_variables, uv_binary
+from harness.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
 from harness.targets import TargetDefinition
 
 PACE_SECONDS = 0.8
@@ -41,9 +41,8 @@ ANSWER_SECONDS = 120
 """How long an interpreter may take to list its packages, from cold files on a network disk."""
 
 _PACKAGES = """
-import importlib.util, json, os, re, sys
+import importlib.util, json, os, re
 from importlib import metadata
-sys.path = [folder for folder in sys.path if folder]
 answer = {"packages": {}, "cuda_build": None}
 for found in metadata.distributions():
     if found.metadata["Name"]:
@@ -60,7 +59,7 @@ print(json.dumps(answer))
 """What TensorFlow says of its build stands in a file: importing it all would take ten seconds."""
 
 _LOADING = """
-import ctypes, json, sys
+import ctypes, json
 missing = []
 for name in sys.argv[1:]:
     try:
@@ -163,7 +162,7 @@ def _ask(python: Path, question: str, arguments: Sequence[str], variables: Mappi
     """What an interpreter prints as JSON; None if it gives no such answer."""
     try:
         done = subprocess.run(
-            [str(python), "-c", question, *arguments],
+            [str(python), "-c", NOT_FROM_HERE + question, *arguments],
             env=dict(variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,

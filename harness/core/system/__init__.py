@@ -28,13 +28,14 @@ from harness.core.system.counters import (
     thread_names,
 )
 from harness.core.system.energy import has_own_process_ids, package_energies
-from harness.core.system.files import long_path, long_paths_allowed, remove_folder, sync_folder
+from harness.core.system.files import is_locked, long_path, long_paths_allowed, remove_folder, sync_folder
 from harness.core.system.forking import (
     ChildExit,
     accept_cancel,
     can_fork,
     cancel_child,
     die_with_parent,
+    ending_signals,
     exit_now,
     hung_up,
     run_in_child,
@@ -68,12 +69,14 @@ __all__ = [
     "cancel_child",
     "die_with_parent",
     "end_group",
+    "ending_signals",
     "exit_description",
     "exit_now",
     "governor",
     "governor_driver",
     "has_own_process_ids",
     "hung_up",
+    "is_locked",
     "long_path",
     "long_paths_allowed",
     "machine_identity",
