@@ -209,7 +209,7 @@ def terminable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         for one in ending:  # a session that closes sends several, and what was measured is being saved
-            signal.signal(one, signal.SIG_IGN)
+            signal.signal(one, _heard)
         if end is not None and datetime.now(timezone.utc) >= end - END_SLACK:
             raise Stopped("timeout", "Slurm's time limit ended it")
         raise KeyboardInterrupt
@@ -220,6 +220,10 @@ def terminable() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """A signal after the first: nothing more is to be done."""
 
 
 def open_verifier(

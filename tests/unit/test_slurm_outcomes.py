@@ -4,14 +4,17 @@ import os
 import stat
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
+from harness.heats import Runner
 from harness.slurm import programs, submissions
 from harness.slurm.outcomes import STATUSES, only_told, settle
 from harness.slurm.programs import ENDED, Job, Task
@@ -296,3 +299,21 @@ def test_what_a_folder_that_can_only_be_read_would_record_is_told(run: Run) -> N
     assert {(one.status, one.reason) for one in found} == {("timeout", "Slurm's job 7_0 reached its time limit on n1")}
     assert run.statuses() == {}
     assert [one.cell_id for one in found] == [one.cell_id for one in settled(run, told)]
+
+
+def test_a_record_that_only_says_that_nothing_is_known_gives_way_to_a_real_one(run: Run) -> None:
+    """As on a disk without locks, where a job was taken for lost while it ran."""
+    watcher: Any = SimpleNamespace(finished=lambda record: None)
+    nothing: Any = None
+    runner = Runner(run, nothing, nothing, Path(), 1.0, watcher)
+    settled(run, standing(Task(JOB, 1, "RUNNING")))
+    first, second = run.plan.heats[0].cells
+    assert run.statuses() == dict.fromkeys((first.cell_id, second.cell_id), "interrupted")
+    saved = runner._save(record(first))
+    assert (saved.status, saved.attempt) == ("ok", 2)
+    assert run.record(first.cell_id) == saved
+    assert run.attempt_path(first.cell_id, 1).exists()
+    again = runner._save(record(first))
+    assert again == saved, "a real one stays"
+    runner._save(replace(record(second), status="interrupted", reason="stopped"))
+    assert run.attempt_path(second.cell_id, 1).exists() is False
