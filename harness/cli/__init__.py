@@ -60,6 +60,7 @@ for _command in (
 
 def main() -> None:
     """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
+    _import_nothing_from_here()
     _prepare_streams()
     try:
         status = cli.main(prog_name="harness", standalone_mode=False)
@@ -89,6 +90,18 @@ def main() -> None:
         status = _fail(f"{what} ({error.strerror or error})")
         _drop_output()
     sys.exit(status)
+
+
+def _import_nothing_from_here() -> None:
+    """Take the present folder off the path where it is there by an empty entry of PYTHONPATH.
+
+    Such a one is left by ``PYTHONPATH=$PYTHONPATH:/lib``, and a queue.py of a person's would come before Python's.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    with contextlib.suppress(OSError):  # the present folder is gone
+        here = os.getcwd()
+        if "" in entries and here not in entries and here in sys.path:
+            sys.path.remove(here)
 
 
 def _prepare_streams() -> None:

@@ -18,8 +18,9 @@ from harness.ray_cluster import tasks
 from harness.slurm import submissions
 from harness.slurm.options import Options
 from harness.slurm.programs import Job
-from tests.process.small_sweep import Sweeper
+from tests.process.small_sweep import HARNESS, Sweeper
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 NAMES = ("queue", "json", "re", "ctypes", "numpy", "socketserver", "statistics", "harness")
 
 
@@ -47,6 +48,18 @@ def test_the_harness_as_a_module_runs_where_they_lie(here: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "mnist-cnn" in done.stdout
+    assert not (here / "imported").exists()
+
+
+@pytest.mark.parametrize("path", [":", f":{os.sep}nowhere", f"{os.sep}nowhere:"])
+def test_an_empty_entry_of_pythonpath_is_not_where_they_lie(here: Path, path: str) -> None:
+    """But for the harness itself and what Python imports before it."""
+    for name in ("harness", "re"):
+        (here / f"{name}.py").unlink()
+    variables = {**clean_variables(), "PYTHONPATH": path.replace(":", os.pathsep)}
+    done = subprocess.run([HARNESS, "report", str(GOLDEN)], capture_output=True, text=True, env=variables)
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
     assert not (here / "imported").exists()
 
 
