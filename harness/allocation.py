@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,14 @@ RAY_ATTEMPT = "HARNESS_RAY_ATTEMPT"
 
 PATIENCE = 10.0
 """Seconds that a question to Slurm may take: a record without these facts is better than a job that waits."""
+
+_STEERING = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+"""Beginnings of variables by which a person has Slurm's programs leave jobs out, ask elsewhere or answer otherwise."""
+
+
+def asking_variables() -> dict[str, str]:
+    """This process's variables without those that change what Slurm's programs answer, or whom they ask."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_STEERING)}
 
 
 def facts() -> dict[str, Any]:
@@ -48,11 +57,11 @@ def facts() -> dict[str, Any]:
 def end() -> datetime | None:
     """When Slurm ends this process's job; None outside of one, or where there is no limit."""
     job = os.environ.get("SLURM_JOB_ID")
-    told = _ask("squeue", "--noheader", f"--job={job}", "--format=%e").strip() if job else ""
-    try:
-        return datetime.fromisoformat(told).astimezone()  # Slurm tells local time
-    except ValueError:
-        return None
+    told = _ask("squeue", "--noheader", f"--job={job}", "--format=%e") if job else ""
+    for line in told.splitlines():  # a site's own squeue may greet first
+        with suppress(ValueError):
+            return datetime.fromisoformat(line.strip()).astimezone()  # Slurm tells local time
+    return None
 
 
 def is_requeued() -> bool:
@@ -84,7 +93,8 @@ def _processors(node: str) -> tuple[int | None, int | None]:
 
 def _other_jobs(node: str, job: str, others: int | None) -> int | None:
     """Jobs running on the node beside this one; None if some are hidden, or nothing is known."""
-    jobs = set(_ask("squeue", "--noheader", f"--nodelist={node}", "--states=RUNNING", "--format=%A").split())
+    lines = _ask("squeue", "--noheader", f"--nodelist={node}", "--states=RUNNING", "--format=%A").splitlines()
+    jobs = {line.strip() for line in lines if _number(line.strip()) is not None}
     if job not in jobs:
         return None
     seen = len(jobs) - 1
@@ -98,7 +108,13 @@ def _number(text: str | None) -> int | None:
 def _ask(*command: str) -> str:
     try:
         return subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            env=asking_variables(),
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""

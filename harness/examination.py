@@ -24,7 +24,7 @@ from harness import cache_contents, environments, gpu, machine, needs, room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.doctor import Cache, Examined, Gpu, Machine, Pace
-from harness.interpreters import clean_variables, uv_binary
+from harness.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
 from harness.paths import cache_place
 from harness.targets import TargetDefinition
 
@@ -42,9 +42,8 @@ ANSWER_SECONDS = 120
 """How long an interpreter may take to list its packages, from cold files on a network disk."""
 
 _PACKAGES = """
-import importlib.util, json, os, re, sys
+import importlib.util, json, os, re
 from importlib import metadata
-sys.path = [folder for folder in sys.path if folder]
 answer = {"packages": {}, "cuda_build": None}
 for found in metadata.distributions():
     if found.metadata["Name"]:
@@ -61,7 +60,7 @@ print(json.dumps(answer))
 """What TensorFlow says of its build stands in a file: importing it all would take ten seconds."""
 
 _LOADING = """
-import ctypes, json, sys
+import ctypes, json
 missing = []
 for name in sys.argv[1:]:
     try:
@@ -172,7 +171,7 @@ def _ask(python: Path, question: str, arguments: Sequence[str], variables: Mappi
     """What an interpreter prints as JSON; None if it gives no such answer."""
     try:
         done = subprocess.run(
-            [str(python), "-c", question, *arguments],
+            [str(python), "-c", NOT_FROM_HERE + question, *arguments],
             env=dict(variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -406,11 +406,20 @@ class Runner:
             raise WorkerCrashed(record.reason)
         try:
             self._run.save(record)
-        except AlreadyRecorded:  # by another process, where the disk has no locks: its record stays
-            record = self._run.record(record.cell_id) or record
+        except AlreadyRecorded:  # by another process, where the disk has no locks
+            record = self._beside(record)
         if record.status == "out_of_memory":
             self._remember(record.cell)
         self._watcher.finished(record)
+        return record
+
+    def _beside(self, record: Record) -> Record:
+        """Of a cell that has a record by now, what counts: that one, but if it only says that this run is not known."""
+        present = self._run.record(record.cell_id)
+        if present is None or present.status != "interrupted" or record.status == "interrupted":
+            return present or record
+        record = replace(record, attempt=self._run.set_aside(record.cell_id))
+        self._run.save(record)
         return record
 
     def _disk_is_full(self) -> bool:

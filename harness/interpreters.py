@@ -29,9 +29,15 @@ KEPT_UV_VARIABLES = re.compile(
 """Variables of uv that say how to reach packages and Pythons. All others, such as overrides and project
 settings, could change what is installed or where, and are withheld from it."""
 
-_PROBE = """
-import json, sys
+NOT_FROM_HERE = """
+import sys
 sys.path = [folder for folder in sys.path if folder]
+"""
+"""First of all that an interpreter is asked by ``-c``, which puts the present folder first on its path: a json.py of a
+person's may lie there."""
+
+_PROBE = """
+import json
 answer = {"python": list(sys.version_info[:3]), "error": ""}
 try:
     import numpy
@@ -76,7 +82,7 @@ def problem_of(python: Path) -> str:
         return f"there is no interpreter {python}"
     try:
         result = subprocess.run(
-            [str(python), "-c", _PROBE],
+            [str(python), "-c", NOT_FROM_HERE + _PROBE],
             env=clean_variables(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -134,6 +140,7 @@ def _ask_uv(*arguments: str) -> str:
     try:
         result = subprocess.run(
             [uv_binary(), "--color", "never", *arguments],
+            cwd=os.path.abspath(os.sep),  # it would obey a uv.toml of the present folder, or stumble over it
             env=clean_variables(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

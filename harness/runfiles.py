@@ -14,6 +14,10 @@ from harness.core.record import Record
 T = TypeVar("T")
 
 
+class NotWritable(StoreError):
+    """Whoever asks may read there, not write."""
+
+
 def document(plain: dict[str, Any]) -> bytes:
     """JSON with one top-level key a line: a quarter of the size of indented JSON, and still to be read by eye."""
     entries = {"schema_version": codec.SCHEMA_VERSION, **plain}
@@ -51,7 +55,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"{path}: cannot be written, the disk is full; free some space and run the command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(f"{path}: is not writable ({error.strerror}); choose another folder")
+        return NotWritable(f"{path}: is not writable ({error.strerror}); choose another folder")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return StoreError(f"{path}: a file is in the way where a folder must be; choose another folder")
     return StoreError(f"{path}: cannot be written ({error.strerror})")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.core import codec
+from harness.core import codec, system
 from harness.core.errors import StoreError
 from harness.runfiles import unwritable
 
@@ -81,18 +81,20 @@ def claimed(folder: Path, heat: int) -> Iterator[bool]:
 
 
 def is_held(folder: Path) -> str:
-    """Who sweeps in a run folder, in words; empty if nobody does."""
+    """Who sweeps in a run folder, in words; empty if nobody does. The folder may be one that can only be read."""
     from filelock import FileLock, Timeout
 
-    if not (folder / LOCK_FILE).exists():
+    path, holder = folder / LOCK_FILE, folder / HOLDER_FILE
+    if not path.exists():
         return ""
-    lock = FileLock(folder / LOCK_FILE)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return _holder(folder / HOLDER_FILE)
+        return _holder(holder)
     except (OSError, NotImplementedError):
-        return ""
+        # One that was killed may have left its name there, but has no lock.
+        return _holder(holder) if holder.exists() and system.is_locked(path) is not False else ""
     lock.release()
     return ""
 

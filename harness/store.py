@@ -207,10 +207,7 @@ class Run:
 
         Without a record it only counts, so it also answers for a cell whose second attempt was killed.
         """
-        path = self._record_path(cell_id)
-        number = 1
-        while self.attempt_path(cell_id, number).exists():
-            number += 1
+        path, number = self._record_path(cell_id), self.next_attempt(cell_id)
         if not path.exists():
             return number
         try:
@@ -218,6 +215,13 @@ class Run:
         except OSError as error:
             raise runfiles.unwritable(path, error) from error
         return number + 1
+
+    def next_attempt(self, cell_id: str) -> int:
+        """The number of the attempt that comes after those that are set aside."""
+        number = 1
+        while self.attempt_path(cell_id, number).exists():
+            number += 1
+        return number
 
     def pending(self, retry: frozenset[str] = frozenset()) -> list[Cell]:
         """Planned cells, in order, that have no record or one whose status is in ``retry``.

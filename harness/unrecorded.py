@@ -32,18 +32,24 @@ def settle(run: Run, heat: int, ending: Callable[[], Ending]) -> list[Record]:
     """
     made: list[Record] = []
     with run.claimed(heat) as mine:
-        waiting = run.waiting(run.plan.heats[heat].cells) if mine else []
-        how = ending() if waiting else Ending("", "")
-        log = how.log.relative_to(run.folder).as_posix() if how.log is not None and how.log.exists() else ""
-        for cell in waiting:
-            attempt = run.set_aside(cell.cell_id)
-            record = untrained(cell, how.status, how.reason, attempt, machine=how.machine, log=log)
+        for record in records(run, heat, ending) if mine else []:
             try:
                 run.save(record)
             except AlreadyRecorded:  # it became visible on this machine only now
                 continue
             made.append(record)
     return made
+
+
+def records(run: Run, heat: int, ending: Callable[[], Ending]) -> list[Record]:
+    """A record, not saved, of every cell of a heat that has none, which says how it ended."""
+    waiting = run.waiting(run.plan.heats[heat].cells)
+    how = ending() if waiting else Ending("", "")
+    log = how.log.relative_to(run.folder).as_posix() if how.log is not None and how.log.exists() else ""
+    return [
+        untrained(cell, how.status, how.reason, run.next_attempt(cell.cell_id), machine=how.machine, log=log)
+        for cell in waiting
+    ]
 
 
 def untrained(cell: Cell, status: str, reason: str, attempt: int, **known: Any) -> Record:

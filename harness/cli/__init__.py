@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+from typing import Any, TextIO, cast
 
 import click
 
@@ -70,6 +71,7 @@ for _command in (
 
 def main() -> None:
     """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
+    _import_nothing_from_here()
     _prepare_streams()
     _prepare_sizes()
     try:
@@ -109,6 +111,18 @@ def main() -> None:
     sys.exit(status)
 
 
+def _import_nothing_from_here() -> None:
+    """Take the present folder off the path where it is there by an empty entry of PYTHONPATH.
+
+    Such a one is left by ``PYTHONPATH=$PYTHONPATH:/lib``, and a queue.py of a person's would come before Python's.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    with contextlib.suppress(OSError):  # the present folder is gone
+        here = os.getcwd()
+        if "" in entries and here not in entries and here in sys.path:
+            sys.path.remove(here)
+
+
 def _prepare_streams() -> None:
     """Give the process the streams that it was started without; let it print whatever a file may be called.
 
@@ -117,6 +131,7 @@ def _prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # until the process ends
+    sys.stderr = cast(TextIO, _Unheard(sys.stderr))
     if isinstance(sys.stdout, io.TextIOWrapper):
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
@@ -127,6 +142,25 @@ def _prepare_sizes() -> None:
     for name in SIZES:
         if name in os.environ and not SIZE.fullmatch(os.environ[name]):
             del os.environ[name]
+
+
+class _Unheard:
+    """Standard error whose reader may go, as a terminal that is closed: what is being measured does not end with it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _drop_output() -> None:

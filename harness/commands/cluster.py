@@ -6,7 +6,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from harness.core.errors import SchedulerError, UsageError
 from harness.core.record import Record
 from harness.plan import by_place, packed
 from harness.progress import RunProgress
+from harness.runfiles import NotWritable
 from harness.slurm import options as slurm
 from harness.slurm import outcomes, programs, submissions
-from harness.slurm.submissions import Standing, Submission
+from harness.slurm.submissions import FORGOTTEN, UNSEEN, Standing, Submission
 from harness.wording import plural
 
 POLL_SECONDS = 5.0
@@ -39,11 +40,12 @@ def slurm_options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str
     return slurm.resolve(prepared.targets, planning.launcher_tables(prepared, "slurm"), flags)
 
 
-def require_slurm() -> None:
-    """Raise UsageError where there is no Slurm, SchedulerError where its controller gives no answer."""
+def require_slurm(options: Mapping[str, slurm.Options]) -> None:
+    """Raise UsageError where there is no Slurm, SchedulerError where a controller gives no answer."""
     if not programs.is_here():
         raise UsageError("--launcher slurm: there is no sbatch on PATH; this works where jobs are submitted")
-    programs.largest_array()
+    for clusters in {one.clusters for one in options.values()}:
+        programs.largest_array(clusters)
 
 
 def submit(
@@ -108,6 +110,9 @@ def status(folder: Path, json: bool) -> int:
     told = _told(kept)
     recorded, made = _settled(kept, told)
     _say_settled(made)
+    if any(one.cell_id not in recorded for one in made):
+        where = _short(kept.folder)
+        common.say(common.standard_error(), f"warning: {where} is not writable here, so these are not recorded")
     found = _standing(kept, told, recorded)
     if json:
         common.write_json({"run": str(kept.folder), **found})
@@ -158,8 +163,10 @@ def cancel(folder: Path) -> int:
         return 1 if holder else 0
     with kept.locked():  # nobody submits meanwhile
         told = submissions.standing(kept)
-        jobs = told.live_jobs
-        programs.cancel(jobs)
+        jobs, unseen = told.live_jobs, told.unseen_jobs
+        programs.cancel([job for job in jobs if job not in unseen])
+        with suppress(SchedulerError):  # of those that it does not know yet Slurm may say that there are none
+            programs.cancel(unseen)
         deadline = time.monotonic() + CANCEL_PATIENCE
         while told.live_jobs and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -168,7 +175,9 @@ def cancel(folder: Path) -> int:
     common.say(console, f"cancelled: {plural(len(jobs), 'job')}" if jobs else "nothing of it was in the queue")
     _say_settled(made)
     if told.live_jobs:
-        common.say(console, f"still ending: {', '.join(told.live_jobs)}; 'harness status' tells when they have")
+        common.say(
+            console, f"still ending: {', '.join(map(str, told.live_jobs))}; 'harness status' tells when they have"
+        )
         return 1
     return 0
 
@@ -229,9 +238,17 @@ def _told(kept: store.Run) -> Standing | None:
 
 
 def _settled(kept: store.Run, told: Standing | None) -> tuple[dict[str, str], list[Record]]:
-    """cell_id -> status of every record, and of these what jobs that ended had left without one."""
+    """cell_id -> status of every record, and what jobs that ended have left without one.
+
+    These get their records, unless the folder can only be read here.
+    """
     recorded = kept.statuses()
-    made = outcomes.settle(kept, told, recorded) if told is not None else []
+    if told is None:
+        return recorded, []
+    try:
+        made = outcomes.settle(kept, told, recorded)
+    except NotWritable:
+        return recorded, outcomes.only_told(kept, told, recorded)
     return recorded | {one.cell_id: one.status for one in made}, made
 
 
@@ -262,13 +279,11 @@ def _standing(kept: store.Run, told: Standing | None, recorded: Mapping[str, str
 
 
 def _job(one: Submission, told: Standing) -> dict[str, Any]:
-    job = told.jobs[one.number]
-    tasks = [told.states.get((job, index)) for index in range(len(one.tasks))]
-    known = [task for task in tasks if task is not None]
-    running_now = [task for task in known if not task.ended and task.state != "PENDING"]
-    pending = [task for task in known if task.state == "PENDING"]
+    tasks = [told.task_of(one, index) for index in range(len(one.tasks))]
+    pending = [task for task in tasks if task.state in ("PENDING", UNSEEN)]
+    running_now = [task for task in tasks if not (task.ended or task.state == FORGOTTEN or task in pending)]
     return {
-        "job": job,
+        "job": str(told.jobs[one.number]),
         "targets": list(one.targets),
         "hardware": one.hardware,
         "tasks": len(one.tasks),

@@ -26,6 +26,7 @@ from harness.core.errors import HarnessError
 ADDRESS = "127.0.0.1"
 START_SECONDS = 30.0
 _REST = 20
+RECORDS = "records"
 _MODULE = "harness.commands.live"
 
 
@@ -51,7 +52,7 @@ class LivePage:
     def _stamp(self) -> str:
         """Records are written once, so their number and the newest one's time tell of every change."""
         count, newest = 0, 0
-        with suppress(OSError), os.scandir(self._folder / "records") as entries:
+        with suppress(OSError), os.scandir(self._folder / RECORDS) as entries:
             for entry in entries:
                 if entry.name.endswith(".json"):
                     count, newest = count + 1, max(newest, entry.stat().st_mtime_ns)
@@ -63,9 +64,9 @@ def serving(folder: Path) -> Iterator[str]:
     """A server of the run folder's page for the length of the block; gives its address, empty if it did not start."""
     command = [sys.executable, "-m", _MODULE, str(folder)]
     try:
-        # The run folder: ``-m`` puts the present one first on the path, where a file of a person's may lie.
+        # ``-m`` puts the present folder first on the path, so one in which no file of a person's lies.
         process = system.start_group(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder / RECORDS
         )
     except OSError:
         yield ""

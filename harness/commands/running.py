@@ -32,6 +32,7 @@ from harness import (
     workers,
 )
 from harness.commands import common
+from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
 from harness.core.record import FAILED
@@ -253,22 +254,29 @@ def require_room(kept: store.Run, cells: Sequence[Cell]) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: the present cell is saved, the workers are ended.
+    """SIGTERM and a terminal that has gone end a run as Ctrl-C does: the present cell is saved, the workers are ended.
 
     Where it comes from Slurm at the end of a job's time, the present cell ran out of time.
     """
-    end = allocation.end()
+    end, ending = allocation.end(), system.ending_signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for one in ending:  # a session that closes sends several, and what was measured is being saved
+            signal.signal(one, _heard)
         if end is not None and datetime.now(timezone.utc) >= end - END_SLACK:
             raise Stopped("timeout", "Slurm's time limit ended it")
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {one: signal.signal(one, stop) for one in ending}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """A signal after the first: nothing more is to be done."""
 
 
 def open_verifier(

@@ -77,7 +77,7 @@ def run(request: Request) -> int:
             cluster.show_arrays(plan, to_run, options)
         return 0
     if request.launcher == "slurm":
-        cluster.require_slurm()
+        cluster.require_slurm(options)
     on_ray = ray_sweep.connect(of_ray) if of_ray else None
     kept = store.Run.create(request.out or default_folder(prepared.name), plan)
     part = parts.chosen(kept.plan, shard, request.only)

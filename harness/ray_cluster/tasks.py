@@ -124,6 +124,8 @@ class Cluster:
             return Ended(LOST, f"node died ({_first_line(error)})")
         except errors.OutOfMemoryError as error:
             return Ended(MEMORY_OUT, f"ended by Ray because its node ran out of memory ({_first_line(error)})")
+        except (errors.ObjectLostError, errors.RpcError, errors.GetTimeoutError) as error:
+            return Ended(LOST, f"answer was lost, which says nothing of its heats ({_first_line(error)})")
         except errors.RayError as error:
             return Ended(FAILED, f"failed ({_first_line(error)})")
         if status is None or status == UsageError.exit_status:
@@ -165,12 +167,23 @@ def connect(address: str) -> Cluster:
     if found not in (DEFAULT_ADDRESS, LOCAL):
         _require_answer(_host_and_port(found), found)
     try:
-        with silenced(), _own_signals():
+        with silenced(), _own_signals(), _out_of_the_way():
             dashboard = {"include_dashboard": False} if found == LOCAL else {}
             ray.init(address=found, log_to_driver=False, logging_level="ERROR", **dashboard)
     except Exception as error:  # Ray raises whatever it meets
         raise SchedulerError(f"Ray cluster at {found}: {_first_line(error)}") from error
     return Cluster(ray, found)
+
+
+@contextmanager
+def _out_of_the_way() -> Iterator[None]:
+    """Ray puts the folder that it is connected from first on the path of all of its workers: here the Python's."""
+    before = os.getcwd()
+    os.chdir(sys.prefix)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextmanager
@@ -205,7 +218,7 @@ def _task() -> Callable[..., tuple[str, int | None, str]]:
             began = output.tell()
             process = subprocess.Popen(
                 command,
-                cwd=run,
+                cwd=os.path.dirname(log),  # ``-m`` puts it first on the path, and no file of a person's lies there
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=output,

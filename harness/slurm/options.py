@@ -16,6 +16,7 @@ A key is a long option of ``sbatch`` without its dashes, or one of OWN_KEYS. ``t
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ RESERVED = {
 GPU_KEYS = ("gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 MEMORY_KEYS = ("mem", "mem-per-cpu", "mem-per-gpu")
 
+CLUSTER_KEYS = ("clusters", "cluster")
+CLUSTER_VARIABLES = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
+"""Where sbatch looks for its clusters if it is not told."""
+
 _KEY = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -61,6 +66,13 @@ class Options:
     setup: str = ""
     heats_per_task: int = 0
     concurrent: int = 0
+
+    @property
+    def clusters(self) -> str:
+        """Where sbatch submits, as it is told; empty: to the cluster that this machine belongs to."""
+        asked = dict(self.sbatch)
+        named = [asked.get(key) for key in CLUSTER_KEYS] + [os.environ.get(name) for name in CLUSTER_VARIABLES]
+        return next((one for one in named if one), "")
 
     def arguments(self) -> list[str]:
         """As sbatch takes them."""

@@ -22,10 +22,10 @@ STATUSES = {
     "NODE_FAIL": ("interrupted", "ended because its node failed"),
     "BOOT_FAIL": ("interrupted", "ended because its node did not boot"),
     "REVOKED": ("interrupted", "was revoked"),
-    FORGOTTEN: ("crashed", "ended, and Slurm no longer knows how"),
+    FORGOTTEN: ("interrupted", "is not known to Slurm any more, which says nothing of how it ended"),
 }
 """Slurm's state -> status of the records and what became of the job. What was stopped from outside is ``interrupted``:
-the same command runs it again."""
+the same command runs it again. So is what nobody knows of: should the job come back, it runs what has that status."""
 
 
 def settle(run: Run, told: Standing, recorded: Container[str]) -> list[Record]:
@@ -34,11 +34,20 @@ def settle(run: Run, told: Standing, recorded: Container[str]) -> list[Record]:
     ``recorded``: cell_ids that have their record. A heat that somebody is running is left alone. Raises StoreError if
     the folder cannot be written.
     """
-    made: list[Record] = []
-    for heat in told.placed:
-        if heat not in told.live and not all(cell.cell_id in recorded for cell in run.plan.heats[heat].cells):
-            made += unrecorded.settle(run, heat, partial(_ending, run, told.task(heat)))
-    return made
+    heats = _ended_early(run, told, recorded)
+    return [one for heat in heats for one in unrecorded.settle(run, heat, partial(_ending, run, told.task(heat)))]
+
+
+def only_told(run: Run, told: Standing, recorded: Container[str]) -> list[Record]:
+    """What ``settle`` would record, where the folder cannot be written."""
+    heats = _ended_early(run, told, recorded)
+    return [one for heat in heats for one in unrecorded.records(run, heat, partial(_ending, run, told.task(heat)))]
+
+
+def _ended_early(run: Run, told: Standing, recorded: Container[str]) -> list[int]:
+    """Heats that no job has any more, with cells that have no record."""
+    gone = (heat for heat in told.placed if heat not in told.live)
+    return [heat for heat in gone if not all(cell.cell_id in recorded for cell in run.plan.heats[heat].cells)]
 
 
 def _ending(run: Run, task: Task) -> Ending:
@@ -46,11 +55,11 @@ def _ending(run: Run, task: Task) -> Ending:
     status, became = STATUSES.get(task.state, usual)
     where = f" on {task.node}" if task.node else ""
     log = submissions.task_log(run, task)
-    last = unrecorded.last_line(log) if status == "crashed" else ""
-    began = "" if task.node or status != "interrupted" else " before it began"
+    last = unrecorded.last_line(log) if status == "crashed" or task.state == FORGOTTEN else ""
+    began = "" if task.node or status != "interrupted" or task.state == FORGOTTEN else " before it began"
     return Ending(
         status=status,
         reason=f"Slurm's job {task.label} {became}{began}{where}{f': {last}' if last else ''}",
-        machine={"slurm": {"job": task.job, "task": task.index, "node": task.node}} if task.node else {},
+        machine={"slurm": {"job": task.job.number, "task": task.index, "node": task.node}} if task.node else {},
         log=log,
     )

@@ -9,6 +9,9 @@
 A submitter may be killed at any line. What it wrote first has a name of its own, by which the array is found in the
 queue; an array that is not there, and of which no task has started, was never submitted. Should two arrays hold one
 heat all the same, its claim lets one of them run it.
+
+That a queue does not tell of a task says little: it may not know it yet, or not for a moment. A task is FORGOTTEN only
+a while after it was submitted, and if it was missing from every one of several answers.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ import os
 import secrets
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,11 +35,24 @@ from harness.paths import CACHE_VARIABLE
 from harness.plan import by_place, packed
 from harness.slurm import programs
 from harness.slurm.options import Options
-from harness.slurm.programs import Task
+from harness.slurm.programs import Job, Task
 from harness.store import Run
 
 FOLDER = "slurm"
 LOGS = "slurm"
+
+GRACE = 120.0
+"""Seconds after its submission in which a job that Slurm does not tell of is one that it does not know yet."""
+
+LOOKS, LOOK_SECONDS = 3, 5.0
+"""How many answers a task has to be missing from until it is forgotten, and the seconds from one to the next."""
+
+UNFINISHED = frozenset({"interrupted"})
+"""Statuses of records that a task replaces."""
+
+PYTHON_PATH = "PYTHONPATH"
+
+CLUSTERS_FLAGS = ("--clusters=", "--cluster=")
 
 
 @dataclass(frozen=True)
@@ -51,17 +69,24 @@ class Submission:
     arguments: tuple[str, ...]
     tasks: tuple[tuple[int, ...], ...]
 
+    @property
+    def clusters(self) -> str:
+        """Where it was submitted, as sbatch was told: one cluster or several; empty for this machine's own."""
+        named = [one.partition("=")[2] for one in self.arguments if one.startswith(CLUSTERS_FLAGS)]
+        return named[-1] if named else ""
+
 
 @dataclass(frozen=True)
 class Standing:
     """How the heats of a run stand with Slurm.
 
-    ``jobs``: submission number -> job id. ``states``: (job, index) -> task.
+    ``jobs``: submission number -> job. ``states``: (job, index) -> task. ``young``: jobs that Slurm need not know yet.
     """
 
     submissions: tuple[Submission, ...]
-    jobs: Mapping[int, str]
-    states: Mapping[tuple[str, int], Task]
+    jobs: Mapping[int, Job]
+    states: Mapping[tuple[Job, int], Task]
+    young: frozenset[Job] = frozenset()
 
     @cached_property
     def placed(self) -> dict[int, tuple[Submission, int]]:
@@ -76,8 +101,13 @@ class Standing:
     def task(self, heat: int) -> Task:
         """The latest task that has a heat, one of ``placed``."""
         submission, index = self.placed[heat]
+        return self.task_of(submission, index)
+
+    def task_of(self, submission: Submission, index: int) -> Task:
+        """One task of an array that has a job."""
         job = self.jobs[submission.number]
-        return self.states.get((job, index), Task(job, index, FORGOTTEN))
+        unknown = Task(job, index, UNSEEN, UNSEEN_REASON) if job in self.young else Task(job, index, FORGOTTEN)
+        return self.states.get((job, index), unknown)
 
     @cached_property
     def live(self) -> frozenset[int]:
@@ -86,13 +116,25 @@ class Standing:
         return frozenset(heat for heat, task in tasks.items() if not task.ended and task.state != FORGOTTEN)
 
     @property
-    def live_jobs(self) -> list[str]:
-        """Ids of arrays of which a task runs or waits."""
-        return list(dict.fromkeys(job for (job, _), task in self.states.items() if not task.ended))
+    def live_jobs(self) -> list[Job]:
+        """Arrays of which a task runs or waits."""
+        told = [job for (job, _), task in self.states.items() if not task.ended]
+        return list(dict.fromkeys([*told, *self.unseen_jobs]))
+
+    @property
+    def unseen_jobs(self) -> list[Job]:
+        """Arrays of which Slurm tells nothing yet."""
+        seen = {job for job, _ in self.states}
+        return sorted(self.young - seen, key=str)
 
 
 FORGOTTEN = "FORGOTTEN"
-"""Of a task that neither the controller nor an accounting knows any more."""
+"""Of a task that neither the controller nor an accounting knows any more: nothing is known of its end."""
+
+UNSEEN = "UNSEEN"
+"""Of a task that they do not know yet."""
+
+UNSEEN_REASON = "not in the queue yet"
 
 
 def is_used(run: Run) -> bool:
@@ -101,20 +143,56 @@ def is_used(run: Run) -> bool:
 
 
 def standing(run: Run) -> Standing:
-    """Ask Slurm. Raises SchedulerError where it gives no answer, StoreError for damaged files."""
+    """Ask Slurm, again where it does not tell of a task whose cells have no record.
+
+    Raises SchedulerError where it gives no answer, StoreError for damaged files.
+    """
+    told = _look(run)
+    for _ in range(LOOKS - 1):
+        if not _misses(run, told):
+            break
+        time.sleep(LOOK_SECONDS)
+        again = _look(run)
+        told = replace(again, states={**told.states, **again.states})
+    return told
+
+
+def _look(run: Run) -> Standing:
+    """One answer."""
     found = _submissions(run)
-    states = programs.queue([one.name for one in found])
-    by_name = {task.name: task.job for task in states.values()}
-    jobs: dict[int, str] = {}
+    noted = {one.number: job for one in found if (job := _job(run, one)) is not None}
+    names: dict[str, list[str]] = {}
     for one in found:
-        job = _job(run, one.number) or by_name.get(one.name, "")
-        if job:
-            jobs[one.number] = job
-            _note(run, one.number, job)
-    forgotten = [
-        jobs[one.number] for one in found if one.number in jobs and (jobs[one.number], len(one.tasks) - 1) not in states
+        names.setdefault(noted[one.number].cluster if one.number in noted else one.clusters, []).append(one.name)
+    states = {key: task for clusters, some in names.items() for key, task in programs.queue(some, clusters).items()}
+    by_name = {task.name: task.job for task in states.values()}
+    jobs = {one.number: job for one in found if (job := by_name.get(one.name, noted.get(one.number))) is not None}
+    for number in jobs.keys() - noted.keys():
+        with suppress(StoreError):  # reading needs no writing: its name finds it again
+            _note(run, number, jobs[number])
+    missed = [
+        one
+        for one in found
+        if one.number in jobs and not all((jobs[one.number], index) in states for index in range(len(one.tasks)))
     ]
-    return Standing(found, jobs, {**programs.accounted(forgotten), **states})
+    states = {**programs.accounted([jobs[one.number] for one in missed]), **states}
+    young = frozenset(jobs[one.number] for one in missed if _is_young(run, one))
+    return Standing(found, jobs, states, young)
+
+
+def _misses(run: Run, told: Standing) -> bool:
+    """Whether Slurm does not tell of a task that should have left records."""
+    heats = (run.plan.heats[heat] for heat in told.placed if told.task(heat).state == FORGOTTEN)
+    return any(run.waiting(heat.cells) for heat in heats)
+
+
+def _is_young(run: Run, submission: Submission) -> bool:
+    """Whether it was submitted just now, and has something left to do."""
+    with suppress(OSError):
+        if time.time() - _job_file(run, submission.number).stat().st_mtime < GRACE:
+            cells = [cell for heats in submission.tasks for heat in heats for cell in run.plan.heats[heat].cells]
+            return bool(run.waiting(cells, UNFINISHED))
+    return False
 
 
 def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], told: Standing) -> list[Submission]:
@@ -125,11 +203,11 @@ def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], to
     numbers = by_place(run.plan, waiting).items()
     free = {place: [heat for heat in heats if heat not in told.live] for place, heats in numbers}
     due = {place: heats for place, heats in free.items() if heats}
-    largest = programs.largest_array() if due else 0
     made: list[Submission] = []
     number = max((one.number for one in told.submissions), default=0)
     for place, heats in due.items():
         wanted = options[place]
+        largest = programs.largest_array(wanted.clusters)
         tasks = packed(run.plan, heats, wanted.heats_per_task)
         for start in range(0, len(tasks), largest):
             number += 1
@@ -156,14 +234,16 @@ def _submit_one(run: Run, number: int, options: Options, tasks: Sequence[tuple[i
         "--ntasks=1",
         f"--output={_literal(logs)}/%A_%a.log",
         "--open-mode=append",  # a task that is put back into the queue goes on in its log
-        *options.arguments(),
+        # Written down even where a variable says it: whoever asks later may not have that.
+        *([f"{CLUSTERS_FLAGS[0]}{options.clusters}"] if options.clusters else []),
+        *(one for one in options.arguments() if not one.startswith(CLUSTERS_FLAGS)),
     )
     submission = Submission(number, name, tuple(labels), options.summary(), arguments, tuple(tasks))
     try:
         base.parent.mkdir(exist_ok=True)
         logs.mkdir(parents=True, exist_ok=True)
         codec.write_atomically(base.with_suffix(".tasks"), "".join(f"{' '.join(map(str, one))}\n" for one in tasks))
-        codec.write_atomically(base.with_suffix(".sh"), _script(run, base, options.setup, arguments))
+        codec.write_atomically(base.with_suffix(".sh"), _script(run, base, submission, options.setup))
         codec.write_json(base.with_suffix(".json"), submission)
     except OSError as error:
         raise runfiles.unwritable(base.parent, error) from error
@@ -171,21 +251,31 @@ def _submit_one(run: Run, number: int, options: Options, tasks: Sequence[tuple[i
     return submission
 
 
-def _script(run: Run, base: Path, setup: str, arguments: Sequence[str]) -> str:
-    cache = os.environ.get(CACHE_VARIABLE)
+def _script(run: Run, base: Path, submission: Submission, setup: str) -> str:
+    cache, path, job_file = os.environ.get(CACHE_VARIABLE), os.environ.get(PYTHON_PATH), f"{shlex.quote(str(base))}.job"
+    # Only there: a cluster that was not named may not be known by its name.
+    cluster = "${SLURM_CLUSTER_NAME:+;$SLURM_CLUSTER_NAME}" if submission.clusters else ""
     lines = [
         "#!/bin/bash -l" if setup else "#!/bin/bash",
         f"# One task of an array: the heats in its line of {base.name}.tasks. Cells that have their record are not run",
         "# again, so this may be started any number of times. Submitted with:",
-        f"# {shlex.join(['sbatch', *arguments, str(base.with_suffix('.sh'))])}",
+        f"# {shlex.join(['sbatch', *submission.arguments, str(base.with_suffix('.sh'))])}",
         f"cd {shlex.quote(os.getcwd())} || exit 1",
-        f'[ -s {shlex.quote(str(base))}.job ] || echo "$SLURM_ARRAY_JOB_ID" >{shlex.quote(str(base))}.job',
+        f'[ -s {job_file} ] || echo "$SLURM_ARRAY_JOB_ID{cluster}" >{job_file}',
         *([f"export {CACHE_VARIABLE}={shlex.quote(str(Path(cache).absolute()))}"] if cache else []),
+        *([f"export {PYTHON_PATH}={shlex.quote(_from_anywhere(path))}"] if path else []),
         *(["{", setup.rstrip(), '} || { echo "the setup failed" >&2; exit 1; }'] if setup else []),
         f'heats=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(base))}.tasks)',
+        "# Python imports from the present folder first, and a person's may hold a harness.py or a queue.py.",
+        f"cd {shlex.quote(str(base.parent))} || exit 1",
         f"exec {shlex.quote(sys.executable)} -m harness heat {shlex.quote(str(run.folder))} $heats",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _from_anywhere(path: str) -> str:
+    """Folders of PYTHONPATH as they are in another present folder; an empty one, which is the present, is left out."""
+    return os.pathsep.join(os.path.abspath(folder) for folder in path.split(os.pathsep) if folder)
 
 
 def _literal(path: Path) -> str:
@@ -202,19 +292,19 @@ def _job_file(run: Run, number: int) -> Path:
     return run.folder / FOLDER / f"{number:04}.job"
 
 
-def _job(run: Run, number: int) -> str:
-    """The job id that is noted down; empty if none is."""
+def _job(run: Run, submission: Submission) -> Job | None:
+    """The job that is noted down; None if none is that can be read."""
+    path = _job_file(run, submission.number)
+    try:
+        found = programs.job_in(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+    return found if found is None or found.cluster else replace(found, cluster=submission.clusters)
+
+
+def _note(run: Run, number: int, job: Job) -> None:
     path = _job_file(run, number)
     try:
-        return path.read_text(encoding="ascii").strip() if path.exists() else ""
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read ({error})") from error
-
-
-def _note(run: Run, number: int, job: str) -> None:
-    path = _job_file(run, number)
-    if not path.exists():
-        try:
-            codec.write_atomically(path, f"{job}\n")
-        except OSError as error:
-            raise runfiles.unwritable(path, error) from error
+        codec.write_atomically(path, f"{job}\n")
+    except OSError as error:
+        raise runfiles.unwritable(path, error) from error

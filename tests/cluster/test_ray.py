@@ -26,6 +26,20 @@ pytestmark = [
 ]
 
 PATIENCE = 120.0
+WORKER_PATHS = """
+import sys
+sys.path.pop(0)
+import json
+from harness.ray_cluster import tasks
+cluster = tasks.connect(sys.argv[1])
+def path():
+    import sys
+    return sys.path
+print(json.dumps(cluster._ray.get(cluster._ray.remote(path).remote())))
+cluster.close()
+"""
+"""Prints where the workers of a cluster look for modules, having connected to it as the harness does."""
+
 IMPATIENT = """
 from harness.commands import ray_sweep
 ray_sweep.LOOK_SECONDS, ray_sweep.NODE_PATIENCE = 0.5, 4.0
@@ -95,6 +109,25 @@ def test_both_nodes_leave_what_a_local_run_leaves(sweeper: Sweeper, nodes: RayNo
     assert {node for _, node in by_seed} == {1, 2}
     again = sweeper.run(*on_ray(nodes), *seeds, patience=PATIENCE)
     assert again.returncode == 0, again.stderr
+
+
+def test_a_persons_own_files_where_a_sweep_is_started_are_not_imported(sweeper: Sweeper, nodes: RayNodes) -> None:
+    for name in ("harness", "queue", "numpy", "json", "socket", "subprocess", "time", "setproctitle", "psutil"):
+        (sweeper.folder / f"{name}.py").write_text(f"open({str(sweeper.folder / 'imported')!r}, 'a').write({name!r})\n")
+    done = sweeper.run(*on_ray(nodes), patience=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert set(each_once(sweeper.kept).values()) == {"ok"}
+    assert not (sweeper.folder / "imported").exists()
+    paths = subprocess.run(
+        [sys.executable, "-c", WORKER_PATHS, nodes.address],
+        cwd=sweeper.folder,
+        env=sweeper.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(paths.stdout) != []
+    assert str(sweeper.folder) not in json.loads(paths.stdout)
 
 
 def test_a_node_that_dies_in_mid_heat_costs_nothing_but_time(sweeper: Sweeper, nodes: RayNodes) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
 from pathlib import Path
 
 import psutil
+import pytest
 
 from harness import store
 from tests.cluster.two_nodes import ClusterSweeper, each_once, until
+from tests.process.disks import read_only
 from tests.process.small_sweep import HARNESS
 
 
 def job_of(sweeper: ClusterSweeper, number: int = 1) -> str:
-    return (sweeper.folder / "run" / "slurm" / f"{number:04}.job").read_text().strip()
+    """The number of an array's job."""
+    return (sweeper.folder / "run" / "slurm" / f"{number:04}.job").read_text().strip().partition(";")[0]
 
 
 def reached(sweeper: ClusterSweeper) -> Path:
@@ -254,6 +258,133 @@ def test_a_submitter_killed_before_the_jobs_are_in_has_submitted_nothing(
     assert "submitted: 1 task, 3 heats" in sweeper.submit().stdout
     assert sweeper.wait().returncode == 0
     assert set(each_once(sweeper.kept).values()) == {"ok"}
+
+
+GREETING = 'echo "** Welcome to the site **"; echo "Your project has 1,234 hours left."'
+
+OTHER_CLUSTER = """
+for one in "$@"; do [ "$one" = --clusters=other ] && there=1 || rest+=("$one"); done
+"""
+"""Has ``there`` set where the other cluster is asked, and ``rest`` be what is asked."""
+
+
+def release(sweeper: ClusterSweeper) -> None:
+    """Let jobs that were submitted with ``hold`` begin."""
+    sweeper.nodes.ask("scontrol", "release", job_of(sweeper))
+
+
+def held(sweeper: ClusterSweeper) -> list[str]:
+    """The states of the jobs, as this machine's own Slurm knows them."""
+    return sweeper.nodes.ask("squeue", "-h", "-j", job_of(sweeper), "-t", "all", "-o", "%T").split()
+
+
+def test_a_site_that_greets_before_its_answers_gets_its_jobs_followed(sweeper: ClusterSweeper) -> None:
+    for name in ("sbatch", "squeue", "sacct", "scancel", "scontrol"):
+        sweeper.wrap(name, f'{GREETING}; exec $real "$@"')
+    assert sweeper.submit("--slurm", "hold").returncode == 0
+    assert job_of(sweeper).isdecimal()
+    found = sweeper.status()
+    assert (found["recorded"], found["missing"], found["jobs"][0]["waiting"]) == ({}, 0, 1)
+    release(sweeper)
+    waited = sweeper.wait()
+    assert waited.returncode == 0, waited.stderr
+    assert set(each_once(sweeper.kept).values()) == {"ok"}
+
+
+def test_an_answer_without_a_job_is_told_and_the_job_is_found_by_its_name(sweeper: ClusterSweeper) -> None:
+    sweeper.wrap("sbatch", '$real "$@" >/dev/null && echo "Thank you."')
+    done = sweeper.submit("--slurm", "hold")
+    assert done.returncode == 1
+    assert "harness: sbatch: found the answer 'Thank you.', allowed: " in done.stderr
+    assert sweeper.status()["jobs"][0]["waiting"] == 1
+    assert "nothing to submit: its jobs are in the queue" in sweeper.submit("--slurm", "hold").stdout
+    release(sweeper)
+    assert sweeper.wait().returncode == 0
+    assert set(each_once(sweeper.kept).values()) == {"ok"}
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_jobs_of_another_cluster_are_followed_and_cancelled_there(sweeper: ClusterSweeper, by: str) -> None:
+    sweeper.wrap(
+        "sbatch", f'{OTHER_CLUSTER}unset SBATCH_CLUSTERS; out=$($real "${{rest[@]}}") && echo "$out${{there:+;other}}"'
+    )
+    sweeper.wrap("squeue", f'{OTHER_CLUSTER}[ "$there" ] && echo "CLUSTER: other" && exec $real "${{rest[@]}}"; true')
+    sweeper.wrap("sacct", f'{OTHER_CLUSTER}[ "$there" ] && exec $real "${{rest[@]}}"; exit 1')
+    sweeper.wrap("scancel", f'{OTHER_CLUSTER}[ "$there" ] && exec $real "${{rest[@]}}"; exit 1')
+    sweeper.wrap("scontrol", f'{OTHER_CLUSTER}exec $real "${{rest[@]}}"')
+    there = ["--slurm", "clusters=other"] if by == "flag" else []
+    variables = [] if by == "flag" else ["env", "SBATCH_CLUSTERS=other"]
+    command = sweeper.command("--launcher", "slurm", "--slurm", "hold", *there)
+    done = sweeper.finished([*variables, *command])
+    assert done.returncode == 0, done.stderr
+    assert (sweeper.folder / "run" / "slurm" / "0001.job").read_text().strip().endswith(";other")
+    found = sweeper.status()
+    assert (found["recorded"], found["missing"], found["jobs"][0]["waiting"]) == ({}, 0, 1)
+    assert held(sweeper) == ["PENDING"]
+    cancelled = sweeper.finished([HARNESS, "cancel", "run"])
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert held(sweeper) == ["CANCELLED"]
+    assert {record.reason for record in sweeper.kept.records()} == {
+        f"Slurm's job {job_of(sweeper)}_0 was cancelled before it began"
+    }
+    assert sweeper.finished([*variables, *sweeper.command("--launcher", "slurm", *there)]).returncode == 0
+    assert sweeper.wait().returncode == 0
+    assert set(each_once(sweeper.kept).values()) == {"ok"}
+
+
+def test_a_queue_that_does_not_tell_of_a_job_leaves_no_record_that_lasts(sweeper: ClusterSweeper) -> None:
+    blind = sweeper.folder / "blind"
+    sweeper.wrap("squeue", f'[ -e {blind} ] || exec $real "$@"; [ "$(cat {blind})" = once ] && rm {blind}; true')
+    sweeper.wrap("sacct", 'echo "Slurm accounting storage is disabled" >&2; exit 1')
+    assert sweeper.submit("--slurm", "hold").returncode == 0
+    # Just after its submission.
+    blind.write_text("always")
+    found = sweeper.status()
+    assert (found["recorded"], found["missing"], found["live"]) == ({}, 0, True)
+    assert found["jobs"][0]["reasons"] == ["not in the queue yet"]
+    # For a moment, later.
+    job_file = sweeper.folder / "run" / "slurm" / "0001.job"
+    os.utime(job_file, (0, 0))
+    blind.write_text("once")
+    found = sweeper.status()
+    assert not blind.exists()
+    assert (found["recorded"], found["missing"], found["jobs"][0]["waiting"]) == ({}, 0, 1)
+    # For so long that its cells say so, and then the job begins after all.
+    blind.write_text("always")
+    assert sweeper.status()["recorded"] == {"interrupted": 3}
+    blind.unlink()
+    release(sweeper)
+    waited = sweeper.wait()
+    assert waited.returncode == 0, waited.stderr
+    assert set(each_once(sweeper.kept).values()) == {"ok"}
+
+
+def test_a_persons_own_files_where_a_sweep_is_submitted_are_not_imported(sweeper: ClusterSweeper) -> None:
+    for name in ("harness", "queue", "numpy", "json"):
+        (sweeper.folder / f"{name}.py").write_text(f"open({str(sweeper.folder / 'imported')!r}, 'a').write({name!r})\n")
+    command = sweeper.command("--launcher", "slurm", "--slurm", "setup=test -f queue.py")
+    done = sweeper.finished(command)
+    assert done.returncode == 0, done.stderr
+    waited = sweeper.wait()
+    assert waited.returncode == 0, waited.stderr
+    assert set(each_once(sweeper.kept).values()) == {"ok"}
+    assert not (sweeper.folder / "imported").exists()
+
+
+def test_reading_a_run_whose_jobs_have_ended_needs_no_writing(sweeper: ClusterSweeper) -> None:
+    assert sweeper.submit("--slurm", "setup=false").returncode == 0
+    job = job_of(sweeper)
+    until(lambda: held(sweeper) == ["FAILED"], "the job to end")
+    with read_only(sweeper.folder / "run"):
+        done = sweeper.finished([HARNESS, "status", "run"])
+        assert done.returncode == 0, done.stderr
+        assert f"3 cells crashed: Slurm's job {job}_0 ended as FAILED without a record" in done.stderr
+        assert "run is not writable here, so these are not recorded" in done.stderr
+        assert "0 of 3 cells recorded" in done.stdout
+        waited = sweeper.wait()
+        assert waited.returncode == 1
+        assert "warning: no page: " in waited.stderr
+    assert sweeper.status()["recorded"] == {"crashed": 3}
 
 
 def test_the_setup_runs_first_and_one_that_fails_is_told(sweeper: ClusterSweeper) -> None:

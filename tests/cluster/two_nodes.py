@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,7 +94,21 @@ class ClusterSweeper(Sweeper):
     nodes: TwoNodes = None  # type: ignore[assignment]
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), **{key: self.nodes.environment()[key] for key in ("SLURM_CONF", "PATH")}}
+        found = {**super().environment(), **{key: self.nodes.environment()[key] for key in ("SLURM_CONF", "PATH")}}
+        return {**found, "PATH": f"{self.site}:{found['PATH']}"}
+
+    @property
+    def site(self) -> Path:
+        """The site's own programs, before Slurm's."""
+        return self.folder.parent / "site"
+
+    def wrap(self, name: str, script: str) -> None:
+        """Put a site's own program before one of Slurm's; ``$real`` in the script is that one."""
+        self.site.mkdir(exist_ok=True)
+        real = shutil.which(name, path=self.nodes.environment()["PATH"])
+        path = self.site / name
+        path.write_text(f"#!/bin/bash\nreal={real}\n{script}\n")
+        path.chmod(0o755)
 
     def finished(self, command: Sequence[str], patience: float | None = PATIENCE) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -5,31 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.process.disks import mounted, read_only
 from tests.process.small_sweep import Sweeper, count, made_cache, stop, wait_for
 
 LANES = "scripted,reference"
-
-
-@contextmanager
-def mounted(folder: Path, *command: str) -> Iterator[Path]:
-    """A folder that is a disk of its own; only root may make one."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("disks are mounted for this test on Linux only")
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *command, str(folder)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def the_error(errors: str) -> str:
@@ -87,13 +72,8 @@ def test_a_folder_that_is_not_writable_is_one_clear_error(sweeper: Sweeper) -> N
     sweeper.run(batch_sizes=[4])
     before = sweeper.record_bytes()
     run = sweeper.folder / "run"
-    if os.geteuid() == 0:  # whom permissions do not stop
-        with mounted(run, "--bind", "-o", "ro", str(run)):
-            done = sweeper.run(batch_sizes=[4])
-    else:
-        run.chmod(0o500)
+    with read_only(run):
         done = sweeper.run(batch_sizes=[4])
-        run.chmod(0o700)
     assert done.returncode == 1
     assert f"{run}" in the_error(done.stderr)
     assert "is not writable" in the_error(done.stderr)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import select
 import shlex
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -13,6 +16,10 @@ import pytest
 
 from tests.process.processes import wait_until_none
 from tests.process.small_sweep import HARNESS, PATIENCE, Line, Sweeper, count, stop, wait_for
+
+STOPS = [(signal.SIGINT, "--fork"), (signal.SIGTERM, "--no-fork")]
+if sys.platform != "win32":
+    STOPS.append((signal.SIGHUP, "--fork"))
 
 
 def hangs(sweeper: Sweeper, case: object) -> list[Line]:
@@ -26,7 +33,7 @@ def the_host(process: subprocess.Popen[str]) -> psutil.Process:
     return next(host for host in hosts if "scripted_backend:ScriptedBackend" in host.cmdline())
 
 
-@pytest.mark.parametrize(("how", "fork"), [(signal.SIGINT, "--fork"), (signal.SIGTERM, "--no-fork")])
+@pytest.mark.parametrize(("how", "fork"), STOPS)
 def test_a_stopped_sweep_saves_its_cell_and_the_command_that_it_names_resumes(
     sweeper: Sweeper, how: signal.Signals, fork: str
 ) -> None:
@@ -69,6 +76,59 @@ def test_a_stopped_sweep_saves_its_cell_and_the_command_that_it_names_resumes(
     assert sweeper.records()["scripted", 8].attempt == 2
     before[f"{stopped.cell_id}.attempt-1.json"] = before.pop(f"{stopped.cell_id}.json")
     assert {name: after[name] for name in before} == before
+
+
+def test_a_sweep_whose_terminal_is_closed_saves_every_lane_and_leaves_no_process(sweeper: Sweeper) -> None:
+    """As where an ssh session ends: nothing can be written to the terminal, and signals come more than once."""
+    import fcntl
+    import pty
+    import termios
+
+    sweeper.script(*hangs(sweeper, 8))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        sweeper.command(target="scripted,reference"),
+        cwd=sweeper.folder,
+        env=sweeper.environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    while not (sweeper.folder / "reached").exists():
+        assert process.poll() is None
+        if select.select([ours], [], [], 0.05)[0]:
+            os.read(ours, 4096)
+    os.close(ours)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(PATIENCE) == 1
+    finally:
+        process.kill()
+        process.wait()
+    assert wait_until_none(sweeper.mark) == []
+    assert sweeper.statuses() == {
+        ("scripted", 4): "ok",
+        ("reference", 4): "ok",
+        ("scripted", 8): "interrupted",
+        ("reference", 8): "interrupted",
+    }
+    assert sum(sweeper.records()["scripted", 8].blocks.steps) == 3
+
+
+def test_a_sweep_under_nohup_goes_on(sweeper: Sweeper) -> None:
+    reached, go = sweeper.folder / "reached", sweeper.folder / "go"
+    sweeper.script((8, "train", 3, f"touch:{reached}"), (8, "train", 3, f"await:{go}"))
+    with subprocess.Popen(
+        ["nohup", *sweeper.command()], cwd=sweeper.folder, env=sweeper.environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(reached, process)
+        process.send_signal(signal.SIGHUP)
+        go.touch()
+        assert process.wait(PATIENCE) == 0
+    assert count(sweeper.statuses()) == {"ok": 3}
 
 
 def test_a_sweep_without_a_folder_of_its_own_choice_names_the_folder_in_the_command(sweeper: Sweeper) -> None:

@@ -29,6 +29,7 @@ from harness.core.system.counters import (
 )
 from harness.core.system.energy import has_own_process_ids, package_energies
 from harness.core.system.files import (
+    is_locked,
     keep_access,
     long_path,
     long_paths_allowed,
@@ -42,6 +43,7 @@ from harness.core.system.forking import (
     can_fork,
     cancel_child,
     die_with_parent,
+    ending_signals,
     exit_now,
     hung_up,
     run_in_child,
@@ -75,12 +77,14 @@ __all__ = [
     "cancel_child",
     "die_with_parent",
     "end_group",
+    "ending_signals",
     "exit_description",
     "exit_now",
     "governor",
     "governor_driver",
     "has_own_process_ids",
     "hung_up",
+    "is_locked",
     "keep_access",
     "long_path",
     "long_paths_allowed",

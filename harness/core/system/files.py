@@ -13,6 +13,8 @@ from harness.core.system import windows
 
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 _MOST_LINKS = 40
+if sys.platform != "win32":
+    import fcntl
 
 
 def sync_folder(folder: Path) -> None:
@@ -45,6 +47,23 @@ def long_paths_allowed() -> bool:
     if sys.platform != "win32":
         return True
     return bool(windows.registry_value(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled") == 1)
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a process holds the lock of a file that may be read only; None where that cannot be told.
+
+    The lock is ``flock``, which a shared one beside it would disturb for the moment of asking.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        with path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 def remove_folder(folder: Path) -> None:

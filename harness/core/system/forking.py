@@ -51,6 +51,17 @@ def terminate_main_thread() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Signals that ask a process to end, but for Ctrl-C's: SIGTERM, and that its terminal has gone.
+
+    The latter only where it would end this process: under ``nohup`` it does not. On Windows a console that is closed.
+    """
+    if sys.platform == "win32":
+        return (signal.SIGTERM, signal.SIGBREAK)
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGHUP)
+
+
 def accept_cancel() -> None:
     """From here on a ``cancel_child`` that comes when there is no child is harmless."""
     if sys.platform != "win32":
