@@ -57,7 +57,7 @@ class _Routed(httpx.BaseTransport):
             own = self._certificates if proxy.url.startswith("https://") else None
             through = httpx.Proxy(proxy.url, ssl_context=own)
             transport = httpx.HTTPTransport(verify=self._certificates, proxy=through)
-            transport._pool._network_backend = self._patient  # type: ignore[attr-defined]
+            transport._pool._network_backend = self._patient
             return transport
         except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"{proxy.setting}: not usable as the address of a proxy ({error})") from error

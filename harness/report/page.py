@@ -20,7 +20,7 @@ from harness.report import charts, fairness, load, palette, tables, vega
 from harness.report.charts import Gallery
 from harness.report.fairness import Proof
 from harness.report.figure import Figure
-from harness.report.headline import not_run, unproven
+from harness.report.headline import diverged, not_run, unproven
 from harness.report.machines import NOT_POOLED, machines, nothing_shared
 from harness.report.tables import Table
 from harness.report.works import NoisePoint
@@ -228,7 +228,9 @@ def _state(view: PageView) -> str:
     well = cells.filter(cells["status"] == "ok").height
     done = cells.height + len(view.unreadable)
     said = f"{done:,} of {plural(view.planned, 'cell')} done" if done < view.planned else plural(view.planned, "cell")
-    return f"{said}, {well:,} ended well" if well < cells.height else said
+    well_said = f"{said}, {well:,} ended well" if well < cells.height else said
+    broken = cells["diverged"].sum()
+    return f"{well_said}, {broken:,} diverged" if broken else well_said
 
 
 def _lacking(view: PageView, dropped: int) -> list[str]:
@@ -240,7 +242,7 @@ def _lacking(view: PageView, dropped: int) -> list[str]:
     said.append(not_run(cells, view.planned, len(view.unreadable)))
     if view.unreadable:
         said.append(f"Not readable, so nowhere on this page: {plural(len(view.unreadable), 'record')}.")
-    said.append(unproven(cells))
+    said += [diverged(cells), unproven(cells)]
     if dropped:
         said.append(f"Figures of {plural(dropped, 'more work')} would not fit a page; the table has all cells.")
     return [sentence for sentence in said if sentence]

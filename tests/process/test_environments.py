@@ -256,5 +256,5 @@ def test_a_network_that_cannot_be_reached_is_told_with_the_settings_that_lead_th
     assert "https_proxy=http://***@127.0.0.1:9" in message
     assert "SSL_CERT_FILE: found" in message
     monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:99999")
-    with pytest.raises(EnvironmentBuildError, match="https_proxy: found .*allowed: a host and a port"):
+    with pytest.raises(EnvironmentBuildError, match=r"https_proxy: found .*allowed: a host and a port"):
         environments.ensure(REFERENCE)
