@@ -6,9 +6,10 @@ import contextlib
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from harness import noise_scale, parity, runfiles
+from harness import noise_scale, parity, runfiles, setting, store
 from harness.core import codec
-from harness.core.errors import HarnessError, StoreError
+from harness.core.errors import HarnessError, StoreError, UsageError
+from harness.datasets.extent import Extent
 from harness.loading import Reading
 from harness.paths import cache_folder
 from harness.report import advice, page
@@ -24,7 +25,7 @@ CHARTS = "vl-convert-python"
 def view(reading: Reading, version: str = "") -> page.PageView:
     """Everything that the page shows; ``version`` for one that is served while its sweep runs."""
     run, plan = reading.run, reading.run.plan
-    several = len(reading.found.advice) > 1
+    several, images = len(reading.found.advice) > 1, _images(run)
     return page.PageView(
         found=reading.found,
         name=plan.name,
@@ -48,6 +49,8 @@ def view(reading: Reading, version: str = "") -> page.PageView:
         unreadable=tuple(str(error) for error in reading.unreadable),
         noise=tuple(noise_points(run.folder)),
         version=version,
+        images=images.words if images else "",
+        doubt=images.doubt if images else "",
     )
 
 
@@ -58,6 +61,14 @@ def write(reading: Reading, path: Path) -> None:
         codec.write_atomically(path, text)
     except OSError as error:
         raise HarnessError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _images(run: store.Run) -> Extent | None:
+    """The range of the dataset's pixels, where the sweep kept it and it can be read."""
+    try:
+        return setting.read(run).images
+    except (StoreError, UsageError):
+        return None
 
 
 def _bundle() -> str:
