@@ -12,6 +12,7 @@ environment lets several processes ask at once: one builds, the others wait.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 import time
@@ -22,7 +23,7 @@ from typing import Literal, Protocol, TextIO
 
 from filelock import FileLock, Timeout
 
-from harness import in_use, room
+from harness import in_use, network, room
 from harness.core import system
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, EnvironmentBuildError
@@ -47,6 +48,9 @@ TOLD = ("Downloading", "Downloaded", "Resolved", "Prepared", "Installed", "Bytec
 
 LONGEST_REASON = 400
 """Characters of uv's words in an error."""
+
+_UNREACHED = re.compile(r"[Ff]ailed to (fetch|download)|error sending request")
+"""In uv's words that something on the network could not be had."""
 
 
 class Definition(Protocol):
@@ -228,7 +232,7 @@ def _run_uv(arguments: list[str], folder: Path, log: TextIO, name: str, progress
     with subprocess.Popen(
         [uv_binary(), "--color", "never", *arguments],
         cwd=folder,
-        env=clean_variables(),
+        env={**clean_variables(), **network.for_uv()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -256,7 +260,17 @@ def _essence(output: list[str]) -> str:
     said = [line for line in lines[starts[0] if starts else -3 :] if line]
     text = "; ".join(line.removeprefix("error: ") for line in said) or "uv ended without a word"
     text = text.replace(":; ", ": ")
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+    return f"{text if len(text) <= LONGEST_REASON else f'{text[:LONGEST_REASON]}...'}{_network(text)}"
+
+
+def _network(said: str) -> str:
+    """Where uv could not reach something: the settings that may be to blame, which it does not name."""
+    if not _UNREACHED.search(said):
+        return ""
+    settings = "; ".join(network.in_use()) or "none is set"
+    untrusted = "peer certificate" in said and not network.certificates_setting()
+    advice = f"; {network.certificate_advice()}" if untrusted else ""
+    return f" (settings of the network: {settings}{advice})"
 
 
 def _path_limit() -> str:

@@ -121,7 +121,8 @@ def outcome(record: Record) -> str:
         return f"{record.status.replace('_', ' ')} ({record.reason})"
     seconds = sum(record.blocks.seconds)
     accuracy = record.epochs[-1].test_accuracy if record.epochs else math.nan
-    return f"ok, trained in {duration(seconds)}, accuracy {accuracy:.2%}"
+    well = "diverged" if record.diverged else "ok"
+    return f"{well}, trained in {duration(seconds)}, accuracy {accuracy:.2%}"
 
 
 def duration(seconds: float) -> str:

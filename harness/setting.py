@@ -6,13 +6,14 @@ machine's folder of the same plan has its own, and each sweep that works in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import runfiles, targets
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
+from harness.datasets.extent import Extent
 from harness.store import Run
 from harness.targets import TargetDefinition
 
@@ -31,7 +32,8 @@ class Tables:
 class Setting:
     """``dataset``: its name or the absolute path of a file; ``data_dir``: where MNIST's files are, empty if not said.
 
-    ``timeout``: longest wait for one answer of a worker, in seconds; ``fork``: one forked process per cell.
+    ``timeout``: longest wait for one answer of a worker, in seconds; ``fork``: one forked process per cell. ``images``:
+    the range of the dataset's pixels, None where it was not kept.
     """
 
     dataset: str
@@ -39,6 +41,7 @@ class Setting:
     targets: tuple[Tables, ...]
     timeout: float
     fork: bool
+    images: Extent | None = field(default=None, metadata=codec.LATER)
 
     def definitions(self) -> dict[str, TargetDefinition]:
         """The targets as they were when the setting was written. Raises UsageError."""

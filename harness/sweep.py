@@ -155,6 +155,12 @@ class Sweep:
         """How an error should name a key: its flag, or the file and the key."""
         return _where(key, self.source, self.flags)
 
+    def asked_by(self, key: str) -> str:
+        """What gave a key its value where the person's flags did not: the preset, or the file."""
+        if key in self.flags:
+            return ""
+        return self.source if self.source.endswith(SUFFIX) else f"the preset {self.source!r}"
+
 
 @dataclass(frozen=True)
 class Planned:

@@ -72,6 +72,7 @@ _REACHING: dict[str, Any] = {
     "best": pl.Boolean,
     "regime": pl.String,
     "steps_slope": pl.Float64,
+    "diverged": pl.Int64,
 }
 
 
@@ -79,7 +80,8 @@ _REACHING: dict[str, Any] = {
 class Curve:
     """One cell's evaluations: accuracy after each epoch, 0 where it is no number.
 
-    ``seconds_per_step`` is None where nothing was timed.
+    ``seconds_per_step`` is None where nothing was timed. One that ``diverged`` reaches no accuracy, whatever it was at
+    on its way.
     """
 
     seed: int
@@ -88,6 +90,12 @@ class Curve:
     accuracies: tuple[float, ...]
     seconds_per_step: float | None
     compile_seconds: float | None
+    diverged: bool = False
+
+    @property
+    def highest(self) -> float:
+        """The highest accuracy that it may be said to have reached."""
+        return 0.0 if self.diverged else max(self.accuracies)
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,9 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
 
 
 def reach(curve: Curve, accuracy: float) -> Reached | None:
-    """Steps until the test accuracy is first reached, linear between evaluations; None if it is not."""
+    """Steps until the test accuracy is first reached, linear between evaluations; None if it is not, or diverged."""
+    if curve.diverged:
+        return None
     before: float | None = None
     for number, now in enumerate(curve.accuracies, start=1):
         if now >= accuracy:
@@ -138,17 +148,16 @@ def reach(curve: Curve, accuracy: float) -> Reached | None:
 def by_size(cells: pl.DataFrame) -> pl.DataFrame:
     """Final test accuracy per WORK, target, number of epochs and batch size: mean over seeds, Student's t interval.
 
-    Repeats and lanes of one seed are averaged first. ``not_finite``: cells whose losses ended as NaN or infinity;
-    their accuracies count, as they are what was reached; one that is no number counts as 0.
+    Repeats and lanes of one seed are averaged first. ``not_finite``: cells that diverged; their accuracies count, as
+    they are what was reached; one that is no number counts as 0.
     """
     finished = cells.filter((pl.col("status") == "ok") & pl.col("final_accuracy").is_not_null()).to_dicts()
     rows = []
     key = grouped(finished, lambda row: (*work_of(row), row["target"], row["epochs"], row["batch_size"]))
     for place, members in key.items():
         seeds = [fmean([_right(row["final_accuracy"]) for row in own]) for own in grouped(members, _seed).values()]
-        losses = [(row["final_train_loss"], row["final_test_loss"]) for row in members]
-        broken = sum(not all(loss is not None and math.isfinite(loss) for loss in pair) for pair in losses)
-        rows.append((*place, len(seeds), *arithmetic(seeds, 0.0, 1.0), broken))
+        diverged = sum(row["diverged"] for row in members)
+        rows.append((*place, len(seeds), *arithmetic(seeds, 0.0, 1.0), diverged))
     return frame(rows, _BY_SIZE).sort(*WORK, "target", "epochs", "batch_size")
 
 
@@ -156,12 +165,14 @@ def recovery(collected: Collected, found: Mapping[tuple[Any, ...], Sequence[Curv
     """What a larger batch loses against the smallest one after as many epochs, and the epochs that win it back.
 
     ``found``: ``curves``. For each planned number of epochs: mean accuracies over seeds, after each epoch, of the
-    cells with most epochs; linear between them. ``epochs_to_recover`` is null where ``most_epochs`` do not suffice.
+    cells with most epochs; linear between them. ``epochs_to_recover`` is null where ``most_epochs`` do not suffice. A
+    batch size of which a seed diverged is left out.
     """
     planned = grouped(collected.cells.to_dicts(), lambda row: (*work_of(row), row["target"]))
     rows: list[tuple[Any, ...]] = []
     for place, own in grouped_by_target(found).items():
-        sizes, members = {size: _mean_curve(curve) for size, curve in own.items()}, planned[place]
+        sound = {size: curves for size, curves in own.items() if not any(curve.diverged for curve in curves)}
+        sizes, members = {size: _mean_curve(curves) for size, curves in sound.items()}, planned[place]
         if len(sizes) < 2:
             continue
         base = sizes[min(sizes)]
@@ -181,7 +192,7 @@ def accuracies(
     Those are the ones of LADDER that a batch size of a target reached with all its seeds, and the one to look at.
     Unless one is asked for, that is the highest of them up to USUAL; USUAL where there is none.
     """
-    highest = max((min(max(curve.accuracies) for curve in own) for own in found.values()), default=0.0)
+    highest = max((min(curve.highest for curve in own) for own in found.values()), default=0.0)
     reached = tuple(one for one in LADDER if one <= highest)
     chosen = asked if asked is not None else next((one for one in reached if one <= USUAL), USUAL)
     return chosen, tuple(sorted({*reached, chosen}, reverse=True))
@@ -191,8 +202,9 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
     """Steps and seconds of training to each accuracy, per WORK, target and batch size, over seeds.
 
     Geometric means with Student's t intervals of the logarithms. They are null unless all ``seeds`` got there
-    (``reached`` says how many did). ``seconds``: steps at the mean pace of the seed's own cell, evaluation not
-    counted; ``seconds_with_compile`` adds the median of compiling. ``best``: least seconds of the target's batch sizes.
+    (``reached`` says how many did; those that ``diverged`` did not). ``seconds``: steps at the mean pace of the seed's
+    own cell, evaluation not counted; ``seconds_with_compile`` adds the median of compiling. ``best``: least seconds of
+    the target's batch sizes.
     ``regime`` and ``steps_slope``: from the next smaller batch size to this one, of the three regimes of Shallue et
     al. (JMLR 20:112, 2019, section 4.1), where both have steps that are no bounds. They tune the learning rate at
     each batch size; here it is what the sweep's rule makes of it.
@@ -238,7 +250,8 @@ def _reaching(accuracy: float, place: tuple[Any, ...], size: int, own: Sequence[
         "seeds": len(own),
         "reached": len(got),
         "most_epochs": max(len(curve.accuracies) for curve in own),
-        "highest_accuracy": max(value for curve in own for value in curve.accuracies),
+        "highest_accuracy": max(curve.highest for curve in own),
+        "diverged": sum(curve.diverged for curve in own),
         "at_most": everyone and any(there.at_most for _, there in got),
         "epochs": None if steps[0] is None else steps[0] / own[0].steps_per_epoch,
         "seconds_with_compile": with_compile,
@@ -268,6 +281,7 @@ def _curve(row: Row, evaluations: Sequence[Row]) -> Curve:
         accuracies=tuple(_right(one["test_accuracy"]) for one in evaluations),
         seconds_per_step=first["seconds"] / first["steps"] if counts else None,
         compile_seconds=row["compile_seconds"],
+        diverged=row["diverged"],
     )
 
 

@@ -6,7 +6,7 @@ Where no target reaches the accuracy, the one that trains fastest. Values only: 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -68,7 +68,8 @@ class Advice:
     ``sizes``: batch sizes at which the choice's target was tried. ``rival``: at the choice's batch size, (target, its
     speed over the choice's, low, high, heats) of the next target. ``untried``: the batch size that the choice's target
     was not tried at and whose predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of
-    which not every seed reached the accuracy. ``unproven``, ``failed``: numbers of cells.
+    which not every seed reached the accuracy. ``diverged``: those of which a cell did, which are no choice at all.
+    ``unproven``, ``failed``: numbers of cells.
     """
 
     work: dict[str, Any]
@@ -93,6 +94,7 @@ class Advice:
     rival: tuple[str, float, float | None, float | None, int] | None
     untried: tuple[int, float] | None
     not_reached: tuple[tuple[str, int], ...]
+    diverged: tuple[tuple[str, int], ...]
     unproven: int
     failed: int
 
@@ -132,10 +134,12 @@ def advise(
         ladder = {(target, size): curves for target, sizes in own.items() for size, curves in sizes.items()}
         wanted = accuracy if asked else accuracies(ladder, None)[0]
         there = {(row["target"], row["batch_size"]): row for row in reached.get((*work, wanted), [])}
+        diverged = tuple(sorted({(row["target"], row["batch_size"]) for row in members if row["diverged"]}))
         costs = _seconds(own, there, wanted)
+        costs = {key: cost for key, cost in costs.items() if key not in diverged}
         goal = TO_ACCURACY if costs else THROUGHPUT
         if not costs:
-            costs = _pace_costs(timed_rows.get(work, []))
+            costs = _pace_costs(timed_rows.get(work, []), diverged)
         choices = {key: _choice(key, fast.get(key), there.get(key)) for key in costs}
         yield _advice(
             work=dict(zip(WORK, work, strict=True)),
@@ -151,7 +155,10 @@ def advise(
             highest=_highest(own),
             ratios=ratio_rows.get(work, []),
             predicted=predictions.get(work, []),
-            not_reached=tuple(key for key, row in there.items() if row["reached"] < row["seeds"]),
+            not_reached=tuple(
+                key for key, row in there.items() if row["reached"] < row["seeds"] and key not in diverged
+            ),
+            diverged=diverged,
         )
 
 
@@ -214,10 +221,15 @@ def _seconds(
     return costs
 
 
-def _pace_costs(rows: Sequence[Row]) -> Costs:
-    """Log seconds per image by process, of a heat's lanes of one target the first: what all targets have one of."""
+def _pace_costs(rows: Sequence[Row], diverged: Collection[tuple[str, int]]) -> Costs:
+    """Log seconds per image by process, of a heat's lanes of one target the first: what all targets have one of.
+
+    What diverged is fast at nothing that anybody wants.
+    """
     costs: Costs = {}
     for row in sorted(rows, key=lambda one: int(one["lane"])):
+        if (row["target"], row["batch_size"]) in diverged:
+            continue
         block = (row["seed"], row["epochs"], row["repeat"])
         of_place = costs.setdefault((row["target"], row["batch_size"]), {})
         of_place.setdefault(block, -math.log(row["images_per_second"]))
@@ -295,7 +307,9 @@ def _highest(own: Mapping[str, Mapping[int, Sequence[Curve]]]) -> tuple[str, int
     found = []
     for target, sizes in own.items():
         for size, members in sizes.items():
-            value = min(max(curve.accuracies) for curve in members)
+            if any(curve.diverged for curve in members):
+                continue
+            value = min(curve.highest for curve in members)
             epochs = [next(n for n, one in enumerate(curve.accuracies, start=1) if one >= value) for curve in members]
             found.append((target, size, max(epochs), value))
     return max(found, key=lambda one: one[3], default=None)

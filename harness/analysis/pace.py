@@ -39,6 +39,7 @@ _PACE: dict[str, Any] = {
     "joules_per_image": pl.Float64,
     "host_joules_per_image": pl.Float64,
     "peak_memory_bytes": pl.Int64,
+    "diverged": pl.Int64,
 }
 _RATIOS: dict[str, Any] = {
     "batch_size": pl.Int64,
@@ -73,7 +74,8 @@ def pace(cells: pl.DataFrame) -> pl.DataFrame:
     Columns: processes, images_per_second, seconds_per_step, seconds_per_epoch, each with ``_low`` and ``_high``.
     ``interval`` says what the interval knows of: BETWEEN, Student's t over the logarithms of the processes'
     medians; WITHIN, one process's blocks only (``statistics.batch_median_error``), which leaves out what processes
-    differ by; empty, none. compile_seconds, startup_seconds, limit_share, joules_per_image, peak memory: medians, the
+    differ by; empty, none. ``diverged``: processes whose loss became infinite or no number; they did the work, so their
+    pace counts. compile_seconds, startup_seconds, limit_share, joules_per_image, peak memory: medians, the
     memory the largest.
     """
     rows = []
@@ -102,6 +104,7 @@ def pace(cells: pl.DataFrame) -> pl.DataFrame:
                 median(row["joules_per_image"] for row in members),
                 median(row["host_joules_per_image"] for row in members),
                 max(memory, default=None),
+                sum(row["diverged"] for row in members),
             )
         )
     return frame(rows, _PACE).sort(*WORK, "target", "batch_size")

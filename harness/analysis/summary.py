@@ -4,7 +4,8 @@
 thousand blocks each pass through a small memory.
 
 A time of a cell whose parity failed, or that the wrong device worked on, is the time of other work: those
-columns are empty there. A ``final_`` column is empty unless all planned epochs were reached.
+columns are empty there. A ``final_`` column is empty unless all planned epochs were reached. ``diverged``: whether a
+loss became infinite or no number (``Record.diverged``); the speed of such a cell is speed, its accuracy no result.
 """
 
 from __future__ import annotations
@@ -59,9 +60,11 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
 
     From ``summary``: one row per work_id and machine on which two or more targets finished, largest difference first:
     the machine, the GROUP columns, batch_size, ``targets`` and ``accuracies`` (parallel lists, one entry a cell) and
-    ``difference_points`` (largest minus smallest final accuracy, in percentage points).
+    ``difference_points`` (largest minus smallest final accuracy, in percentage points). Cells that diverged are left
+    out: what they reached is chance.
     """
-    finished = summarised.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null())
+    reached = pl.col("final_accuracy").is_not_null() & ~pl.col("diverged")
+    finished = summarised.filter(pl.col("status") == "ok", reached)
     accuracy = pl.col("final_accuracy")
     return (
         finished.group_by("work_id", "machine", maintain_order=True)
@@ -135,6 +138,7 @@ def _schema() -> dict[str, Any]:
         "pace_batches": count,
         "node": text,
         "heat": text,
+        "diverged": pl.Boolean,
     }
 
 
@@ -197,6 +201,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         figures.pace_batches,
         machines.node(record.machine),
         _heat(record),
+        record.diverged,
     )
 
 

@@ -177,7 +177,19 @@ def _execute(
 
 
 def _measured(kept: store.Run) -> list[Record]:
-    return [record for record in kept.records() if record.status != "skipped"]
+    found = [record for record in kept.records() if record.status != "skipped"]
+    _tell_diverged(found)
+    return found
+
+
+def _tell_diverged(records: Sequence[Record]) -> None:
+    cells = [record.cell for record in records if record.diverged]
+    named = dict.fromkeys(f"{cell.target.label} at batch size {cell.training.batch_size}" for cell in cells)
+    if named:
+        common.say(
+            common.standard_error(),
+            f"warning: diverged, so only the speed of these is worth comparing: {', '.join(named)}",
+        )
 
 
 def _show(found: Sequence[Comparison], folder: Path | None, json: bool) -> None:
@@ -206,6 +218,7 @@ def _stored(folders: Sequence[Path], json: bool) -> int:
         f"the intervals allow {100 * stored_runs.RUN_TO_RUN:g} % (one standard deviation) for each run",
     )
     names = (str(folders[0]), str(folders[1]))
+    _tell_diverged([*sides[0], *sides[1]])
     found = stored_runs.compare_runs(sides[0], sides[1], names)
     if not found:
         raise UsageError("compare: the two runs have no work in common (same model, training, dataset and inputs)")

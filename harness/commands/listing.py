@@ -11,6 +11,7 @@ from harness.commands import common
 from harness.core.codec import to_json
 from harness.core.errors import UsageError
 from harness.core.model import Layer, ModelSpec
+from harness.datasets.extent import extent
 from harness.sweep import DATASETS
 from harness.targets import TargetDefinition
 from harness.tomlfile import nearest
@@ -166,12 +167,14 @@ def prepare_data(source: str, data_dir: Path | None) -> int:
             "that ends in .npz"
         )
     prepared = common.prepare_dataset(source, data_dir, common.standard_error())
-    dataset = prepared.dataset
+    dataset, images = prepared.dataset, extent(prepared.folder)
     common.say(
         common.standard_output(),
         f"{dataset.name}: {dataset.train_examples:,} training and {dataset.test_examples:,} test images of "
-        f"{_shape(dataset.image_shape)}, {dataset.classes} classes, sha256 {dataset.sha256}",
+        f"{_shape(dataset.image_shape)}, {images.words}, {dataset.classes} classes, sha256 {dataset.sha256}",
     )
+    if images.doubt:
+        common.say(common.standard_error(), f"warning: {dataset.name}: {images.doubt}")
     return 0
 
 

@@ -7,10 +7,11 @@ from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from harness import noise_scale, outputs, parity, runfiles
+from harness import noise_scale, outputs, parity, runfiles, setting, store
 from harness.commands import common
 from harness.core import codec
-from harness.core.errors import StoreError
+from harness.core.errors import StoreError, UsageError
+from harness.datasets.extent import Extent
 from harness.keeping import mark_used
 from harness.loading import Reading
 from harness.paths import PAGES, cache_place
@@ -27,7 +28,7 @@ CHARTS = "vl-convert-python"
 def view(reading: Reading, version: str = "") -> page.PageView:
     """Everything that the page shows; ``version`` for one that is served while its sweep runs."""
     run, plan = reading.run, reading.run.plan
-    several = len(reading.found.advice) > 1
+    several, images = len(reading.found.advice) > 1, _images(run)
     return page.PageView(
         found=reading.found,
         name=plan.name,
@@ -51,6 +52,8 @@ def view(reading: Reading, version: str = "") -> page.PageView:
         unreadable=tuple(str(error) for error in reading.unreadable),
         noise=tuple(noise_points(run.folder)),
         version=version,
+        images=images.words if images else "",
+        doubt=images.doubt if images else "",
     )
 
 
@@ -59,6 +62,14 @@ def write(reading: Reading, path: Path) -> None:
     text = page.render(view(reading))
     with common.reader_may_leave():
         outputs.write(path, text)
+
+
+def _images(run: store.Run) -> Extent | None:
+    """The range of the dataset's pixels, where the sweep kept it and it can be read."""
+    try:
+        return setting.read(run).images
+    except (StoreError, UsageError):
+        return None
 
 
 def _bundle() -> str:

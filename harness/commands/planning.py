@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import datasets, environments, inputs, machine, models, sweep, targets
+from harness import datasets, environments, inputs, machine, models, store, sweep, targets
 from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
+from harness.datasets.extent import Extent, extent
 from harness.estimate import Estimates
 from harness.paths import OWN_FILE
 from harness.progress import duration, name
@@ -23,7 +24,10 @@ UNFETCHED = ""
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sweep expanded to cells; the last three are what ``sweep.Sweep`` has under these names."""
+    """A sweep expanded to cells; ``interleave`` to ``launchers`` are what ``sweep.Sweep`` has under these names.
+
+    ``images``: the range of the dataset's pixels, None where they are still to be downloaded.
+    """
 
     name: str
     definitions: Mapping[str, TargetDefinition]
@@ -36,25 +40,34 @@ class Prepared:
     source: str
     own_targets: dict[str, Any]
     launchers: dict[str, dict[str, Any]]
+    images: Extent | None
 
 
-def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fetch: bool) -> Prepared:
+def prepare(
+    source: str, overrides: Mapping[str, Any], data_dir: Path | None, fetch: bool, folder: Path | None = None
+) -> Prepared:
     """Read and check everything the person wrote; get the dataset; draw what identifies the inputs.
 
-    Without ``fetch`` a dataset that would have to be downloaded is only described.
+    Without ``fetch`` a dataset that would have to be downloaded is only described. ``folder``: of a run that may be
+    there already.
     """
     asked = sweep.load(source, overrides)
     definitions = common.target_definitions(asked.own_targets, asked.source)
     resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
     specs = [models.load(text) for text in asked.models]
     known = None if fetch else _undownloaded(asked.dataset, data_dir)
-    known = known or common.prepare_dataset(asked.dataset, data_dir, common.standard_error()).dataset
-    dataset = datasets.limited(known, asked.train_examples, asked.test_examples)
+    images = None
+    if known is None:
+        ready = common.prepare_dataset(asked.dataset, data_dir, common.standard_error())
+        known, images = _as_planned(ready.dataset, folder), extent(ready.folder)
+    dataset = datasets.limited(known, asked.train_examples, asked.test_examples, asked.asked_by)
 
     def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
     planned = sweep.expand(asked, specs, resolved, dataset, identify)
+    if images is not None:
+        _tell(asked.dataset, dataset, images)
     return Prepared(
         name=asked.name,
         definitions=definitions,
@@ -67,7 +80,27 @@ def prepare(source: str, overrides: Mapping[str, Any], data_dir: Path | None, fe
         source=asked.source,
         own_targets=asked.own_targets,
         launchers=asked.launchers,
+        images=images,
     )
+
+
+def _as_planned(dataset: Dataset, folder: Path | None) -> Dataset:
+    """Under the name that a run gave to the same bytes: names are part of what its cells are."""
+    if folder is None or not (folder / store.PLAN_FILE).is_file():
+        return dataset
+    planned = {cell.dataset.name for cell in store.Run.open(folder).plan.cells if cell.dataset.sha256 == dataset.sha256}
+    return replace(dataset, name=min(planned, default=dataset.name))
+
+
+def _tell(source: str, dataset: Dataset, images: Extent) -> None:
+    """What a person may not expect of a dataset."""
+    console = common.standard_error()
+    if source.endswith(sweep.DATASET_SUFFIX) and Path(source).stem != dataset.name:
+        common.say(
+            console, f"{source}: the same bytes as {dataset.name!r}, so it is that dataset and goes by that name"
+        )
+    if images.doubt:
+        common.say(console, f"warning: {dataset.name}: {images.doubt}")
 
 
 def launcher_tables(prepared: Prepared, launcher: str) -> list[tuple[Mapping[str, Any], str]]:
@@ -106,6 +139,8 @@ def show(
         f"{plural(len(waiting), 'cell')} to run, {len(prepared.planned) - len(waiting)} not; "
         f"about {duration(sum(seconds.values()))} ({basis}), parity checks not included",
     )
+    if prepared.images is not None:
+        common.say(console, f"images of {prepared.dataset.name}: {prepared.images.words}")
     if prepared.dataset.sha256 == UNFETCHED:
         common.say(
             console, f"to download first: {prepared.dataset.name} (harness data prepare {prepared.dataset.name})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import outputs, store
+from harness import network, outputs, store
 from harness.commands import common
 from harness.core.errors import StoreError, UsageError
 from harness.wording import plural
@@ -126,6 +126,8 @@ def _export(request: Request, reading: Reading) -> None:
         said = f"tensorboard: {plural(count, 'cell')} newly written; look: tensorboard --logdir {folder}"
         common.say(common.standard_error(), said)
     if request.mlflow is not None:
+        if request.mlflow.startswith(("http://", "https://")):
+            network.check(request.mlflow)
         common.say(common.standard_error(), f"mlflow: logging {plural(cells.height, 'cell')}")
         count = to_mlflow.export_cells(cells, epochs, request.mlflow, name)
         common.say(common.standard_error(), f"mlflow: {plural(count, 'cell')} newly logged to {request.mlflow}")

@@ -54,7 +54,7 @@ def run(request: Request) -> int:
     """Plan, and unless only that was asked, run or submit. Returns the exit status."""
     _check(request)
     shard = parts.shard(request.shard)
-    prepared = planning.prepare(request.source, request.overrides, request.data_dir, fetch=not request.plan_only)
+    prepared = planning.prepare(request.source, request.overrides, request.data_dir, not request.plan_only, request.out)
     options = cluster.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
     of_ray = ray_sweep.options(prepared, request.ray) if request.launcher == "ray" else {}
     plan = store.Plan(
@@ -128,6 +128,7 @@ def _setting(prepared: planning.Prepared, request: Request) -> setting.Setting:
         targets=tuple(setting.tables(tables, file) for tables, file in own if tables),
         timeout=request.timeout,
         fork=request.fork,
+        images=prepared.images,
     )
 
 
@@ -215,6 +216,8 @@ def execute(
     """Run the cells that wait, on this machine or as tasks of Ray's."""
     console = common.standard_error()
     common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
+    if prepared.images is not None:
+        common.say(console, f"images of {prepared.dataset.name}: {prepared.images.words}")
     dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
     work = running.Work(prepared.definitions, dataset.folder, request.timeout, request.fork, _again(request.retry))
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}

@@ -6,6 +6,7 @@ computed from them later, so a better method can be applied to an old run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,10 @@ STATUSES = (
 FAILED = tuple(status for status in STATUSES if status not in ("ok", "skipped"))
 NOT_THE_WORK = ("parity_failed", "wrong_device")
 """Statuses whose times say nothing about the target: no headline shows them."""
+
+LARGEST_LOSS = 3.4028234663852886e38
+"""The largest number of float32, in which cells are trained. The reference computes in a wider type: a loss that only
+that one holds would be infinite everywhere else."""
 
 BLOCK_KINDS = ("compile", "warmup", "train")
 
@@ -125,3 +130,16 @@ class Record:
     heat: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     power: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     limit: dict[str, Any] = field(default_factory=dict, metadata=LATER)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss became infinite or no number (LARGEST_LOSS): what it learned from then on is worth nothing.
+
+        The status of a cell that diverged and was trained to its end is ``ok``; its speed is that of the work.
+        """
+        return any(not abs(loss) <= LARGEST_LOSS for loss in self._losses())
+
+    def _losses(self) -> Iterator[float]:
+        yield from self.blocks.mean_loss
+        for epoch in self.epochs:
+            yield from (epoch.train_loss, epoch.test_loss)

@@ -91,8 +91,8 @@ def prepare(
         arrays, classes = npz.read(path)
         return cache.Content(path.stem, classes, arrays)
 
-    dataset, folder = cache.entry(f"own-{npz.file_sha256(path)[:32]}", read_own, report, keeping)
-    return Prepared(dataclasses.replace(dataset, name=path.stem), folder)
+    # Its name is part of every cell's identity, so a file keeps the one under which its bytes were first seen here.
+    return Prepared(*cache.entry(f"own-{npz.file_sha256(path)[:32]}", read_own, report, keeping))
 
 
 def describe(source: str, data_dir: Path | None = None) -> Description:
@@ -138,20 +138,30 @@ def built_in_keys() -> frozenset[str]:
     return frozenset({mnist.KEY, _digits_key()})
 
 
-def limited(dataset: Dataset, train_examples: int | None = None, test_examples: int | None = None) -> Dataset:
-    """The same dataset with only the first examples used; None keeps all. Raises UsageError for a wrong number."""
+def limited(
+    dataset: Dataset,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
+    asked_by: Callable[[str], str] = lambda key: "",
+) -> Dataset:
+    """The same dataset with only the first examples used; None keeps all. Raises UsageError for a wrong number.
+
+    ``asked_by``: key -> what asked for that number where the person did not, for the error.
+    """
     return dataclasses.replace(
         dataset,
-        train_examples=_at_most(train_examples, dataset.train_examples, dataset.name, "training"),
-        test_examples=_at_most(test_examples, dataset.test_examples, dataset.name, "test"),
+        train_examples=_at_most(train_examples, dataset.train_examples, dataset.name, "train", asked_by),
+        test_examples=_at_most(test_examples, dataset.test_examples, dataset.name, "test", asked_by),
     )
 
 
-def _at_most(wanted: int | None, available: int, name: str, kind: str) -> int:
+def _at_most(wanted: int | None, available: int, name: str, split: str, asked_by: Callable[[str], str]) -> int:
     if wanted is None:
         return available
     if not 1 <= wanted <= available:
-        raise UsageError(f"{name}: asked for {wanted} {kind} examples, allowed: 1 to {available}")
+        by, kind = asked_by(f"{split}_examples"), "training" if split == "train" else split
+        who, remedy = (f" by {by}", f"; --{split}-examples changes it") if by else ("", "")
+        raise UsageError(f"{name}: asked for {wanted} {kind} examples{who}, allowed: 1 to {available}{remedy}")
     return wanted
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from harness import network
 from harness.core.errors import DatasetError
 from harness.datasets.known import KnownFile
 
@@ -62,21 +63,26 @@ def fetch(
     """Return the decompressed content of ``file`` and the mirror it came from.
 
     ``folder`` keeps unfinished parts; ``progress`` gets bytes as the mirror sends them. Raises
-    DatasetError with the failure of every mirror.
+    DatasetError with the failure of every mirror, UsageError for a network setting that is wrong.
     """
-    import httpx
+    from harness.datasets.client import client as made
 
     failures = []
-    limits = httpx.Timeout(patience.silence, connect=patience.connect)
-    with httpx.Client(timeout=limits, follow_redirects=True) as client:
+    with made(patience.connect, patience.silence) as client:
         for mirror in mirrors:
             url = f"{mirror.rstrip('/')}/{file.name}.gz"
             part = folder / f"{file.name}.{hashlib.sha256(url.encode()).hexdigest()[:12]}.part"
             try:
                 return _from_mirror(client, url, part, file, progress, patience), mirror
             except _MirrorFailed as failure:
-                failures.append(f"{urlsplit(url).netloc}: {failure}")
+                failures.append(f"{_place(url)}: {failure}")
     raise DatasetError(f"{file.name}.gz could not be downloaded ({'; '.join(failures) or 'no mirrors'})")
+
+
+def _place(url: str) -> str:
+    """Where a request goes, as its failure names it."""
+    proxy, place = network.proxy_of(url), urlsplit(url).netloc
+    return f"{place} through {proxy.setting}" if proxy else place
 
 
 def _from_mirror(
@@ -129,7 +135,9 @@ def _request(
         waited = patience.connect if isinstance(error, httpx.ConnectTimeout) else patience.silence
         raise _Broken(f"no answer within {waited:g} seconds") from error
     except httpx.HTTPError as error:
-        raise _Broken(_ERRNO.sub("", str(error)) or type(error).__name__) from error
+        said = _ERRNO.sub("", str(error)) or type(error).__name__
+        advice = f" ({network.certificate_advice()})" if "CERTIFICATE_VERIFY_FAILED" in said else ""
+        raise _Broken(f"{said}{advice}") from error
 
 
 def _headers(part: Path, have: int) -> dict[str, str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
-from harness.report.headline import TRAITS, figure
+from harness.report.headline import DIVERGED, TRAITS, figure
 from harness.wording import plural
 
 _NAMED = 4
@@ -29,7 +29,7 @@ def percent(accuracy: float) -> str:
 def sentence(advice: Advice) -> str:
     """The answer."""
     if advice.goal == NOTHING:
-        return "There is no answer: no cell was timed."
+        return f"There is no answer: {'every choice diverged' if advice.diverged else 'no cell was timed'}."
     before = _not_reached(advice) if advice.goal == THROUGHPUT else ""
     choice = advice.choice
     if choice is None:
@@ -64,6 +64,9 @@ def evidence(advice: Advice) -> list[str]:
     if advice.not_reached and advice.goal == TO_ACCURACY:
         places = [f"{target} at batch size {size}" for target, size in advice.not_reached]
         found.append(f"{percent(advice.accuracy)} was not reached with all seeds by {_shortened(places, ', ')}.")
+    if advice.diverged:
+        places = [f"{target} at batch size {size}" for target, size in advice.diverged]
+        found.append(f"{DIVERGED}, so never recommended: {_shortened(places, ', ')}.")
     if advice.unproven:
         found.append(f"Not proven to do the reference's work: {plural(advice.unproven, 'cell')}.")
     if advice.failed:
@@ -75,6 +78,8 @@ def measure_next(advice: Advice) -> list[str]:
     """What the data cannot tell, and the flags of a sweep (or of this command) that would."""
     found = []
     choice = advice.choice
+    if advice.diverged:
+        found.append(f"a smaller --learning-rate where it diverged (here {advice.work['learning_rate']:g})")
     if advice.goal == THROUGHPUT and advice.highest is not None:
         lower = math.floor(100 * advice.highest[3] + 1e-9) / 100
         less = f"; or ask for less: --accuracy {lower:g}" if 0 < lower < advice.accuracy else ""

@@ -92,6 +92,16 @@ def why_no_curve(frame: pl.DataFrame, y: str, nothing: str) -> str:
     return "one batch size only, so there is no curve against it" if len(found) == 1 else nothing
 
 
+def diverged_note(frame: pl.DataFrame, column: str = "diverged") -> str:
+    """Which points are of cells that diverged, in a sentence; empty if none are. ``column``: how many, or whether."""
+    if column not in frame.columns:
+        return ""
+    held = frame.filter(frame[column].fill_null(0) > 0).select("target", "batch_size").unique(maintain_order=True)
+    named = [f"{target} at batch size {size}" for target, size in held.rows()[:TOLD_TARGETS]]
+    more = [f"{held.height - TOLD_TARGETS} more"] if held.height > TOLD_TARGETS else []
+    return f"Diverged: {', '.join(named + more)}." if named else ""
+
+
 def present(work: Work, frame: pl.DataFrame) -> Sequence[str]:
     """The work's targets that a frame has rows of."""
     held = set(frame["target"])

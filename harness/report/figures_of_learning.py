@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.report import vega
 from harness.report.fields import header
-from harness.report.figure import Absent, Figure, Words, only, present, several_sizes, told, why_no_curve
+from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
 from harness.report.works import Work
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def accuracy(work: Work) -> Figure | Absent:
         for count in epochs
     ]
     several = "Lines with shorter dashes had fewer epochs. " if len(epochs) > 1 else ""
-    note = f"{several}{vega.intervals_note(frame, 'accuracy')}".strip()
+    diverged = diverged_note(frame, "not_finite")
+    note = f"{several}{vega.intervals_note(frame, 'accuracy')} {diverged}".strip()
     chart = vega.chart(only(frame, columns), layers)
     return Figure("accuracy", Words(title, " ".join(said)), note, chart, frame, columns)
 
@@ -112,6 +113,8 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     told_too = vega.tooltip(*drawn[1:])
     further = ("regime", "steps_slope") if field == "steps" else ("seconds_with_compile", "at_most", "highest_accuracy")
     columns = ("accuracy", "target", "batch_size", field, "reached", "seeds", "most_epochs", *further)
+    diverged = diverged_note(frame)
+    columns = (*columns, "diverged") if diverged else columns
     layers = [
         vega.line(x, y, looks),
         *vega.intervals(frame, x, y, looks),
@@ -119,6 +122,7 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
         *vega.on_top_edge(frame, x, field, looks, told_too),
     ]
     missed = f" {_NOT_REACHED}" if frame[field].null_count() else ""
+    missed += f" {diverged}" if diverged else ""
     if work.at_once:
         missed += f" Not on offer, as all reached them within their first epoch: {_list(work.at_once)} %."
     note = f"Accuracy is looked at after each epoch, so a value of the first epoch is at most that.{missed}"
@@ -189,6 +193,8 @@ def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     note = (
         f"At each target's best batch size: {', '.join(f'{target} {size}' for target, size in best)}. A line per seed."
     )
+    diverged = diverged_note(frame)
+    note = f"{note} {diverged}" if diverged else note
     values = frame.select(*columns, "cell_id")
     words = told(frame, field, "test_accuracy", "at epoch" if field == "epoch" else "after seconds", " %")
     return Figure(name, Words(title, words), note, vega.chart(values, layers), frame, columns)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.report import fields, vega
 from harness.report.fields import header
-from harness.report.figure import Absent, Figure, Words, only, present, several_sizes, told, why_no_curve
+from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
 from harness.report.works import Work
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def _curves(
     model: str = "",
 ) -> Figure:
     """A curve per target against batch size; with ``model``, a field, its curve and where nothing else is known."""
-    sizes = sorted(frame["batch_size"].unique())
+    sizes, diverged = sorted(frame["batch_size"].unique()), diverged_note(frame)
+    columns = (*columns, "diverged") if diverged else tuple(columns)
     y = vega.magnitude(frame, field, header(field)) if log else vega.quantity(field, header(field), zero=True)
     x = vega.sizes(sizes)
     looks, tooltip = vega.look(work.targets, present(work, frame)), vega.tooltip(*columns)
@@ -174,8 +175,8 @@ def _curves(
     ]
     values = only(frame, columns)
     words = Words(title, told(frame, "batch_size", field, "at batch size", unit))
-    note = f"{vega.intervals_note(frame, field)} {note}".strip()
-    return Figure(name, words, note, vega.chart(values, layers), values, tuple(columns))
+    note = " ".join(part for part in (vega.intervals_note(frame, field), note, diverged) if part)
+    return Figure(name, words, note, vega.chart(values, layers), values, columns)
 
 
 def _with_model(work: Work) -> pl.DataFrame:

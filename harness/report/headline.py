@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ABSENT = "-"
 
+DIVERGED = "Diverged (a loss became infinite or no number)"
+_NAMED = 4
+
 Row = dict[str, Any]
 
 
@@ -62,6 +65,14 @@ def target_text(row: Row) -> str:
     return f"{row['target']} (repeat {row['repeat']})" if row["repeat"] else str(row["target"])
 
 
+def status_text(row: Row) -> str:
+    """How a cell ended, in words; one that was trained to its end, or as far as it came, may have diverged."""
+    status = str(row["status"]).replace("_", " ")
+    if not row["diverged"]:
+        return status
+    return "diverged" if status == "ok" else f"{status}, diverged"
+
+
 COLUMNS = (
     Column("target", target_text, numeric=False),
     Column("batch\nsize", lambda row: f"{row['batch_size']}"),
@@ -70,7 +81,7 @@ COLUMNS = (
     Column("compile\ns", lambda row: figure(row["compile_seconds"])),
     Column("final\nacc. %", lambda row: percent(row["final_accuracy"])),
     Column("memory\nMB", lambda row: _megabytes(row["peak_memory_bytes"])),
-    Column("status", lambda row: str(row["status"]), numeric=False),
+    Column("status", status_text, numeric=False),
 )
 """Memory: the worker process's largest resident set, in 10^6 bytes. Accuracy: on the test set, after the last epoch."""
 
@@ -100,6 +111,19 @@ def unproven(frame: pl.DataFrame) -> str:
     """That there are cells without a proof, in a sentence; empty if there are none."""
     count = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
     return f"Not proven to do the reference's work: {plural(count, 'cell')}." if count else ""
+
+
+def diverged(frame: pl.DataFrame) -> str:
+    """Which cells diverged and what that means, in a sentence; empty if none did."""
+    rows = frame.filter(frame["diverged"]).to_dicts()
+    if not rows:
+        return ""
+    named = dict.fromkeys(f"{target_text(row)} at batch size {row['batch_size']}" for row in rows)
+    more = [f"{len(named) - _NAMED:,} more"] if len(named) > _NAMED else []
+    return (
+        f"{DIVERGED}: {plural(len(rows), 'cell')}, {', '.join([*list(named)[:_NAMED], *more])}. Their speed counts as "
+        "speed; they reach no accuracy and are not recommended."
+    )
 
 
 def not_run(frame: pl.DataFrame, planned: int, unreadable: int) -> str:

@@ -20,7 +20,7 @@ from harness.report import charts, fairness, load, palette, tables, vega
 from harness.report.charts import Gallery
 from harness.report.fairness import Proof
 from harness.report.figure import Figure
-from harness.report.headline import not_run, unproven
+from harness.report.headline import diverged, not_run, unproven
 from harness.report.machines import NOT_POOLED, machines, nothing_shared
 from harness.report.tables import Table
 from harness.report.works import NoisePoint
@@ -60,7 +60,8 @@ class PageView:
     ``name`` of the run, ``command`` that made it, ``created`` when, ``folder`` where. ``planned``: cells of its plan.
     ``unreadable``: a line for every record that could not be read. ``lanes``: a record of each target. ``bundle``: the
     script of Vega, Vega-Lite and Vega-Embed. ``version``: what a page that is served says of its state, which it then
-    asks for again and again; empty for a file.
+    asks for again and again; empty for a file. ``images``: what the dataset's pixels are, ``doubt`` what is unusual
+    about them; empty where that is not known, or nothing is.
     """
 
     found: Analysis
@@ -77,6 +78,8 @@ class PageView:
     unreadable: tuple[str, ...] = ()
     noise: tuple[NoisePoint, ...] = ()
     version: str = ""
+    images: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,9 @@ def _state(view: PageView) -> str:
     well = cells.filter(cells["status"] == "ok").height
     done = cells.height + len(view.unreadable)
     said = f"{done:,} of {plural(view.planned, 'cell')} done" if done < view.planned else plural(view.planned, "cell")
-    return f"{said}, {well:,} ended well" if well < cells.height else said
+    well_said = f"{said}, {well:,} ended well" if well < cells.height else said
+    broken = cells["diverged"].sum()
+    return f"{well_said}, {broken:,} diverged" if broken else well_said
 
 
 def _lacking(view: PageView, dropped: int) -> list[str]:
@@ -240,7 +245,9 @@ def _lacking(view: PageView, dropped: int) -> list[str]:
     said.append(not_run(cells, view.planned, len(view.unreadable)))
     if view.unreadable:
         said.append(f"Not readable, so nowhere on this page: {plural(len(view.unreadable), 'record')}.")
-    said.append(unproven(cells))
+    if view.doubt:
+        said.append(f"Of the dataset: {view.doubt}.")
+    said += [diverged(cells), unproven(cells)]
     if dropped:
         said.append(f"Figures of {plural(dropped, 'more work')} would not fit a page; the table has all cells.")
     return [sentence for sentence in said if sentence]
@@ -256,6 +263,7 @@ def _again(view: PageView) -> list[tuple[str, str]]:
         ("harness", view.harness_version),
         ("planned", view.created),
         ("run folder", view.folder),
+        *([("images", view.images)] if view.images else []),
         *(("machine", words) for words in dict.fromkeys(machine_words(facts, whole=True) for facts in known)),
         *((f"environment of {name}", identity) for name, identity in environments.items()),
         *(("code in the worker", code) for code in codes),

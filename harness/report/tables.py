@@ -61,7 +61,7 @@ def headline(cells: pl.DataFrame) -> Table:
     several = len(groups) > 1
     headers = tuple(column.header.replace("\n", " ") for column in COLUMNS)
     rows = [
-        (*([group.heading] if several else []), *(_headline_text(column.text(row)) for column in COLUMNS))
+        (*([group.heading] if several else []), *(column.text(row) for column in COLUMNS))
         for group in groups
         for row in group.rows
     ]
@@ -98,10 +98,6 @@ def _tells(values: pl.Series) -> bool:
 
 def _kind(row: Row) -> tuple[str, str]:
     return row["status"], row["reason"]
-
-
-def _headline_text(value: str) -> str:
-    return value.replace("_", " ") if value in ("out_of_memory", "wrong_device", "parity_failed") else value
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

@@ -23,9 +23,11 @@ from harness.report.headline import (
     Group,
     Row,
     caption_and_groups,
+    diverged,
     figure,
     not_run,
     percent,
+    status_text,
     target_text,
     unproven,
 )
@@ -164,7 +166,8 @@ def _table(groups: list[Group], width: int) -> Table:
 
 
 def _status(row: Row) -> Text:
-    return Text(row["status"].replace("_", " "), style=_STYLES.get(row["status"], "red"))
+    style = "red" if row["diverged"] else _STYLES.get(row["status"], "red")
+    return Text(status_text(row), style=style)
 
 
 def _print_plain(groups: list[Group], console: Console) -> None:
@@ -263,7 +266,7 @@ def _span(rows: list[Row], column: str, unit: float) -> str:
 
 def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: int) -> None:
     """What a reader must know before trusting the table: unproven, missing and unreadable cells."""
-    for said in (unproven(frame), not_run(frame, planned, unreadable)):
+    for said in (diverged(frame), unproven(frame), not_run(frame, planned, unreadable)):
         if said:
             _line(console, said, style="yellow")
     if unreadable:

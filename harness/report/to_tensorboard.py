@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _IN_TARGET = ("backend", "accelerator", "mode", "input")
-HYPERPARAMETERS = (*(name for name in tracking.SETTINGS if name not in _IN_TARGET), "status")
+HYPERPARAMETERS = (*(name for name in tracking.SETTINGS if name not in _IN_TARGET), "status", "diverged")
 """HPARAMS shows the first five in which cells differ, by name: what the target's name says already would fill them."""
 
 _EVENTS = "events.out.tfevents"

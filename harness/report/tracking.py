@@ -2,7 +2,7 @@
 
 Frames of ``harness.analysis`` go in, one ``TrackedCell`` after the other comes out; ``to_tensorboard`` and
 ``to_mlflow`` write them down. Only a cell that ended well has figures: those of a failed one are of other work, or of a
-part of it.
+part of it. One that ``diverged`` ended well as a run: its figures are told, and that it did.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ FIGURES = {
 
 EPOCH_FIGURES = ("test_accuracy", "test_loss", "train_loss")
 
-FACTS = ("cell_id", "work_id", "status", "reason", "attempt", "started", "proof", "machine")
+FACTS = ("cell_id", "work_id", "status", "reason", "attempt", "started", "proof", "machine", "diverged")
 """Columns of ``analysis.summary`` that identify a cell's record and say how it ended."""
 
 

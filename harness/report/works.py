@@ -176,21 +176,22 @@ def _cut(frame: pl.DataFrame, targets: Sequence[str], dropped: Collection[int]) 
 def _curves(found: Analysis) -> pl.DataFrame:
     """Epoch by epoch at each target's best batch size and most epochs: WORK, target, batch_size, seed, cell_id, ...
 
-    The best is the one that comes to the accuracy looked at soonest, else the one with the highest final accuracy.
+    The best is the one that comes to the accuracy looked at soonest, else the one with the highest final
+    accuracy of those that did not diverge.
     """
     import polars as pl
 
     on = [*WORK, "target"]
     soonest = found.time_to_accuracy.filter(pl.col("best"), pl.col("accuracy") == found.accuracy)
     soonest = soonest.select(*on, "batch_size").unique(on, keep="first", maintain_order=True)
-    finished = found.cells.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null())
+    finished = found.cells.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null(), ~pl.col("diverged"))
     highest = finished.sort("final_accuracy", descending=True, maintain_order=True)
     highest = highest.select(*on, "batch_size").unique(on, keep="first", maintain_order=True)
     best = pl.concat([soonest, highest.join(soonest, on=on, how="anti", nulls_equal=True)])
     cells = found.cells.filter(pl.col("status") == "ok").join(best, on=[*on, "batch_size"], nulls_equal=True)
     longest = cells.filter(pl.col("epochs") == pl.col("epochs").max().over(on)).sort("seed", "repeat")
     kept = longest.group_by(on, maintain_order=True).head(MOST_CURVES)
-    columns = [*on, "batch_size", "seed", "cell_id"]
+    columns = [*on, "batch_size", "seed", "cell_id", "diverged"]
     return kept.select(columns).join(found.epochs, on="cell_id").sort(*on, "seed", "cell_id", "epoch")
 
 

@@ -254,3 +254,21 @@ def test_a_python_that_nobody_has_is_named_with_what_to_do(cache: Path, tmp_path
     with pytest.raises(EnvironmentBuildError, match=r"Python 3\.99 is not on this machine: install it"):
         environments.ensure(definition)
     assert entries(cache) == set()
+
+
+def test_a_network_that_cannot_be_reached_is_told_with_the_settings_that_lead_there(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(REFERENCE)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "https_proxy=http://***@127.0.0.1:9" in message
+    assert "SSL_CERT_FILE: found" in message
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:99999")
+    with pytest.raises(EnvironmentBuildError, match=r"https_proxy: found .*allowed: a host and a port"):
+        environments.ensure(REFERENCE)

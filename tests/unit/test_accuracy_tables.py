@@ -100,6 +100,22 @@ class TestAccuracyBySize:
         assert row["accuracy"] == pytest.approx(0.2)
 
 
+class TestDiverged:
+    LOST = planted(
+        32, accuracies=[0.9], epochs=2, evaluations=[Epoch(0, 0.1, 0.1, 0.9, 0.1), Epoch(1, math.nan, 0.1, 0.1, 0.1)]
+    )
+
+    def test_an_accuracy_before_the_loss_was_lost_is_not_reached(self) -> None:
+        found = analysed([self.LOST, planted(32, seed=1, accuracies=[0.7, 0.9])], 0.8)
+        (row,) = rows_at(found, 0.8)
+        assert (row["seeds"], row["reached"], row["diverged"], row["seconds"]) == (2, 1, 1, None)
+        assert found.pace.select("processes", "diverged").rows() == [(2, 1)]
+
+    def test_it_is_no_batch_size_to_lose_accuracy_against(self) -> None:
+        cells = [self.LOST, planted(64, accuracies=[0.6, 0.7]), planted(128, accuracies=[0.5, 0.6])]
+        assert analysed(cells).recovery["base_batch_size"].to_list() == [64]
+
+
 class TestRecovery:
     def test_of_a_larger_batch_is_epochs_until_the_smallest_one_s_accuracy(self) -> None:
         cells = [

@@ -51,6 +51,40 @@ def chosen(advice: Advice) -> Place:
     return advice.choice.target, advice.choice.batch_size
 
 
+def diverging(records: Iterable[Record], places: Sequence[Place], seeds: Sequence[int] = (0, 1, 2)) -> list[Record]:
+    """The records, those of places and seeds with a last loss that is no number, after the accuracies that they had."""
+    return [
+        dataclasses.replace(one, epochs=(*one.epochs[:-1], dataclasses.replace(one.epochs[-1], train_loss=math.nan)))
+        if (one.cell.target.label, one.cell.training.batch_size) in places and one.cell.training.seed in seeds
+        else one
+        for one in records
+    ]
+
+
+class TestDiverged:
+    def test_what_diverged_is_never_recommended_even_if_it_was_at_the_accuracy_first(self) -> None:
+        places_lost = [(JAX_AT, 64), (TENSORFLOW_AT, 64)]
+        advice = advised(diverging(sweep(step, learns), places_lost))
+        assert chosen(advice)[1] == 32
+        assert advice.diverged == tuple(places_lost)
+        assert not set(places(advice.alike + advice.behind)) & set(places_lost)
+        assert any("Diverged" in line and "jax-cpu:jit at batch size 64" in line for line in evidence(advice))
+
+    def test_one_seed_that_diverged_is_enough(self) -> None:
+        assert chosen(advised(diverging(sweep(step, learns), [(JAX_AT, 64)], seeds=(1,)))) == (TENSORFLOW_AT, 64)
+
+    def test_nor_where_only_the_pace_is_left_to_judge_by(self) -> None:
+        advice = advised(diverging(sweep(step, lambda target, size: [0.5, 0.6]), [(JAX_AT, 128)]))
+        assert (advice.goal, chosen(advice)) == ("throughput", (JAX_AT, 64))
+
+    def test_where_all_diverged_there_is_no_answer_and_a_smaller_rate_is_next(self) -> None:
+        advice = advised(
+            diverging(sweep(step, learns), [(target, size) for target in (JAX_AT, TENSORFLOW_AT) for size in SIZES])
+        )
+        assert sentence(advice) == "There is no answer: every choice diverged."
+        assert any("a smaller --learning-rate" in line for line in measure_next(advice))
+
+
 class TestChoice:
     def test_is_the_planted_best_with_all_others_behind_where_runs_hardly_differ(self) -> None:
         advice = advised(sweep(step, learns, spread=0.002, steps_spread=0.005))

@@ -88,6 +88,18 @@ class TestFigures:
         row = only_row(record(cell(epochs=1), epochs=(Epoch(0, math.inf, math.nan, 0.1, 0.1),)))
         assert str((row["final_train_loss"], row["final_test_loss"])) == "(inf, nan)"
 
+    @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 3.5e38])
+    def test_a_loss_that_no_float32_holds_is_divergence_wherever_it_stands(self, loss: float) -> None:
+        sound = record(cell(epochs=1))
+        assert only_row(sound)["diverged"] is False
+        blocks = dataclasses.replace(sound.blocks, mean_loss=[*sound.blocks.mean_loss[:-1], loss])
+        for losses in ({"train_loss": loss}, {"test_loss": loss}):
+            epochs = (dataclasses.replace(sound.epochs[0], **losses),)
+            assert only_row(dataclasses.replace(sound, epochs=epochs))["diverged"] is True
+        row = only_row(dataclasses.replace(sound, blocks=blocks))
+        assert (row["diverged"], row["status"]) == (True, "ok")
+        assert row["images_per_second"] == only_row(sound)["images_per_second"]
+
     def test_every_status_gives_a_row(self) -> None:
         made = [failed(cell(2**n), status, f"because {status}") for n, status in enumerate(STATUSES, start=1)]
         frame = analysis.summary(made)

@@ -9,13 +9,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 
-from harness import __version__, cli, tomlfile
+from harness import __version__, cli, store, tomlfile
+from harness.commands import planning
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
@@ -26,6 +28,7 @@ SWEEP = 'name = "s"\nmodel = "model.toml"\ntarget = "reference"\ndataset = "smal
 MODEL = 'name = "m"\ninput_shape = [4, 4, 1]\nlayers = [{ kind = "flatten" }, { kind = "dense", units = 3 }]\n'
 FILES = {
     "sweep.toml": SWEEP,
+    "few.toml": "train_examples = 20\n" + SWEEP,
     "model.toml": MODEL,
     "not-toml.toml": "name = = 3",
     "latin.toml": b"name = '\xe9'",
@@ -99,6 +102,10 @@ WRONG = [
     (OWN + "--scaling cubic", "--scaling: found 'cubic', allowed: none, linear, sqrt"),
     (OWN + "--train-examples x", "--train-examples: found 'x', allowed: a whole number"),
     (OWN + "--train-examples 1000", "small: asked for 1000 training examples, allowed: 1 to 12"),
+    (
+        "sweep few.toml",
+        "small: asked for 20 training examples by few.toml, allowed: 1 to 12; --train-examples changes it",
+    ),
     (OWN + "--test-examples 0", "--test-examples: found 0, allowed: a whole number"),
     (OWN + "--data-dir nope", "--data-dir: found 'nope', allowed: a folder that exists"),
     (OWN + "--retry all", "Invalid value for '--retry': 'all' is not 'failed'"),
@@ -156,7 +163,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = made / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    images, labels = np.zeros((12, 4, 4), np.uint8), np.arange(12) % 3
+    images, labels = np.arange(192, dtype=np.uint8).reshape(12, 4, 4), np.arange(12) % 3
     np.savez(made / "small.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     return made
 
@@ -432,3 +439,37 @@ def test_the_environment_is_compiled_when_it_is_made_and_not_at_each_call() -> N
     settings = tomlfile.read(root / "pyproject.toml")["tool"]["uv"]
     assert "compile-bytecode" not in settings  # with it "uv run harness" looks at ten thousand files each time
     assert "uv sync --quiet --compile-bytecode\n" in (root / ".ci" / "run").read_text()
+
+
+class TestOwnImages:
+    def test_their_range_is_told_and_an_unusual_one_is_warned_of(self, call: Caller, folder: Path) -> None:
+        data = dict(np.load(folder / "small.npz"))
+        scaled = {key: value.astype(np.float32) if key.startswith("x") else value for key, value in data.items()}
+        np.savez(folder / "float.npz", **scaled)
+        said = "float32 from 0 to 191, taken as they are"
+        _, out, err = call("data prepare float.npz")
+        assert said in out
+        assert "warning: float: the images are" in err
+        _, out, err = call("sweep sweep.toml --dataset float.npz --plan")
+        assert f"images of float: {said}" in out
+        assert "warning: float: the images are" in err
+        _, out, err = call("sweep sweep.toml --plan")
+        assert "images of small: uint8 from 0 to 191, divided by 255" in out
+        assert "warning" not in err
+
+    def test_under_another_name_they_are_the_same_cells_and_a_line_says_so(self, call: Caller, folder: Path) -> None:
+        (folder / "other.npz").write_bytes((folder / "small.npz").read_bytes())
+        first = json.loads(call("sweep sweep.toml --plan --json")[1])["cells"]
+        _, out, err = call("sweep sweep.toml --dataset other.npz --plan --json")
+        assert [cell["cell_id"] for cell in json.loads(out)["cells"]] == [cell["cell_id"] for cell in first]
+        assert "other.npz: the same bytes as 'small'" in err
+
+    def test_a_run_goes_on_under_the_name_that_it_was_planned_with(
+        self, call: Caller, folder: Path, cache: Path, tmp_path: Path
+    ) -> None:
+        call("data prepare small.npz")
+        planned = planning.prepare("sweep.toml", {}, None, fetch=True).planned
+        renamed = [replace(one.cell, dataset=replace(one.cell.dataset, name="elsewhere")) for one in planned]
+        store.Run.create(tmp_path / "run", store.Plan("s", "", "", "", tuple(renamed)))
+        _, out, _ = call(f"sweep sweep.toml --out {tmp_path / 'run'} --plan --json")
+        assert [cell["cell_id"] for cell in json.loads(out)["cells"]] == [cell.cell_id for cell in renamed]

@@ -20,7 +20,24 @@ from harness import tomlfile
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LEVELS = ()
+LEVELS = (
+    "allocation core needs neighbours paths sampler shipped statistics wording",
+    (
+        "device_proof doctor gpu in_use inputs interpreters keeping machine manifest network powercap ranking "
+        "room runfiles tolerances tomlfile windows_counters"
+    ),
+    (
+        "analysis comparison datasets environments estimate launching models noise_scale outputs parity plan "
+        "power runlock targets witnesses workers"
+    ),
+    "cache_contents cell_export hosts lane ray_cluster report store stored_runs support sweep",
+    "examination loading merging progress rounds setting unrecorded verify",
+    "heats limits noise_probe slurm synchrony",
+    "compare instruments",
+    "commands",
+    "cli",
+    "__main__",
+)
 """Modules and packages of ``harness`` from the ground up: each may import those of lower levels only."""
 
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}

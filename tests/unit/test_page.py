@@ -179,6 +179,10 @@ class TestBadDays:
             lost = tuple(dataclasses.replace(one, test_loss=math.nan, train_loss=math.inf) for one in made.epochs)
             records.append(dataclasses.replace(made, epochs=lost))
         ruined = page.render(view(records))
+        told = Page(ruined).text
+        assert "diverged." in told
+        assert "Diverged (a loss became infinite or no number)" in told
+        assert told.count("Diverged: ") >= 3  # under the figures
         assert not re.search(r"\b(NaN|Infinity|nan|inf)\b", ruined.split('id="data">')[1].split("</script>")[0])
 
     def test_no_accuracy_at_all(self) -> None:

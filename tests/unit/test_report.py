@@ -19,6 +19,7 @@ from harness import analysis, cli
 from harness.core.errors import HarnessError, UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Epoch, Record
+from harness.progress import outcome
 from harness.report import exports, terminal
 from harness.report.headline import figure
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
@@ -93,6 +94,13 @@ class TestTerminal:
         assert max(map(len, table.splitlines())) <= width
         assert table.count("3,200") == 2
         assert "tensorflow-cpu:graph" in table
+
+    def test_what_diverged_is_not_plain_ok(self) -> None:
+        lost = record(cell(64), epochs=(Epoch(0, math.nan, 0.2, 0.9, 0.2),))
+        text = printed([record(cell(32)), lost])
+        assert [line.split()[-1] for line in text.splitlines() if line.startswith("jax-cpu:jit")] == ["ok", "diverged"]
+        assert "Diverged (a loss became infinite or no number): 1 cell, jax-cpu:jit at batch size 64." in text
+        assert outcome(lost).startswith("diverged, trained in ")
 
     def test_lists_what_failed_with_its_reason_alike_ones_together(self) -> None:
         crashed = [failed(cell(size), "crashed", "ended by signal 11") for size in (1, 2, 3, 4, 5)]

@@ -150,6 +150,7 @@ class TestHyperparameters:
         columns = Dashboard(tmp_path).columns
         assert [info["name"] for info in columns["hparamInfos"] if info["differs"]] == [
             "batch_size",
+            "diverged",
             "status",
             "target",
         ]
