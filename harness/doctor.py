@@ -113,6 +113,7 @@ class Examined:
     ``interpreter``: a person's own, or empty. ``folder``: where an environment of the harness's is or will be.
     ``packages``: name -> version, installed, or to be installed. ``cuda_build``: TensorFlow's word, None if it gives
     none. ``missing``: libraries of the system that the target needs and that cannot be loaded, with the reason.
+    ``hidden``: why this process's variables show the target no device, or empty.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Examined:
     packages: Mapping[str, str] = field(default_factory=dict)
     cuda_build: bool | None = None
     missing: tuple[str, ...] = ()
+    hidden: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ def _device(target: Examined, machine: Machine) -> Iterator[Complaint]:
     def missing(text: str, remedy: str) -> Complaint:
         return "no device", Finding(target.name, "problem", text, remedy)
 
+    if target.hidden:
+        yield missing(target.hidden, "unset the variable, or name in it the devices to show")
     if target.accelerator not in ("cuda", "directml"):
         return
     if machine.wsl == 1:

@@ -112,7 +112,8 @@ def look_at_target(definition: TargetDefinition) -> Examined:
     if found.state == "unavailable":
         return Examined(**common, environment=found.state, detail=found.detail)
     is_built = found.state == "ready"
-    variables = {**clean_variables(), **_variables(definition)}
+    own, hidden = _variables(definition)
+    variables = {**clean_variables(), **own}
     answer = _ask(found.python, _PACKAGES, (), variables) if is_built else None
     if isinstance(answer, dict):
         packages = {needs.normalised(name): version for name, version in answer["packages"].items()}
@@ -130,6 +131,7 @@ def look_at_target(definition: TargetDefinition) -> Examined:
         packages=packages,
         cuda_build=answer["cuda_build"] if isinstance(answer, dict) else None,
         missing=tuple(missing or ()),
+        hidden=hidden,
     )
 
 
@@ -176,11 +178,12 @@ def _ask(python: Path, question: str, arguments: Sequence[str], variables: Mappi
         return None
 
 
-def _variables(definition: TargetDefinition) -> dict[str, str]:
+def _variables(definition: TargetDefinition) -> tuple[dict[str, str], str]:
+    """The worker's variables, and why its device is hidden from it, if it is."""
     try:
-        return definition.variables(0, os.environ)
-    except WrongDevice:
-        return {}
+        return definition.variables(definition.device, os.environ), ""
+    except WrongDevice as error:
+        return {}, str(error)
 
 
 def _problem_of_uv() -> str:
