@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ import psutil
 from harness import environments, gpu, machine, needs
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
+from harness.core.told import asked
 from harness.doctor import Examined, Gpu, Machine, Pace
 from harness.interpreters import clean_variables, uv_binary
+from harness.neighbours import held_back
 from harness.targets import TargetDefinition
 
 PACE_SECONDS = 0.8
@@ -140,17 +143,23 @@ def measure_pace(seconds: float) -> Pace:
     # The quickest of several: the first are slow, before the interpreter has adapted to the loop.
     quickest = min(_loop(CALIBRATION_TURNS) for _ in range(CALIBRATIONS))
     turns = max(round(CALIBRATION_TURNS * BLOCK_SECONDS / quickest), 1)
-    stolen, began = system.stolen_seconds(), time.perf_counter()
+    stolen, throttled, began = system.stolen_seconds(), system.throttled_seconds(), time.perf_counter()
     times: list[float] = []
     while time.perf_counter() - began < seconds or len(times) < 3:
         times.append(_loop(turns))
     took = time.perf_counter() - began
-    stolen_after = system.stolen_seconds()
+    stolen_after, throttled_after = system.stolen_seconds(), system.throttled_seconds()
     share = None
     if stolen is not None and stolen_after is not None:
         share = max(stolen_after - stolen, 0.0) / (took * (os.cpu_count() or 1))
+    waited = held_back(throttled, throttled_after)
     ratios = [abs(math.log(after / before)) for before, after in itertools.pairwise(times)]
-    return Pace(statistics.median(times), NORMAL * statistics.median(ratios), share)
+    return Pace(
+        statistics.median(times),
+        NORMAL * statistics.median(ratios),
+        share,
+        None if waited is None else min(waited / took, 1.0),
+    )
 
 
 def _loop(turns: int) -> float:
@@ -196,13 +205,12 @@ def _problem_of_uv() -> str:
 
 def _names(processes: Sequence[int]) -> tuple[str, ...]:
     """``python (4711)``, or the bare number of a process that has gone or may not be looked at."""
-    found = []
-    for number in processes:
-        try:
-            found.append(f"{psutil.Process(number).name()} ({number})")
-        except psutil.Error:
-            found.append(str(number))
-    return tuple(found)
+    named = ((number, asked(partial(_name, number))[0]) for number in processes)
+    return tuple(f"{name} ({number})" if name else str(number) for number, name in named)
+
+
+def _name(process: int) -> str:
+    return str(psutil.Process(process).name())
 
 
 def _text(file: Path) -> str:

@@ -7,7 +7,6 @@ of them is a target's.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from harness.core import system
 from harness.core.cell import Target
+from harness.core.told import asked
 from harness.core.variables import ONLY_DEVICE, shown_devices
 
 THROTTLE_REASONS = {
@@ -190,9 +190,7 @@ def _handle(index: int) -> Any:
 
 def _told(ask: Callable[[], T]) -> T | None:
     """The driver's answer; None where it has none, which it says by an error of its own for each reason."""
-    with contextlib.suppress(Exception):
-        return ask()
-    return None
+    return asked(ask)[0]
 
 
 def _count(value: Any) -> int | None:

@@ -20,6 +20,7 @@ from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError, ContractError
 from harness.core.messages import Limit, Limited
 from harness.core.model import Dense, Flatten, ModelSpec
+from harness.core.told import asked
 from harness.core.training import TrainingSpec
 from harness.lane import CellWorker, now
 from harness.parity import Probe
@@ -135,7 +136,8 @@ class Limiter:
 def memory_bytes(target: Target, variables: Mapping[str, str]) -> int:
     """Bytes of memory that a target's device has free for a worker with these environment variables."""
     if target.accelerator == "cpu":
-        return int(psutil.virtual_memory().available)
+        free = asked(lambda: psutil.virtual_memory().available)[0]
+        return UNKNOWN_MEMORY_BYTES if free is None else int(free)
     index = gpu.index_for(target, variables)
     free = None if index is None else gpu.free_memory_bytes(index)
     return UNKNOWN_MEMORY_BYTES if free is None else free

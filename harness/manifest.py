@@ -109,6 +109,7 @@ RULES = {
     "processor": _Rule("the processor"),
     "logical_cores": _Rule("the processors of the machine", matters=False),
     "usable_cores": _Rule("the processors that the harness may use"),
+    "processor_quota": _Rule("a quota holds work back that needs more processors"),
     "smt": _Rule("two threads of one core share its units"),
     "governor": _Rule("the governor sets the clock rate"),
     "boost": _Rule("boost sets the clock rate"),

@@ -12,6 +12,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{ending}"
 
 
+def processors(amount: float) -> str:
+    """``2 processors``, ``1 processor``, ``0.3 of a processor``, ``1.5 processors``."""
+    if amount < 1:
+        return f"{amount:.2g} of a processor"
+    return plural(round(amount), "processor") if amount == round(amount) else f"{amount:.3g} processors"
+
+
 def machine_name(machine: str, node: str = "") -> str:
     """What a machine is called where there are several: by its node's name in a cluster, and its id."""
     if not machine:
@@ -31,7 +38,9 @@ def _machine_parts(facts: Mapping[str, Any], whole: bool) -> Iterator[str]:
     cores, memory = facts.get("usable_cores") or facts.get("logical_cores"), facts.get("memory_bytes")
     gpu, slurm = facts.get("gpu") or {}, facts.get("slurm") or {}
     yield str(facts.get("processor") or "processor not known")
-    yield plural(cores, "logical core") if cores else ""
+    quota = facts.get("processor_quota")
+    limit = f" ({processors(quota)} by quota)" if cores and quota and quota < cores else ""
+    yield f"{plural(cores, 'logical core')}{limit}" if cores else ""
     yield f"{memory / 1e9:.1f} GB" if memory and whole else ""
     driver = f" (driver {gpu['driver']})" if gpu.get("driver") and whole else ""
     yield f"{gpu['name']}{driver}" if gpu.get("name") else ""

@@ -56,7 +56,7 @@ def about(found: tuple[Finding, ...]) -> list[str]:
 
 def machine(**changes: Any) -> Machine:
     """The quiet machine, with keys of ``processor`` and ``load``, or fields, changed."""
-    processor = {key: changes.pop(key) for key in ("governor", "memory_bytes") if key in changes}
+    processor = {key: changes.pop(key) for key in ("governor", "memory_bytes", "processor_quota") if key in changes}
     load = {key: changes.pop(key) for key in QUIET.load if key in changes}
     return replace(QUIET, processor={**QUIET.processor, **processor}, load={**QUIET.load, **load}, **changes)
 
@@ -80,6 +80,18 @@ def test_a_quiet_machine_has_no_findings() -> None:
         ({"load_1min": 3.0}, ["warning: load: load average 3.0 on 8 cores"]),
         ({"pace": Pace(0.002, 0.05, None)}, ["warning: pace: noisy: neighbouring 2.0 ms", "5.0 %"]),
         ({"pace": Pace(0.002, 0.005, 0.1)}, ["warning: pace: this virtual machine's host took 10 %"]),
+        (
+            {"processor_quota": 0.3},
+            [
+                "warning: quota: a container's quota gives 0.3 of a processor of the 8 logical cores",
+                "docker run --cpus",
+            ],
+        ),
+        ({"processor_quota": 2.5}, ["quota gives 2.5 processors of the 8", "TARGET@cpus=2"]),
+        (
+            {"pace": Pace(0.002, 0.005, None, 0.5)},
+            ["warning: quota: a quota that cannot be seen from here held work back for 50 % of the time", "docker run"],
+        ),
         ({"wsl": 1}, ["warning: system: this is WSL1", "wsl --set-version"]),
         ({"uv": "uv is missing: install it with `pip install uv`"}, ["problem: uv: uv is missing -> install it with"]),
         (
@@ -102,13 +114,23 @@ def test_what_harms_measurements_is_one_finding_with_its_remedy(changes: dict[st
         {"governor": None},
         {"swap_used_bytes": GIB // 10},
         {"load_1min": 2.0},
-        {"pace": Pace(0.002, 0.029, 0.019)},
+        {"pace": Pace(0.002, 0.029, 0.019, 0.019)},
+        {"processor_quota": 8.0},
+        {"load_1min": None, "swap_used_bytes": None, "available_memory_bytes": None, "memory_bytes": None},
         {"wsl": 2},
         {"driver": None, "gpus": ()},
     ],
 )
 def test_what_is_within_bounds_is_no_finding(changes: dict[str, Any]) -> None:
     assert machine_findings(machine(**changes)) == ()
+
+
+def test_unevenness_that_a_quota_makes_is_not_put_down_to_other_programs() -> None:
+    held_back = machine(processor_quota=0.3, pace=Pace(0.002, 0.4, None, 0.7))
+    found = about(machine_findings(held_back))
+    assert len(found) == 2
+    assert "held it back for 70 % of the time" in found[1]
+    assert not any("end other programs" in line for line in found)
 
 
 def test_one_core_that_is_half_busy_is_not_called_busy() -> None:
