@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness import shells
 from harness.needs import OLDEST_DRIVERS, cuda_of, has_jax_plugin, system_libraries, wanted_packages
 from harness.wording import plural, processors
 
@@ -269,7 +270,7 @@ def _contents(target: Examined, machine: Machine) -> Iterator[Complaint]:
     install = _reinstall(target)
     if target.interpreter:
         wanted = wanted_packages(target.backend, target.accelerator, target.packages, machine.platform)
-        install = f"{target.interpreter} -m pip install {wanted}"
+        install = f"{shells.joined([target.interpreter])} -m pip install {wanted}"
     if target.backend == "tensorflow_keras" and target.accelerator == "cuda" and target.cuda_build is False:
         yield broken("its TensorFlow is a build without CUDA", install)
     if target.backend == "jax_flax" and target.accelerator == "cuda" and not has_jax_plugin(target.packages):

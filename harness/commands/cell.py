@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, environments, store
+from harness import cell_export, environments, shells, store
 from harness.cell_export import Known
 from harness.commands import common
 from harness.core import codec
@@ -113,13 +112,13 @@ def _tell(cell: Cell, known: Known, script: Path, arrays: Path, definition: Targ
     common.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
     packages = ", ".join(f"{package} {version}" for package, version in known.packages.items())
     common.say(console, f"It needs {packages or 'the framework and NumPy'}; with both files in one folder, run:")
-    common.say(console, f"{_interpreter(definition)} {shlex.quote(str(script))}")
+    common.say(console, shells.joined([_interpreter(definition), str(script)]))
 
 
 def _interpreter(definition: TargetDefinition | None) -> str:
-    """The target's interpreter where it is ready, as a shell wants it."""
+    """The target's interpreter where it is ready."""
     if definition is not None:
         environment = environments.inspect(definition)
         if environment.state == "ready":
-            return shlex.quote(str(environment.python))
+            return str(environment.python)
     return "python"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import store
+from harness import shells, store
 from harness.commands import common
 from harness.core.errors import StoreError
 from harness.wording import plural
@@ -113,7 +113,8 @@ def _export(request: Request, reading: Reading) -> None:
     if request.tensorboard is not None:
         folder = request.tensorboard
         count = to_tensorboard.export_cells(cells, epochs, folder, name)
-        said = f"tensorboard: {plural(count, 'cell')} newly written; look: tensorboard --logdir {folder}"
+        look = f"tensorboard --logdir {shells.quoted(str(folder))}"
+        said = f"tensorboard: {plural(count, 'cell')} newly written; look: {look}"
         common.say(common.standard_error(), said)
     if request.mlflow is not None:
         common.say(common.standard_error(), f"mlflow: logging {plural(cells.height, 'cell')}")

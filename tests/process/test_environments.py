@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from harness import environments, interpreters, targets
+from harness.core import system
 from harness.core.errors import EnvironmentBuildError
 from harness.paths import CACHE_VARIABLE
 
@@ -240,3 +241,37 @@ def test_a_python_that_nobody_has_is_named_with_what_to_do(cache: Path, tmp_path
     with pytest.raises(EnvironmentBuildError, match=r"Python 3\.99 is not on this machine: install it"):
         environments.ensure(definition)
     assert entries(cache) == set()
+
+
+TOO_LONG = (
+    "error: Failed to install: tensorflow.whl\n  Caused by: The system cannot find the path specified. (os error 3)"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "hinted"),
+    [
+        (TOO_LONG, True),
+        ("error: The filename or extension is too long. (os error 206)", True),
+        ("error: Failed to fetch: `https://packages.example/numpy`\n  Caused by: dns error", False),
+        ("error: There is not enough space on the disk. (os error 112)", False),
+        ("error: Hash mismatch for `numpy==2.2.6`", False),
+    ],
+)
+def test_only_a_path_that_failed_brings_the_hint_about_long_paths(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, hinted: bool
+) -> None:
+    monkeypatch.setattr(system, "long_paths_allowed", lambda: False)
+    monkeypatch.setattr(environments, "find_python", lambda version: Path(sys.executable))
+    monkeypatch.setattr(environments, "_run_uv", lambda arguments, *_: (arguments[0] == "pip", said.splitlines()))
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(REFERENCE)
+    assert ("LongPathsEnabled" in str(caught.value)) is hinted
+
+
+def test_where_long_paths_are_allowed_there_is_no_hint(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "find_python", lambda version: Path(sys.executable))
+    monkeypatch.setattr(environments, "_run_uv", lambda arguments, *_: (arguments[0] == "pip", TOO_LONG.splitlines()))
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(REFERENCE)
+    assert "LongPathsEnabled" not in str(caught.value)

@@ -24,7 +24,7 @@ LEVELS = (
     "core",
     (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
-        "windows_counters device_proof allocation neighbours"
+        "windows_counters device_proof allocation neighbours shells"
     ),
     "plan runlock witnesses noise_scale ranking launching",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
@@ -41,7 +41,7 @@ LEVELS = (
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}
 
 ONLY = {
-    "report": {"core", "analysis", "comparison", "manifest", "statistics", "wording"},
+    "report": {"core", "analysis", "comparison", "manifest", "shells", "statistics", "wording"},
     "analysis": {"core", "ranking", "statistics", "wording"},
     "comparison": {"core", "manifest", "statistics"},
     "stored_runs": {"core", "comparison", "manifest", "statistics"},
