@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import allocation, inputs, machine, rounds
+from harness import allocation, inputs, machine, rounds, runfiles
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
@@ -214,7 +214,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """What the disk refuses becomes a StoreError that says what to do."""
+        """What the disk, or else the system, refuses becomes a StoreError that says what to do."""
         try:
             yield
         except StoreError:
@@ -223,7 +223,7 @@ class Runner:
             if self._disk_is_full():
                 problem = "the disk is full"
             elif isinstance(error, OSError):
-                problem = f"{error.filename or 'a file'} cannot be written"
+                problem = runfiles.refused(error, "a file cannot be written")
             else:
                 raise
             said = (error.strerror if isinstance(error, OSError) else None) or error

@@ -13,6 +13,9 @@ from harness.core.record import Record
 
 T = TypeVar("T")
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+"""What writing to an open file says, which names none."""
+
 
 def document(plain: dict[str, Any]) -> bytes:
     """JSON with one top-level key a line: a quarter of the size of indented JSON, and still to be read by eye."""
@@ -39,6 +42,16 @@ def read(path: Path, cls: type[T]) -> T:
         return codec.from_json(cls, data, str(path))
     except ContractError as error:
         raise StoreError(str(error)) from error
+
+
+def refused(error: OSError, unnamed: str) -> str:
+    """What the system did not do; ``unnamed`` where the disk refused something and no file is named.
+
+    An error that names no file need not be about one: counters and processes have theirs as well.
+    """
+    if error.filename is not None:
+        return f"{error.filename}: cannot be used"
+    return unnamed if error.errno in _OF_A_DISK else "the system refused what was asked of it"
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:
