@@ -52,6 +52,7 @@ VISIBLE = {
 """What to look at if a device is not found though everything is there that it needs."""
 
 LIFT_QUOTA = "lift or raise the quota (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
+RAISE_LIMIT = "raise the container's limit (docker run --memory, limits.memory of Kubernetes, MemoryMax of systemd)"
 NVIDIA_DRIVER = "https://www.nvidia.com/drivers"
 WSL_GUIDE = "https://learn.microsoft.com/windows/wsl/install"
 WSL_CUDA_GUIDE = "https://docs.nvidia.com/cuda/wsl-user-guide"
@@ -349,7 +350,9 @@ def _memory(machine: Machine) -> Iterator[Finding]:
         yield Finding("memory", "warning", text, "end programs that are not needed, then sign out or restart")
     if available is not None and available < FREE_BYTES:
         text = f"{available / GIBIBYTE:.1f} GiB is available: lanes may not fit beside each other"
-        yield Finding("memory", "warning", text, "end programs that are not needed, or compare smaller batches")
+        is_limited = machine.processor.get("memory_limit_bytes") is not None
+        more = RAISE_LIMIT if is_limited else "end programs that are not needed"
+        yield Finding("memory", "warning", text, f"{more}, or compare smaller batches")
 
 
 def _business(machine: Machine) -> Iterator[Finding]:

@@ -18,9 +18,15 @@ NODE_VARIABLE = "SLURMD_NODENAME"
 """Where Slurm names the node that a job's process is on."""
 
 
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, or being killed for a container's limit. Raises what psutil does."""
+    free, left = int(psutil.virtual_memory().available), system.memory_left()
+    return free if left is None else min(free, left)
+
+
 _LOAD: dict[str, Callable[[], float]] = {
     "load_1min": lambda: round(psutil.getloadavg()[0], 2),
-    "available_memory_bytes": lambda: psutil.virtual_memory().available,
+    "available_memory_bytes": available_memory,
     "swap_used_bytes": lambda: psutil.swap_memory().used,
 }
 
@@ -30,7 +36,8 @@ def facts() -> dict[str, Any]:
     """What does not change while the harness runs: processor, cores, memory in bytes, system.
 
     ``processor_quota``: how many processors a container's quota lets run at a time, such as 0.3, else None; those that
-    the process may be put on are ``usable_cores``. All are None where the system does not tell.
+    the process may be put on are ``usable_cores``. ``memory_limit_bytes``: what a container gives of the memory, else
+    None. All are None where the system does not tell.
     """
     return {
         "id": machine_id(),
@@ -43,6 +50,7 @@ def facts() -> dict[str, Any]:
         "usable_cores": asked(lambda: len(psutil.Process().cpu_affinity()))[0],
         "processor_quota": system.processor_quota(),
         "memory_bytes": asked(lambda: psutil.virtual_memory().total)[0],
+        "memory_limit_bytes": system.memory_limit(),
         "governor": system.governor(),
         "boost": system.boost(),
         "smt": system.simultaneous_threads(),

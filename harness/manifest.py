@@ -114,6 +114,7 @@ RULES = {
     "governor": _Rule("the governor sets the clock rate"),
     "boost": _Rule("boost sets the clock rate"),
     "memory_bytes": _Rule("the memory of the machine", matters=False),
+    "memory_limit_bytes": _Rule("the memory that a container gives", matters=False),
     "load_1min": _LOAD,
     "available_memory_bytes": _Rule("little free memory leads to swapping", matters=False),
     "swap_used_bytes": _Rule("swapping stops a process for milliseconds", matters=False),

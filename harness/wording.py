@@ -35,7 +35,8 @@ def machine_words(facts: Mapping[str, Any], *, whole: bool = False) -> str:
 
 
 def _machine_parts(facts: Mapping[str, Any], whole: bool) -> Iterator[str]:
-    cores, memory = facts.get("usable_cores") or facts.get("logical_cores"), facts.get("memory_bytes")
+    cores = facts.get("usable_cores") or facts.get("logical_cores")
+    memory = min((facts[key] for key in ("memory_bytes", "memory_limit_bytes") if facts.get(key)), default=None)
     gpu, slurm = facts.get("gpu") or {}, facts.get("slurm") or {}
     yield str(facts.get("processor") or "processor not known")
     quota = facts.get("processor_quota")

@@ -157,6 +157,8 @@ def _cores(usable: int | None, cores: int | None) -> str:
 
 def _memory(facts: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     total = "" if facts["memory_bytes"] is None else f"{_size(facts['memory_bytes'])}, "
+    limit = facts.get("memory_limit_bytes")
+    total += "" if limit is None else f"{_size(limit)} by a container's limit, "
     return f"{total}{_size(load['available_memory_bytes'])} available"
 
 

@@ -56,7 +56,11 @@ def about(found: tuple[Finding, ...]) -> list[str]:
 
 def machine(**changes: Any) -> Machine:
     """The quiet machine, with keys of ``processor`` and ``load``, or fields, changed."""
-    processor = {key: changes.pop(key) for key in ("governor", "memory_bytes", "processor_quota") if key in changes}
+    processor = {
+        key: changes.pop(key)
+        for key in ("governor", "memory_bytes", "memory_limit_bytes", "processor_quota")
+        if key in changes
+    }
     load = {key: changes.pop(key) for key in QUIET.load if key in changes}
     return replace(QUIET, processor={**QUIET.processor, **processor}, load={**QUIET.load, **load}, **changes)
 
@@ -77,6 +81,10 @@ def test_a_quiet_machine_has_no_findings() -> None:
         ({"governor": "schedutil"}, ["note: processor: governor schedutil", "follow the load"]),
         ({"swap_used_bytes": GIB}, ["warning: memory: 1.0 GiB of swap is in use"]),
         ({"available_memory_bytes": GIB}, ["warning: memory: 1.0 GiB is available"]),
+        (
+            {"available_memory_bytes": GIB, "memory_limit_bytes": 2 * GIB},
+            ["warning: memory: 1.0 GiB is available", "raise the container's limit (docker run --memory"],
+        ),
         ({"load_1min": 3.0}, ["warning: load: load average 3.0 on 8 cores"]),
         ({"pace": Pace(0.002, 0.05, None)}, ["warning: pace: noisy: neighbouring 2.0 ms", "5.0 %"]),
         ({"pace": Pace(0.002, 0.005, 0.1)}, ["warning: pace: this virtual machine's host took 10 %"]),

@@ -59,3 +59,10 @@ def test_a_fact_that_the_system_does_not_give_is_none_with_the_reason(monkeypatc
 def test_the_quota_is_among_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "processor_quota", lambda: 0.3)
     assert machine.facts.__wrapped__()["processor_quota"] == 0.3
+
+
+def test_memory_beyond_a_containers_limit_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "memory_limit", lambda: 2**20)
+    monkeypatch.setattr(system, "memory_left", lambda: 2**10)
+    assert machine.facts.__wrapped__()["memory_limit_bytes"] == 2**20
+    assert machine.load()["available_memory_bytes"] == limits.memory_bytes(CPU, {}) == 2**10

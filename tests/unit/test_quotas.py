@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.system.quotas import processor_quota, throttled_seconds
+from harness.core.system.quotas import memory_left, memory_limit, processor_quota, throttled_seconds
 
 V2 = "30 24 0:26 {top} {place} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "31 24 0:27 {top} {place} rw,nosuid shared:5 - cgroup cgroup rw,cpu,cpuacct"
-OTHER = "32 24 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+OTHER = "33 24 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids"
 UNIFIED, OLD = "/sys/fs/cgroup", "/sys/fs/cgroup/cpu,cpuacct"
 
 
@@ -132,3 +132,32 @@ def test_no_quota_and_nonsense_are_no_quota(system: System, text: str) -> None:
 def test_where_the_kernel_tells_nothing_there_is_none(tmp_path: Path) -> None:
     assert processor_quota(tmp_path) is None
     assert throttled_seconds(tmp_path) == {}
+
+
+GIB = 2**30
+V1_MEMORY = "32 24 0:28 {top} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+
+
+def test_version_2_gives_the_limit_of_memory_and_what_is_left(system: System) -> None:
+    system.process("0::/a/b\n", V2.format(top="/", place=UNIFIED))
+    for group, limit, used in (("a/b", "max", GIB), ("a", str(4 * GIB), 3 * GIB)):
+        system.put(f"{UNIFIED}/{group}/memory.max", limit)
+        system.put(f"{UNIFIED}/{group}/memory.current", str(used))
+        system.put(f"{UNIFIED}/{group}/memory.stat", f"anon 5\ninactive_file {GIB // 2}\n")
+    assert memory_limit(system.root) == 4 * GIB
+    assert memory_left(system.root) == 3 * GIB // 2
+
+
+def test_version_1_gives_the_limit_of_memory_and_what_is_left(system: System) -> None:
+    system.process("9:memory:/m\n4:cpu,cpuacct:/c\n", V1_MEMORY.format(top="/"))
+    folder = "/sys/fs/cgroup/memory"
+    system.put(f"{folder}/memory.limit_in_bytes", "9223372036854771712\n")
+    system.put(f"{folder}/m/memory.limit_in_bytes", f"{GIB}\n")
+    system.put(f"{folder}/m/memory.usage_in_bytes", f"{2 * GIB}\n")
+    assert (memory_limit(system.root), memory_left(system.root)) == (GIB, 0)
+
+
+def test_without_a_limit_of_memory_there_is_none(system: System) -> None:
+    system.process("9:memory:/m\n", V1_MEMORY.format(top="/"))
+    system.put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    assert memory_limit(system.root) is memory_left(system.root) is None

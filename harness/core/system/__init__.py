@@ -7,7 +7,7 @@ module asks which system it runs on, reads a folder of the kernel's, or calls wh
     groups      a process and all that it starts, ended together: sessions on POSIX, job objects on Windows
     forking     one child per cell, and ends of processes that must not wait for anybody (POSIX)
     processors  which processors this process may use
-    quotas      how much of their time a container gives, and what it has held back
+    quotas      how much of their time, and of memory, a container gives, and what it has held back
     counters    what this process and machine have used
     hardware    what the machine is
     graphics    WSL, and what DirectML needs
@@ -60,7 +60,7 @@ from harness.core.system.names import (
     signal_name,
 )
 from harness.core.system.processors import usable_processors, use_processors, yield_to_others
-from harness.core.system.quotas import processor_quota, throttled_seconds
+from harness.core.system.quotas import memory_left, memory_limit, processor_quota, throttled_seconds
 
 __all__ = [
     "ChildExit",
@@ -80,6 +80,8 @@ __all__ = [
     "long_paths_allowed",
     "machine_identity",
     "machine_name",
+    "memory_left",
+    "memory_limit",
     "missing_for_directml",
     "out_of_memory_kills",
     "package_energies",
