@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness import shells
 from harness.needs import OLDEST_DRIVERS, cuda_of, has_jax_plugin, system_libraries, wanted_packages
 from harness.paths import OTHER_CACHE
-from harness.wording import megabytes, plural
+from harness.wording import megabytes, plural, processors
 
 State = Literal["ready", "buildable", "not on this platform", "no device", "broken"]
 Severity = Literal["problem", "warning", "note"]
@@ -23,6 +24,9 @@ APART = 0.03
 
 STOLEN = 0.02
 """Warn above: share of the processors' time that a virtual machine's host gave to others."""
+
+THROTTLED = 0.02
+"""Warn above: share of the time for which a quota held the empty loop back."""
 
 SWAPPED = 0.01
 """Warn above: swap in use, as share of the memory."""
@@ -51,6 +55,8 @@ VISIBLE = {
 }
 """What to look at if a device is not found though everything is there that it needs."""
 
+LIFT_QUOTA = "lift or raise the quota (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
+RAISE_LIMIT = "raise the container's limit (docker run --memory, limits.memory of Kubernetes, MemoryMax of systemd)"
 NVIDIA_DRIVER = "https://www.nvidia.com/drivers"
 WSL_GUIDE = "https://learn.microsoft.com/windows/wsl/install"
 WSL_CUDA_GUIDE = "https://docs.nvidia.com/cuda/wsl-user-guide"
@@ -81,12 +87,19 @@ class Gpu:
 class Pace:
     """How evenly an empty loop ran: ``apart`` is the robust spread of neighbouring blocks' log-ratio.
 
-    ``stolen``: share of the processors' time given to others by the host of a virtual machine; None: not told.
+    ``stolen``: share of the processors' time given to others by the host of a virtual machine; ``throttled``: share of
+    the time for which a quota held the loop, or what else it counts, back. None: not told.
     """
 
     block_seconds: float
     apart: float
     stolen: float | None
+    throttled: float | None = None
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether a quota made it uneven."""
+        return self.throttled is not None and self.throttled > THROTTLED
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,7 @@ class Examined:
     ``interpreter``: a person's own, or empty. ``folder``: where an environment of the harness's is or will be.
     ``packages``: name -> version, installed, or to be installed. ``cuda_build``: TensorFlow's word, None if it gives
     none. ``missing``: libraries of the system that the target needs and that cannot be loaded, with the reason.
+    ``hidden``: why this process's variables show the target no device, or empty.
     """
 
     name: str
@@ -141,6 +155,7 @@ class Examined:
     packages: Mapping[str, str] = field(default_factory=dict)
     cuda_build: bool | None = None
     missing: tuple[str, ...] = ()
+    hidden: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,7 @@ def machine_findings(machine: Machine) -> tuple[Finding, ...]:
     return (
         *_system(machine),
         *_processor(machine),
+        *_quota(machine),
         *_memory(machine),
         *_cache(machine),
         *_business(machine),
@@ -217,6 +233,8 @@ def _device(target: Examined, machine: Machine) -> Iterator[Complaint]:
     def missing(text: str, remedy: str) -> Complaint:
         return "no device", Finding(target.name, "problem", text, remedy)
 
+    if target.hidden:
+        yield missing(target.hidden, "unset the variable, or name in it the devices to show")
     if target.accelerator not in ("cuda", "directml"):
         return
     if machine.wsl == 1:
@@ -269,7 +287,7 @@ def _contents(target: Examined, machine: Machine) -> Iterator[Complaint]:
     install = _reinstall(target)
     if target.interpreter:
         wanted = wanted_packages(target.backend, target.accelerator, target.packages, machine.platform)
-        install = f"{target.interpreter} -m pip install {wanted}"
+        install = f"{shells.joined([target.interpreter])} -m pip install {wanted}"
     if target.backend == "tensorflow_keras" and target.accelerator == "cuda" and target.cuda_build is False:
         yield broken("its TensorFlow is a build without CUDA", install)
     if target.backend == "jax_flax" and target.accelerator == "cuda" and not has_jax_plugin(target.packages):
@@ -316,6 +334,30 @@ def _processor(machine: Machine) -> Iterator[Finding]:
     )
 
 
+def _quota(machine: Machine) -> Iterator[Finding]:
+    """What a container gives of the processors that it shows."""
+    quota, cores = machine.processor.get("processor_quota"), _cores(machine)
+    if quota is None or quota >= cores:
+        if machine.pace.is_throttled:
+            text = (
+                f"a quota that cannot be seen from here held work back for {_share(machine.pace.throttled)} of the time"
+            )
+            yield Finding("quota", "warning", text, LIFT_QUOTA)
+        return
+    text = f"a container's quota gives {processors(quota)} of the {plural(cores, 'logical core')} that it shows"
+    text += ": frameworks start threads for all of them, and work is held back until the next period"
+    whole = f", or give targets as many as there are: TARGET@cpus={int(quota)}" if quota >= 1 else ""
+    yield Finding("quota", "warning", text, f"{LIFT_QUOTA}{whole}")
+
+
+def _cores(machine: Machine) -> int:
+    return machine.processor.get("usable_cores") or machine.processor.get("logical_cores") or 1
+
+
+def _share(share: float | None) -> str:
+    return f"{100 * (share or 0.0):.0f} %"
+
+
 def _memory(machine: Machine) -> Iterator[Finding]:
     total, swap = machine.processor.get("memory_bytes") or 0, machine.load.get("swap_used_bytes") or 0
     available = machine.load.get("available_memory_bytes")
@@ -324,7 +366,9 @@ def _memory(machine: Machine) -> Iterator[Finding]:
         yield Finding("memory", "warning", text, "end programs that are not needed, then sign out or restart")
     if available is not None and available < FREE_BYTES:
         text = f"{available / GIBIBYTE:.1f} GiB is available: lanes may not fit beside each other"
-        yield Finding("memory", "warning", text, "end programs that are not needed, or compare smaller batches")
+        is_limited = machine.processor.get("memory_limit_bytes") is not None
+        more = RAISE_LIMIT if is_limited else "end programs that are not needed"
+        yield Finding("memory", "warning", text, f"{more}, or compare smaller batches")
 
 
 def _cache(machine: Machine) -> Iterator[Finding]:
@@ -342,7 +386,7 @@ def _cache(machine: Machine) -> Iterator[Finding]:
 def _business(machine: Machine) -> Iterator[Finding]:
     """What else runs here, or beside a virtual machine."""
     pace, load = machine.pace, machine.load.get("load_1min") or 0.0
-    cores = machine.processor.get("usable_cores") or machine.processor.get("logical_cores") or 1
+    cores = _cores(machine)
     quiet = "end other programs, or measure at a quieter time or on a machine of your own"
     if load > max(LOADED * cores, LOADED_LEAST):
         yield Finding("load", "warning", f"load average {load:.1f} on {plural(cores, 'core')}: others work here", quiet)
@@ -351,7 +395,9 @@ def _business(machine: Machine) -> Iterator[Finding]:
             f"noisy: neighbouring {1000 * pace.block_seconds:.1f} ms of an empty loop differ by "
             f"{100 * pace.apart:.1f} % (warned of above {100 * APART:.0f} %)"
         )
-        yield Finding("pace", "warning", text, quiet)
+        if pace.is_throttled:
+            text += f"; a quota held it back for {_share(pace.throttled)} of the time"
+        yield Finding("pace", "warning", text, LIFT_QUOTA if pace.is_throttled else quiet)
     if pace.stolen is not None and pace.stolen > STOLEN:
         text = f"this virtual machine's host took {100 * pace.stolen:.0f} % of its processors' time meanwhile"
         yield Finding("pace", "warning", text, "use a dedicated host or instance, or measure at a quieter time")

@@ -23,7 +23,7 @@ from typing import Literal, Protocol, TextIO
 
 from filelock import FileLock, Timeout
 
-from harness import in_use, network, room
+from harness import in_use, network, room, shells
 from harness.core import system
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, EnvironmentBuildError
@@ -45,6 +45,10 @@ UNFINISHED = "tmp-"
 
 TOLD = ("Downloading", "Downloaded", "Resolved", "Prepared", "Installed", "Bytecode")
 """How uv's lines begin that a person waiting wants to see; the log has all."""
+
+_OF_A_PATH = re.compile(r"(?:os error|WinError) (?:3|206)\b|(?:path|file ?name)\b.* too long", re.IGNORECASE)
+"""How Windows says that a path cannot be: ERROR_PATH_NOT_FOUND, ERROR_FILENAME_EXCED_RANGE, in uv's and Python's words.
+"""
 
 LONGEST_REASON = 400
 """Characters of uv's words in an error."""
@@ -214,7 +218,7 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
                 status, output = _run_uv([*fill, "--requirement", str(lock)], root, stream, name, progress)
             problem = _essence(output) if status else problem_of(python)
             if problem:
-                problem += _path_limit() + _scarce(root)
+                problem += _path_limit(output) + _scarce(root)
                 raise EnvironmentBuildError(f"target {name!r}: environment could not be built: {problem}; log: {log}")
         write_json(temporary / MARKER, _Marker(definition.environment, str(base or "")))
         os.replace(temporary, folder)
@@ -226,7 +230,7 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
 
 def _run_uv(arguments: list[str], folder: Path, log: TextIO, name: str, progress: Progress) -> tuple[int, list[str]]:
     """Run uv; its output goes to the log, its progress to ``progress``. Returns exit status and lines."""
-    log.write(f"$ uv {' '.join(arguments)}\n")
+    log.write(f"$ {shells.joined(['uv', *arguments])}\n")
     log.flush()
     lines: list[str] = []
     with subprocess.Popen(
@@ -273,9 +277,9 @@ def _network(said: str) -> str:
     return f" (settings of the network: {settings}{advice})"
 
 
-def _path_limit() -> str:
-    """A second reason that there may be: TensorFlow has files whose paths are longer than Windows takes untold."""
-    if system.long_paths_allowed():
+def _path_limit(output: list[str]) -> str:
+    """A hint where a path failed: TensorFlow has files whose paths are longer than Windows takes untold."""
+    if not any(_OF_A_PATH.search(line) for line in output) or system.long_paths_allowed():
         return ""
     return " (Windows is limited to paths of 260 characters here: set LongPathsEnabled, see its 'Maximum Path Length')"
 

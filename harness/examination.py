@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ import psutil
 from harness import cache_contents, environments, gpu, machine, needs, room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
+from harness.core.told import asked
 from harness.doctor import Cache, Examined, Gpu, Machine, Pace
 from harness.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
+from harness.neighbours import held_back
 from harness.paths import cache_place
 from harness.targets import TargetDefinition
 
@@ -113,7 +116,8 @@ def look_at_target(definition: TargetDefinition) -> Examined:
     if found.state == "unavailable":
         return Examined(**common, environment=found.state, detail=found.detail)
     is_built = found.state == "ready"
-    variables = {**clean_variables(), **_variables(definition)}
+    own, hidden = _variables(definition)
+    variables = {**clean_variables(), **own}
     answer = _ask(found.python, _PACKAGES, (), variables) if is_built else None
     if isinstance(answer, dict):
         packages = {needs.normalised(name): version for name, version in answer["packages"].items()}
@@ -131,6 +135,7 @@ def look_at_target(definition: TargetDefinition) -> Examined:
         packages=packages,
         cuda_build=answer["cuda_build"] if isinstance(answer, dict) else None,
         missing=tuple(missing or ()),
+        hidden=hidden,
     )
 
 
@@ -146,17 +151,23 @@ def measure_pace(seconds: float) -> Pace:
     # The quickest of several: the first are slow, before the interpreter has adapted to the loop.
     quickest = min(_loop(CALIBRATION_TURNS) for _ in range(CALIBRATIONS))
     turns = max(round(CALIBRATION_TURNS * BLOCK_SECONDS / quickest), 1)
-    stolen, began = system.stolen_seconds(), time.perf_counter()
+    stolen, throttled, began = system.stolen_seconds(), system.throttled_seconds(), time.perf_counter()
     times: list[float] = []
     while time.perf_counter() - began < seconds or len(times) < 3:
         times.append(_loop(turns))
     took = time.perf_counter() - began
-    stolen_after = system.stolen_seconds()
+    stolen_after, throttled_after = system.stolen_seconds(), system.throttled_seconds()
     share = None
     if stolen is not None and stolen_after is not None:
         share = max(stolen_after - stolen, 0.0) / (took * (os.cpu_count() or 1))
+    waited = held_back(throttled, throttled_after)
     ratios = [abs(math.log(after / before)) for before, after in itertools.pairwise(times)]
-    return Pace(statistics.median(times), NORMAL * statistics.median(ratios), share)
+    return Pace(
+        statistics.median(times),
+        NORMAL * statistics.median(ratios),
+        share,
+        None if waited is None else min(waited / took, 1.0),
+    )
 
 
 def _loop(turns: int) -> float:
@@ -184,11 +195,12 @@ def _ask(python: Path, question: str, arguments: Sequence[str], variables: Mappi
         return None
 
 
-def _variables(definition: TargetDefinition) -> dict[str, str]:
+def _variables(definition: TargetDefinition) -> tuple[dict[str, str], str]:
+    """The worker's variables, and why its device is hidden from it, if it is."""
     try:
-        return definition.variables(0, os.environ)
-    except WrongDevice:
-        return {}
+        return definition.variables(definition.device, os.environ), ""
+    except WrongDevice as error:
+        return {}, str(error)
 
 
 def _problem_of_uv() -> str:
@@ -201,13 +213,12 @@ def _problem_of_uv() -> str:
 
 def _names(processes: Sequence[int]) -> tuple[str, ...]:
     """``python (4711)``, or the bare number of a process that has gone or may not be looked at."""
-    found = []
-    for number in processes:
-        try:
-            found.append(f"{psutil.Process(number).name()} ({number})")
-        except psutil.Error:
-            found.append(str(number))
-    return tuple(found)
+    named = ((number, asked(partial(_name, number))[0]) for number in processes)
+    return tuple(f"{name} ({number})" if name else str(number) for number, name in named)
+
+
+def _name(process: int) -> str:
+    return str(psutil.Process(process).name())
 
 
 def _text(file: Path) -> str:

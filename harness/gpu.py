@@ -7,7 +7,6 @@ of them is a target's.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,8 @@ from typing import Any, TypeVar
 
 from harness.core import system
 from harness.core.cell import Target
-from harness.core.variables import ONLY_DEVICE
+from harness.core.told import asked
+from harness.core.variables import ONLY_DEVICE, shown_devices
 
 THROTTLE_REASONS = {
     0x1: "idle",
@@ -29,6 +29,8 @@ THROTTLE_REASONS = {
     0x100: "display clocks",
 }
 """Bits of nvmlClocksEventReasons (nvml.h): why the clocks are not higher."""
+
+_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 T = TypeVar("T")
 
@@ -132,14 +134,9 @@ def index_of(number: int, variables: Mapping[str, str], found: Sequence[Device])
     the PCI bus only where ``CUDA_DEVICE_ORDER`` says so, else the fastest first: numbers are then believed only if all
     GPUs are alike. None where it cannot be told (parts of a GPU, MIG, are among that), or where there is no such GPU.
     """
-    text = variables.get("CUDA_VISIBLE_DEVICES", "").strip()
-    if variables.get(ONLY_DEVICE) == str(number):
-        chosen = text
-    elif text in ("", str(number)):
-        chosen = str(number)
-    else:
-        entries = [entry.strip() for entry in text.split(",")]
-        chosen = entries[number] if number < len(entries) else ""
+    shown = shown_devices(_VARIABLE, variables.get(_VARIABLE))
+    place = 0 if variables.get(ONLY_DEVICE) == str(number) or shown == (str(number),) else number
+    chosen = str(number) if shown is None else "".join(shown[place : place + 1])
     if chosen.startswith("GPU-"):
         matching = [device.index for device in found if device.uuid.startswith(chosen)]
         return matching[0] if len(matching) == 1 else None
@@ -193,9 +190,7 @@ def _handle(index: int) -> Any:
 
 def _told(ask: Callable[[], T]) -> T | None:
     """The driver's answer; None where it has none, which it says by an error of its own for each reason."""
-    with contextlib.suppress(Exception):
-        return ask()
-    return None
+    return asked(ask)[0]
 
 
 def _count(value: Any) -> int | None:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import allocation, inputs, machine, room, rounds
+from harness import allocation, inputs, machine, room, rounds, runfiles
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
@@ -62,7 +62,8 @@ class HeatFacts:
     ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
     cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
     ``opened_together``: the lanes were built and compiled at the same time, so those phases are not one lane's own.
-    ``other_processors`` and ``stolen_processors``: how busy others kept the machine meanwhile (``neighbours.Load``).
+    ``other_processors`` and ``stolen_processors``: how busy others kept the machine meanwhile;
+    ``throttled_processors``: what a quota held back; ``load_untold``: why the first is not known (``neighbours.Load``).
     """
 
     interleave: str
@@ -77,6 +78,18 @@ class HeatFacts:
     opened_together: bool = False
     other_processors: float | None = None
     stolen_processors: float | None = None
+    throttled_processors: float | None = None
+    load_untold: str = ""
+
+    def under(self, load: Load) -> HeatFacts:
+        """These facts with the load that there was."""
+        return replace(
+            self,
+            other_processors=load.other_processors,
+            stolen_processors=load.stolen_processors,
+            throttled_processors=load.throttled_processors,
+            load_untold=load.untold,
+        )
 
 
 class Watcher(Protocol):
@@ -197,7 +210,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """What the disk refuses becomes a StoreError that says what to do."""
+        """What the disk, or else the system, refuses becomes a StoreError that says what to do."""
         try:
             yield
         except StoreError:
@@ -206,7 +219,7 @@ class Runner:
             if self._disk_is_full():
                 problem = "the disk is full"
             elif isinstance(error, OSError):
-                problem = f"{error.filename or 'a file'} cannot be written"
+                problem = runfiles.refused(error, "a file cannot be written")
             else:
                 raise
             said = (error.strerror if isinstance(error, OSError) else None) or error
@@ -318,9 +331,7 @@ class Runner:
             measured_seconds=self._measure.seconds if self._measure else None,
             idle_share=one.lane.idle_share(turns.seconds),
             opened_together=together,
-            other_processors=load.other_processors,
-            stolen_processors=load.stolen_processors,
-        )
+        ).under(load)
 
     @staticmethod
     def _ids(cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -352,9 +363,9 @@ class Runner:
                 lane.close()
         except KeyboardInterrupt as stop:
             lane.interrupt(stop)
-            self._save(ready.record(replace(heat, **vars(load.load))))
+            self._save(ready.record(heat.under(load.load)))
             raise
-        return self._save(ready.record(replace(heat, **vars(load.load))))
+        return self._save(ready.record(heat.under(load.load)))
 
     def _prepare(self, cell: Cell, place: int) -> _Ready | None:
         """Check parity and write what the cell needs. None if it cannot run: its record is saved."""

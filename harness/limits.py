@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
-from harness import gpu, inputs
+from harness import gpu, inputs, machine
 from harness.core import codec
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError, ContractError
 from harness.core.messages import Limit, Limited
 from harness.core.model import Dense, Flatten, ModelSpec
+from harness.core.told import asked
 from harness.core.training import TrainingSpec
 from harness.keeping import Keeping, mark_used
 from harness.lane import CellWorker, now
@@ -145,7 +145,8 @@ class Limiter:
 def memory_bytes(target: Target, variables: Mapping[str, str]) -> int:
     """Bytes of memory that a target's device has free for a worker with these environment variables."""
     if target.accelerator == "cpu":
-        return int(psutil.virtual_memory().available)
+        free = asked(machine.available_memory)[0]
+        return UNKNOWN_MEMORY_BYTES if free is None else free
     index = gpu.index_for(target, variables)
     free = None if index is None else gpu.free_memory_bytes(index)
     return UNKNOWN_MEMORY_BYTES if free is None else free

@@ -2,14 +2,22 @@
 
 Two readings of what the system has counted, at the start and at the end, and what it grew by in between: nothing runs
 meanwhile. Systems count in ticks of about a hundredth of a second for each processor, so a while is a second or more.
+A container's quota is told beside it: what that holds back is nobody else's doing, and looks like it.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import psutil
+
+from harness.core import system
+from harness.core.told import asked
+
+STANDING_STILL = "the system's counters of processor time stand still"
+"""As in a sandbox."""
 
 BUSY = ("user", "nice", "system", "irq", "softirq")
 """What ``psutil.cpu_times`` calls work. Guests are within ``user``; on Windows interrupts are within ``system``."""
@@ -20,11 +28,14 @@ class Load:
     """Means over a while, in processors: 1.0 is one logical processor all the time.
 
     ``other_processors``: busy with processes that are neither this one nor descended from it. ``stolen_processors``:
-    wanted here while the hypervisor ran something else on them. None where the system does not tell.
+    wanted here while the hypervisor ran something else on them. ``throttled_processors``: wanted here while a quota
+    held the work back (``system.throttled_seconds``). None where the system does not tell; ``untold``: why the first.
     """
 
     other_processors: float | None = None
     stolen_processors: float | None = None
+    throttled_processors: float | None = None
+    untold: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class _Reading:
     all: float
     stolen: float | None
     ours: dict[psutil.Process, _Process]
+    throttled: Mapping[str, float] = field(default_factory=dict)
+    untold: str = ""
 
 
 class Neighbours:
@@ -75,9 +88,21 @@ class Neighbours:
         self.stop()
 
 
-def _read(known: dict[psutil.Process, _Process] | tuple[()]) -> _Reading:
+def _read(known: Iterable[psutil.Process]) -> _Reading:
     """``known``: those that were ours before, some of which may have lost the parent by which they are found."""
-    counted = psutil.cpu_times()
+    (counted, why), (ours, why_not_ours) = asked(psutil.cpu_times), asked(lambda: _processes(known))
+    return _Reading(
+        time=time.monotonic(),
+        busy=0.0 if counted is None else sum(getattr(counted, name, 0.0) for name in BUSY),
+        all=0.0 if counted is None else sum(counted),
+        stolen=getattr(counted, "steal", None),
+        ours=ours or {},
+        throttled=system.throttled_seconds(),
+        untold=why or why_not_ours,
+    )
+
+
+def _processes(known: Iterable[psutil.Process]) -> dict[psutil.Process, _Process]:
     ours: dict[psutil.Process, _Process] = {}
     me = psutil.Process()
     for process in dict.fromkeys((me, *me.children(recursive=True), *known)):
@@ -87,24 +112,31 @@ def _read(known: dict[psutil.Process, _Process] | tuple[()]) -> _Reading:
                 ours[process] = _Process(times.user + times.system, times.children_user + times.children_system)
         except psutil.Error:
             continue  # it ended while it was looked at
-    return _Reading(
-        time=time.monotonic(),
-        busy=sum(getattr(counted, name, 0.0) for name in BUSY),
-        all=sum(counted),
-        stolen=getattr(counted, "steal", None),
-        ours=ours,
-    )
+    return ours
 
 
 def _between(before: _Reading, after: _Reading) -> Load:
     seconds = after.time - before.time
-    if seconds <= 0 or after.all <= before.all:  # a sandbox whose counters stand still
+    if seconds <= 0:
         return Load()
+    waited = held_back(before.throttled, after.throttled)
+    throttled = None if waited is None else waited / seconds
+    untold = before.untold or after.untold or ("" if after.all > before.all else STANDING_STILL)
+    if untold:
+        return Load(throttled_processors=throttled, untold=untold)
     other = (after.busy - before.busy - _own_seconds(before.ours, after.ours)) / seconds
     stolen = None
     if before.stolen is not None and after.stolen is not None:
         stolen = max(0.0, after.stolen - before.stolen) / seconds
-    return Load(max(0.0, other), stolen)
+    return Load(max(0.0, other), stolen, throttled)
+
+
+def held_back(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
+    """Processor seconds for which a quota held work back, between two answers of ``system.throttled_seconds``.
+
+    Of groups within each other, which count the same waiting, that of the one that held back most.
+    """
+    return max((after[group] - before[group] for group in before.keys() & after.keys()), default=None)
 
 
 def _own_seconds(before: dict[psutil.Process, _Process], after: dict[psutil.Process, _Process]) -> float:

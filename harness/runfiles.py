@@ -13,6 +13,9 @@ from harness.core.record import Record
 
 T = TypeVar("T")
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+"""What writing to an open file says, which names none."""
+
 
 class NotWritable(StoreError):
     """Whoever asks may read there, not write."""
@@ -48,6 +51,16 @@ def read(path: Path, cls: type[T]) -> T:
 def lacks_room_or_permission(error: OSError) -> bool:
     """Whether another folder would do: the disk is full or may only be read, or the folder is somebody else's."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def refused(error: OSError, unnamed: str) -> str:
+    """What the system did not do; ``unnamed`` where the disk refused something and no file is named.
+
+    An error that names no file need not be about one: counters and processes have theirs as well.
+    """
+    if error.filename is not None:
+        return f"{error.filename}: cannot be used"
+    return unnamed if error.errno in _OF_A_DISK else "the system refused what was asked of it"
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:

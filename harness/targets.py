@@ -26,7 +26,7 @@ from harness.core import system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError, WrongDevice
-from harness.core.variables import ONLY_DEVICE
+from harness.core.variables import ONLY_DEVICE, shown_devices
 
 FOLDER = shipped.TARGETS
 DEVICE = "{device}"
@@ -107,20 +107,22 @@ class TargetDefinition:
         """The worker's environment variables for device number ``device``.
 
         Where ``inherited`` (the harness's own variables) shows some devices only, as a scheduler's job does by
-        ``CUDA_VISIBLE_DEVICES=2,3``, the target's devices count among those. Raises WrongDevice beyond them.
+        ``CUDA_VISIBLE_DEVICES=2,3``, the target's devices count among those; ``CUDA_VISIBLE_DEVICES=`` shows none.
+        Raises WrongDevice beyond them.
         """
         found = {}
         for key, value in self.env.items():
             if value != DEVICE:
                 found[key] = value.replace(DEVICE, str(device))
                 continue
-            shown = [name for name in (inherited or {}).get(key, "").split(",") if name.strip()]
-            if shown and device >= len(shown):
+            said = (inherited or {}).get(key)
+            shown = shown_devices(key, said)
+            if shown is not None and device >= len(shown):
+                count = f"{len(shown)}" if shown else "none"
                 raise WrongDevice(
-                    f"asked for device {device}, but {key} shows {len(shown)} "
-                    f"({','.join(shown)!r}; devices count from 0)"
+                    f"asked for device {device}, but {key} shows {count} ({said!r}; devices count from 0)"
                 )
-            found[key] = shown[device].strip() if shown else str(device)
+            found[key] = str(device) if shown is None else shown[device]
             found[ONLY_DEVICE] = str(device)
         return found
 

@@ -12,6 +12,7 @@ from typing import Any
 from harness import gpu
 from harness.core import system
 from harness.core.cell import Target
+from harness.core.told import asked
 from harness.device_proof import adapter_in
 
 
@@ -53,7 +54,5 @@ def _is_ours(pid: int) -> bool:
     """Whether it is a process that this one started, or one of those did."""
     import psutil
 
-    try:
-        return os.getpid() in {process.pid for process in psutil.Process(pid).parents()}
-    except psutil.Error:
-        return False
+    parents = asked(lambda: {process.pid for process in psutil.Process(pid).parents()})[0]
+    return parents is not None and os.getpid() in parents

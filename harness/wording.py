@@ -19,6 +19,13 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 10e6 else f"{count / 1e6:.1f} MB"
 
 
+def processors(amount: float) -> str:
+    """``2 processors``, ``1 processor``, ``0.3 of a processor``, ``1.5 processors``."""
+    if amount < 1:
+        return f"{amount:.2g} of a processor"
+    return plural(round(amount), "processor") if amount == round(amount) else f"{amount:.3g} processors"
+
+
 def machine_name(machine: str, node: str = "") -> str:
     """What a machine is called where there are several: by its node's name in a cluster, and its id."""
     if not machine:
@@ -35,10 +42,13 @@ def machine_words(facts: Mapping[str, Any], *, whole: bool = False) -> str:
 
 
 def _machine_parts(facts: Mapping[str, Any], whole: bool) -> Iterator[str]:
-    cores, memory = facts.get("usable_cores") or facts.get("logical_cores"), facts.get("memory_bytes")
+    cores = facts.get("usable_cores") or facts.get("logical_cores")
+    memory = min((facts[key] for key in ("memory_bytes", "memory_limit_bytes") if facts.get(key)), default=None)
     gpu, slurm = facts.get("gpu") or {}, facts.get("slurm") or {}
     yield str(facts.get("processor") or "processor not known")
-    yield plural(cores, "logical core") if cores else ""
+    quota = facts.get("processor_quota")
+    limit = f" ({processors(quota)} by quota)" if cores and quota and quota < cores else ""
+    yield f"{plural(cores, 'logical core')}{limit}" if cores else ""
     yield f"{memory / 1e9:.1f} GB" if memory and whole else ""
     driver = f" (driver {gpu['driver']})" if gpu.get("driver") and whole else ""
     yield f"{gpu['name']}{driver}" if gpu.get("name") else ""

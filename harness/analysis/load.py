@@ -1,7 +1,8 @@
 """Was other load to blame? What disturbed each record, and whether that and its throughput go together.
 
 Other load is processors that were busy with other processes' work, or that the hypervisor took, while a cell trained
-(``harness.neighbours``). Only records of equal work at one batch size on one machine are held against each other, and
+(``harness.neighbours``). What a container's own quota held back slows training as well; it is no other load and told
+apart from it. Only records of equal work at one batch size on one machine are held against each other, and
 cells that took turns count once, as they had the same load.
 """
 
@@ -29,8 +30,14 @@ QUIET, ALONE, WITHOUT_EFFECT, UNCLEAR, SLOWER = "quiet", "alone", "without effec
 """Why: hardly anything else ran; no load to compare with another; it had no effect to speak of; it may or may not have
 had one; it had one."""
 
+THROTTLED, UNTOLD = "throttled", "untold"
+"""Why: hardly anything else ran, but a quota held work back; the system tells nothing of load."""
+
 QUIET_PROCESSORS, QUIET_SHARE = 0.1, 0.01
 """Other load, in processors and as share of the machine's, up to the larger of which hardly anything else runs."""
+
+HELD_BACK = 0.02
+"""Processors that a quota held back, above which it is to blame for something."""
 
 NOTABLE = 0.05
 """Of the time: what load may cost at most for it to be without an effect to speak of."""
@@ -46,6 +53,9 @@ DISTURBANCES: dict[str, Any] = {
     "load_1min": pl.Float64,
     "other_processors": pl.Float64,
     "stolen_processors": pl.Float64,
+    "throttled_processors": pl.Float64,
+    "processor_quota": pl.Float64,
+    "load_untold": pl.String,
     "preempted_share": pl.Float64,
     "stolen_share": pl.Float64,
     "noise": pl.Float64,
@@ -72,8 +82,10 @@ class Blame:
 
     ``label``: what the machine is called, empty where the run has no other. ``records`` that tell of it, of ``heats``
     (cells that took turns together); ``processors`` the machine has. Of what was busy with others' work
-    (``other_``) and of what the hypervisor took (``stolen_``, None where no record tells) medians and maxima, in
-    processors. ``shared``: records on a node that others could use as well, ``other_jobs``: most that ran there.
+    (``other_``), of what the hypervisor took (``stolen_``) and of what a quota held back (``throttled_``) medians and
+    maxima, in processors, None where no record tells. ``quota``: the tightest of the records, in processors, None
+    without one. ``untold``: why no record tells of other load. ``shared``: records on a node that others could use as
+    well, ``other_jobs``: most that ran there.
 
     ``cost``: share by which throughput fell for each processor of other load, with its 95 % interval, None where there
     is none (``statistics.slope_within_groups``; negative: it rose). ``missed``: most that the mean load can have cost,
@@ -88,8 +100,8 @@ class Blame:
     records: int
     heats: int
     processors: int | None
-    other_median: float
-    other_max: float
+    other_median: float | None
+    other_max: float | None
     stolen_median: float | None
     stolen_max: float | None
     shared: int
@@ -101,6 +113,10 @@ class Blame:
     disturbed_cost: float | None = None
     floor: float | None = None
     floor_from: str = ""
+    quota: float | None = None
+    throttled_median: float | None = None
+    throttled_max: float | None = None
+    untold: str = ""
 
 
 def disturbances(record: Record) -> Iterator[tuple[Any, ...]]:
@@ -130,6 +146,9 @@ def disturbances(record: Record) -> Iterator[tuple[Any, ...]]:
         record.machine.get("load_1min"),
         record.heat.get("other_processors"),
         record.heat.get("stolen_processors"),
+        record.heat.get("throttled_processors"),
+        record.machine.get("processor_quota"),
+        record.heat.get("load_untold") or None,
         None if preempted is None else float(np.mean(preempted > 0)),
         None if stolen is None else float(stolen.sum() / seconds.sum()),
         float(np.median(np.abs(pace - np.median(pace))) / np.median(pace)) / _NORMAL_MAD if len(pace) > 1 else None,
@@ -141,7 +160,8 @@ def load(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
     """One row per record whose pace counts: which cell, on which node, its disturbances (DISTURBANCES), and its pace.
 
     ``exclusive``: whether the job had all processors of the node; ``other_jobs`` that ran there; ``load_1min`` before
-    the cell; ``other_processors`` and ``stolen_processors`` while it or its heat trained. ``relative_throughput``:
+    the cell; ``other_processors``, ``stolen_processors`` and ``throttled_processors`` while it or its heat trained, and
+    ``load_untold``, why the first is not known; ``processor_quota`` of the container. ``relative_throughput``:
     images_per_second over the median of all records of its WORK, target and batch size.
     """
     facts = {row["cell_id"]: row for row in disturbances.to_dicts()}
@@ -162,10 +182,13 @@ def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines
     Up to QUIET_PROCESSORS nothing else ran. Otherwise the logarithm of throughput is held against the load. Slower with
     load, beyond its interval: to blame. If not, and the interval does not allow that the mean load cost NOTABLE: not to
     blame. All else, and load that no record can be compared with another by, tells nothing.
+
+    Of a machine whose records only say why they tell of no load, the answer is that.
     """
     names = machines.names(cells)
     turns = {row["cell_id"]: _turn(row) for row in cells.to_dicts()}
-    told = found.filter(pl.col("other_processors").is_not_null()).to_dicts()
+    telling = pl.col("other_processors").is_not_null()
+    told = found.filter(telling | (pl.col("load_untold").is_not_null() & ~telling.any().over("machine"))).to_dicts()
     return tuple(
         _of_machine(machine, names.get(machine, "") if len(names) > 1 else "", own, turns, facts.get(machine, {}))
         for machine, own in grouped(told, lambda row: str(row["machine"])).items()
@@ -175,10 +198,16 @@ def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines
 def _of_machine(
     machine: str, label: str, rows: Sequence[Row], turns: Mapping[str, str], facts: machines.Facts
 ) -> Blame:
-    stolen = [row["stolen_processors"] for row in rows if row["stolen_processors"] is not None]
-    others = [row["other_processors"] for row in rows]
-    taken = [row["other_processors"] + (row["stolen_processors"] or 0.0) for row in rows]
-    costs = [row["disturbed_cost"] for row in rows if row["disturbed_cost"] is not None]
+    stolen, throttled, quotas, others, costs = (
+        _known(rows, name)
+        for name in (
+            "stolen_processors",
+            "throttled_processors",
+            "processor_quota",
+            "other_processors",
+            "disturbed_cost",
+        )
+    )
     heats = [turns[row["cell_id"]] for row in rows]
     processors = facts.get("logical_cores")
     floor = _floor(rows, turns)
@@ -190,18 +219,24 @@ def _of_machine(
         records=len(rows),
         heats=len(set(heats)),
         processors=processors,
-        other_median=median(others),
-        other_max=max(others),
+        other_median=median(others) if others else None,
+        other_max=max(others, default=None),
         stolen_median=median(stolen) if stolen else None,
-        stolen_max=max(stolen) if stolen else None,
+        stolen_max=max(stolen, default=None),
         shared=sum(row["exclusive"] is False for row in rows),
         other_jobs=max((row["other_jobs"] for row in rows if row["other_jobs"] is not None), default=None),
         disturbed_cost=median(costs) if costs else None,
         floor=floor[0] if floor else None,
         floor_from=floor[1] if floor else "",
+        quota=min(quotas, default=None),
+        throttled_median=median(throttled) if throttled else None,
+        throttled_max=max(throttled, default=None),
     )
+    if not others:
+        return replace(made, verdict=CANNOT_BE_TOLD, why=UNTOLD, untold=rows[-1]["load_untold"])
+    taken = [row["other_processors"] + (row["stolen_processors"] or 0.0) for row in rows]
     if max(taken) <= max(QUIET_PROCESSORS, QUIET_SHARE * (processors or 0)):
-        return made
+        return replace(made, why=THROTTLED) if (made.throttled_max or 0.0) > HELD_BACK else made
     speeds = np.log([row["images_per_second"] for row in rows])
     places = {place: number for number, place in enumerate(grouped(rows, _place))}
     slope = statistics.slope_within_groups(taken, speeds, [places[_place(row)] for row in rows], heats)
@@ -220,6 +255,10 @@ def _of_machine(
     if missed <= NOTABLE:
         return replace(made, why=WITHOUT_EFFECT)
     return replace(made, verdict=CANNOT_BE_TOLD, why=UNCLEAR)
+
+
+def _known(rows: Sequence[Row], name: str) -> list[float]:
+    return [row[name] for row in rows if row[name] is not None]
 
 
 def _expm1(value: float) -> float:

@@ -22,6 +22,7 @@ from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sw
 from harness.cli.options import CONTEXT
 from harness.cli.reading import cell, merge, recommend, report
 from harness.core.errors import HarnessError, UsageError
+from harness.runfiles import refused
 
 SIZES = ("COLUMNS", "LINES")
 """Variables that say how large the screen is."""
@@ -99,8 +100,8 @@ def main() -> None:
         status = 0
     except OSError as error:
         # The current folder is the only thing that Python looks for without naming it.
-        unnamed = "the current folder is gone" if isinstance(error, FileNotFoundError) else "output cannot be written"
-        what = unnamed if error.filename is None else f"{error.filename}: cannot be used"
+        is_gone = isinstance(error, FileNotFoundError) and error.filename is None
+        what = "the current folder is gone" if is_gone else refused(error, "output cannot be written")
         status = _fail(f"{what} ({error.strerror or error})")
         _drop_output()
     except Exception as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, environments, outputs, store
+from harness import cell_export, environments, outputs, shells, store
 from harness.cell_export import Known
 from harness.commands import common
 from harness.core.cell import Cell
@@ -124,16 +123,16 @@ def _tell(cell: Cell, known: Known, script: Path, arrays: Path, definition: Targ
     common.say(console, f"{script}: {name(cell)}, in plain {cell_export.EXPORTABLE[cell.target.backend]}")
     common.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
     where = "with both files in one folder" if beside else f"with the script kept as FILE{SCRIPT}"
-    command = shlex.quote(str(script)) if beside else f"FILE{SCRIPT} --arrays {shlex.quote(str(arrays))}"
+    command = [str(script)] if beside else [f"FILE{SCRIPT}", "--arrays", str(arrays)]
     packages = ", ".join(f"{package} {version}" for package, version in known.packages.items())
     common.say(console, f"It needs {packages or 'the framework and NumPy'}; {where}, run:")
-    common.say(console, f"{_interpreter(definition)} {command}")
+    common.say(console, shells.joined([_interpreter(definition), *command]))
 
 
 def _interpreter(definition: TargetDefinition | None) -> str:
-    """The target's interpreter where it is ready, as a shell wants it."""
+    """The target's interpreter where it is ready."""
     if definition is not None:
         environment = environments.inspect(definition)
         if environment.state == "ready":
-            return shlex.quote(str(environment.python))
+            return str(environment.python)
     return "python"

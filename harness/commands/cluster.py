@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import launching, runlock, store
+from harness import launching, runlock, shells, store
 from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
@@ -82,7 +81,7 @@ def submit(
     if not made:
         why = "its jobs are in the queue" if told.live else "every cell has its record"
         common.say(output, f"nothing to submit: {why}")
-    folder = shlex.quote(_short(kept.folder))
+    folder = shells.quoted(_short(kept.folder))
     common.say(output, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
     return 0
 
@@ -143,7 +142,7 @@ def wait(folder: Path, json: bool) -> int:
         with RunProgress(console, expected) as progress:
             found = _follow(kept, set(seen), interrupted, progress)
     except KeyboardInterrupt:
-        where = shlex.quote(_short(kept.folder))
+        where = shells.quoted(_short(kept.folder))
         common.say(console, f"stopped following; what runs goes on: harness wait {where}, harness cancel {where}")
         return 1
     advice = _advice(kept, found)
@@ -314,7 +313,7 @@ def _advice(kept: store.Run, found: Mapping[str, Any]) -> str:
     left = " and ".join(f"{plural(count, 'cell')} {what}" for what, count in cells.items() if count)
     if not left:
         return ""
-    folder = shlex.quote(_short(kept.folder))
+    folder = shells.quoted(_short(kept.folder))
     return (
         f"{left}, and nothing that will run them: repeat the sweep's command with --out {folder} ({kept.plan.command})"
     )

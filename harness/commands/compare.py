@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import compare, comparison, datasets, heats, inputs, models, store, stored_runs, targets
+from harness import compare, comparison, datasets, heats, inputs, models, shells, store, stored_runs, targets
 from harness.commands import common, running
 from harness.commands.running import terminable
 from harness.commands.sweep import default_folder
@@ -80,8 +79,8 @@ def run(request: Request) -> int:
     found = comparison.compare(_measured(kept), lanes)
     _show(found, kept.folder, request.json)
     if stopped:
-        resume = shlex.join(["harness", *sys.argv[1:]])
-        more = "" if request.out else f" --out {shlex.quote(str(kept.folder))}"
+        resume = shells.joined(["harness", *sys.argv[1:]])
+        more = "" if request.out else f" --out {shells.quoted(str(kept.folder))}"
         common.say(console, f"stopped; what was measured until then is above; this resumes: {resume}{more}")
     return 1 if stopped or any(one.verdict == comparison.NOT_COMPARABLE for one in found) or not found else 0
 
@@ -136,7 +135,7 @@ def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store
         ]
     plan = store.Plan(
         name="compare",
-        command=shlex.join(["harness", *sys.argv[1:]]),
+        command=shells.joined(["harness", *sys.argv[1:]]),
         created=now(),
         harness_version=harness.__version__,
         cells=tuple(cells),

@@ -6,7 +6,7 @@ small network there. A ready environment is no proof that its device works.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
 from harness.hosts import Hosts
 from harness.targets import TargetDefinition
 from harness.verify import ProbeFolder, opened
-from harness.wording import megabytes
+from harness.wording import megabytes, processors
 
 ANSWER_SECONDS = 300.0
 """Longest wait for one answer of a worker: a first start compiles kernels for a new GPU."""
@@ -131,18 +131,22 @@ def _machine_rows(machine: Machine) -> list[tuple[str, str]]:
     cores = facts["logical_cores"]
     usable = facts["usable_cores"] or cores
     governor = f", governor {facts['governor']}" if facts["governor"] else ""
-    swap = load["swap_used_bytes"]
+    untold, swap = load.get("untold") or {}, load["swap_used_bytes"]
+    quota = facts.get("processor_quota")
+    limit = f", {processors(quota)} by quota" if quota is not None else ""
     stolen = "" if pace.stolen is None else f"; {100 * pace.stolen:.1f} % of the time stolen"
+    if pace.throttled:
+        stolen += f"; held back by a quota for {100 * pace.throttled:.1f} % of the time"
     driver = f"NVIDIA driver {machine.driver}" if machine.driver else "no NVIDIA driver"
     gpus = "; ".join(f"{gpu.index}: {gpu.name}{_gibibytes(gpu.memory_bytes)}" for gpu in machine.gpus)
     wsl = f", WSL{machine.wsl}" if machine.wsl else ""
     length = f"{1000 * pace.block_seconds:.1f} ms"
     return [
         ("system", f"{facts['system']} {facts['release']}, {facts['architecture']}{wsl}"),
-        ("processor", f"{facts['processor']}, {usable} of {cores} logical cores usable{governor}"),
-        ("load", f"{load['load_1min']:.1f} (average of a minute)"),
-        ("memory", f"{_size(facts['memory_bytes'])}, {_size(load['available_memory_bytes'])} available"),
-        ("swap", f"{_size(swap)} in use" if swap else "none in use"),
+        ("processor", f"{facts['processor']}, {_cores(usable, cores)}{limit}{governor}"),
+        ("load", _or_why("load_1min", untold, lambda: f"{load['load_1min']:.1f} (average of a minute)")),
+        ("memory", _or_why("available_memory_bytes", untold, lambda: _memory(facts, load))),
+        ("swap", _or_why("swap_used_bytes", untold, lambda: f"{_size(swap)} in use" if swap else "none in use")),
         ("cache", _cache(machine.cache)),
         ("GPU", f"{gpus} ({driver})" if gpus else driver),
         ("pace", f"neighbouring {length} of an empty loop differ by {100 * pace.apart:.1f} %{stolen}"),
@@ -154,6 +158,24 @@ def _cache(cache: doctor.Cache | None) -> str:
         return "not looked at"
     free = "" if cache.free_bytes is None else f", {megabytes(cache.free_bytes)} free on its disk"
     return f"{cache.folder}, {megabytes(cache.bytes)}{free} (see harness cache)"
+
+
+def _or_why(name: str, untold: Mapping[str, str], words: Callable[[], str]) -> str:
+    """A fact in words, or why the system does not tell it."""
+    return f"not told ({untold[name]})" if name in untold else words()
+
+
+def _cores(usable: int | None, cores: int | None) -> str:
+    if usable is None or cores is None:
+        return "number of logical cores not told"
+    return f"{usable} of {cores} logical cores usable"
+
+
+def _memory(facts: Mapping[str, Any], load: Mapping[str, Any]) -> str:
+    total = "" if facts["memory_bytes"] is None else f"{_size(facts['memory_bytes'])}, "
+    limit = facts.get("memory_limit_bytes")
+    total += "" if limit is None else f"{_size(limit)} by a container's limit, "
+    return f"{total}{_size(load['available_memory_bytes'])} available"
 
 
 def _gibibytes(count: int | None) -> str:

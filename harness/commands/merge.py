@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import merging, runlock, store
+from harness import merging, runlock, shells, store
 from harness.commands import common, ending
 from harness.core.cell import Cell
 from harness.merging import Conflict, Contribution, Merged
@@ -76,7 +75,7 @@ def _show(merged: Merged, page: str) -> None:
     if page:
         common.say(output, f"Its page: {page}")
     common.say(output, f"Run folder: {merged.run.folder}")
-    common.say(output, f"Show it: harness report {shlex.quote(str(merged.run.folder))}")
+    common.say(output, f"Show it: harness report {shells.quoted(str(merged.run.folder))}")
 
 
 def _machines(one: Contribution) -> str:

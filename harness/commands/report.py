@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import network, outputs, store
+from harness import network, outputs, shells, store
 from harness.commands import common
 from harness.core.errors import StoreError, UsageError
 from harness.wording import plural
@@ -123,7 +123,8 @@ def _export(request: Request, reading: Reading) -> None:
     if request.tensorboard is not None:
         folder = request.tensorboard
         count = to_tensorboard.export_cells(cells, epochs, folder, name)
-        said = f"tensorboard: {plural(count, 'cell')} newly written; look: tensorboard --logdir {folder}"
+        look = f"tensorboard --logdir {shells.quoted(str(folder))}"
+        said = f"tensorboard: {plural(count, 'cell')} newly written; look: {look}"
         common.say(common.standard_error(), said)
     if request.mlflow is not None:
         if request.mlflow.startswith(("http://", "https://")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import runfiles, setting, store
+from harness import runfiles, setting, shells, store
 from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -59,7 +58,7 @@ def run(request: Request) -> int:
     of_ray = ray_sweep.options(prepared, request.ray) if request.launcher == "ray" else {}
     plan = store.Plan(
         name=prepared.name,
-        command=shlex.join(["harness", *sys.argv[1:]]),
+        command=shells.joined(["harness", *sys.argv[1:]]),
         created=now(),
         harness_version=harness.__version__,
         cells=tuple(planned.cell for planned in prepared.planned),
@@ -91,7 +90,7 @@ def run(request: Request) -> int:
         reading, page = ending.page_of(kept) if waiting else (None, "")
     resume = _resuming(plan.command, request.out is not None, kept.folder) if ended.stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
-        folder_text = shlex.quote(str(kept.folder))
+        folder_text = shells.quoted(str(kept.folder))
         common.say(
             common.standard_output(),
             f"Nothing to run, every cell has its record. Show the table: harness report {folder_text}",
@@ -176,7 +175,7 @@ def _waiting(kept: store.Run, retry: bool) -> list[Cell]:
 
 
 def _resuming(command: str, has_folder: bool, folder: Path) -> str:
-    return command if has_folder else f"{command} --out {shlex.quote(str(folder))}"
+    return command if has_folder else f"{command} --out {shells.quoted(str(folder))}"
 
 
 def default_folder(name: str) -> Path:

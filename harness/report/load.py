@@ -9,7 +9,7 @@ from harness.report import fields, vega
 from harness.report.figure import Figure, Words
 from harness.report.headline import ABSENT, figure
 from harness.report.tables import Table, table
-from harness.wording import plural
+from harness.wording import plural, processors
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 1500
 """Of the figure: of more records it shows as many, spread over all."""
+
+WITHOUT_LOAD = ("quiet", "throttled", "untold")
+"""Answers for which there is no other load to draw."""
 
 _COLUMNS = (
     "target",
@@ -31,6 +34,8 @@ _COLUMNS = (
     "load_1min",
     "other_processors",
     "stolen_processors",
+    "throttled_processors",
+    "processor_quota",
     "preempted_share",
     "stolen_share",
     "noise",
@@ -49,6 +54,8 @@ def answer(blame: Blame) -> str:
 
 def evidence(blame: Blame) -> list[str]:
     """What it rests on, a sentence each."""
+    if blame.other_median is None:
+        return _held_back(blame)
     of = f" of {plural(blame.processors, 'processor')}" if blame.processors else ""
     amounts = f"median {figure(blame.other_median)}, at most {figure(blame.other_max)}"
     where = f"{plural(blame.records, 'record')} of {plural(blame.heats, 'heat')}"
@@ -57,6 +64,7 @@ def evidence(blame: Blame) -> list[str]:
         found.append(
             f"Taken by the hypervisor: median {figure(blame.stolen_median)}, at most {figure(blame.stolen_max)}."
         )
+    found += _held_back(blame)
     if blame.shared:
         jobs = "" if blame.other_jobs is None else f", with up to {plural(blame.other_jobs, 'other job')} on it"
         found.append(f"The node was shared in {blame.shared:,} of {plural(blame.records, 'record')}{jobs}.")
@@ -70,6 +78,17 @@ def evidence(blame: Blame) -> list[str]:
     return found
 
 
+def _held_back(blame: Blame) -> list[str]:
+    """A sentence about the quota; none where there is none, and none is seen to work."""
+    if blame.quota is None and not blame.throttled_max:
+        return []
+    quota = f"of {processors(blame.quota)}" if blame.quota is not None else "that cannot be seen from inside"
+    if blame.throttled_median is None:
+        return [f"The container had a quota {quota}; what it held back is not told."]
+    amounts = f"median {figure(blame.throttled_median)}, at most {figure(blame.throttled_max)} processors"
+    return [f"Held back by the container's quota {quota}: {amounts}."]
+
+
 def lines(blames: Sequence[Blame]) -> list[str]:
     """For a terminal: a line for each machine, with what it rests on unless hardly anything else ran there."""
     return [" ".join([answer(one), *(evidence(one) if one.why != "quiet" else ())]) for one in blames]
@@ -80,7 +99,7 @@ def figures(blames: Sequence[Blame], load: pl.DataFrame, targets: Sequence[str])
     found = []
     for number, blame in enumerate(blames, start=1):
         rows = _of(blame, load)
-        if rows.height > 1 and blame.why != "quiet":
+        if rows.height > 1 and blame.why not in WITHOUT_LOAD:
             name = "other-load" if len(blames) == 1 else f"other-load-{number}"
             found.append(_figure(name, blame, rows, targets))
     return found
@@ -95,7 +114,8 @@ def disturbances(blame: Blame, load: pl.DataFrame) -> Table:
 def _of(blame: Blame, load: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
-    own = load.filter(pl.col("machine") == blame.machine, pl.col("other_processors").is_not_null())
+    telling = pl.lit(True) if blame.why == "untold" else pl.col("other_processors").is_not_null()
+    own = load.filter(pl.col("machine") == blame.machine, telling)
     taken = pl.col("other_processors") + pl.col("stolen_processors").fill_null(0.0)
     return fields.display(own.with_columns(taken.alias("taken_processors")))
 
@@ -138,10 +158,22 @@ def _slower(blame: Blame) -> str:
 
 
 def _quiet(blame: Blame) -> str:
-    most = blame.other_max + (blame.stolen_max or 0.0)
+    most = (blame.other_max or 0.0) + (blame.stolen_max or 0.0)
     of = f" of {plural(blame.processors, 'processor')}" if blame.processors else ""
     records = plural(blame.records, "record")
     return f"Other load is not to blame: hardly anything else ran, at most {figure(most)}{of} ({records})."
+
+
+def _throttled(blame: Blame) -> str:
+    quota = "" if blame.quota is None else f", {processors(blame.quota)},"
+    return (
+        f"The container's own quota{quota} is to blame, in part, and other load is not: hardly anything else ran, and "
+        f"training waited for up to {figure(blame.throttled_max)} processors that the quota held back."
+    )
+
+
+def _untold(blame: Blame) -> str:
+    return f"Whether other load is to blame cannot be told: the system does not say how busy it was ({blame.untold})."
 
 
 def _without_effect(blame: Blame) -> str:
@@ -171,6 +203,8 @@ _ANSWERS = {
     "without effect": _without_effect,
     "unclear": _unclear,
     "alone": _alone,
+    "throttled": _throttled,
+    "untold": _untold,
 }
 _FLOORS = {
     "control lane": "what a target and its control lane differ by",

@@ -7,7 +7,6 @@ how far the targets agree, and the command that shows it all again.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness import shells
 from harness.report.headline import (
     COLUMNS,
     Group,
@@ -115,7 +115,7 @@ def print_summary(
         _line(console, said)
     _print_state(frame, console, planned, unreadable)
     _line(console, f"Run folder: {folder}", whole=True)
-    _line(console, f"Show this again: harness report {shlex.quote(str(folder))}", whole=True)
+    _line(console, f"Show this again: harness report {shells.quoted(str(folder))}", whole=True)
 
 
 def print_machines(found: Machines, console: Console) -> None:

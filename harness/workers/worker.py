@@ -5,7 +5,9 @@ Several workers may be resident at once, each with a cell open, taking turns. On
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -51,6 +53,12 @@ ANSWERS: dict[type, type] = {
     Close: Closed,
 }
 
+DUMPS = ("Fatal Python error", "Windows fatal exception")
+"""What ``faulthandler`` (Modules/faulthandler.c, Python/traceback.c) begins with, before where each thread was."""
+
+_OF_A_DUMP = re.compile(
+    r"\s*$|  |<|Thread 0x|Current thread|Stack \(most recent|Extension modules: |Python runtime state: "
+)
 _SIGKILL = 9
 _TAIL_BYTES = 65536
 _SHOWN_CHARACTERS = 300
@@ -279,11 +287,23 @@ def _decoded(event: Event) -> Reply | Ended | None:
 
 
 def last_line(log: Path, start: int) -> str:
-    """The last line of a log since byte ``start``, before the interpreter's dump of a fatal error if there is one."""
+    """The last line of a log since byte ``start`` that is none of the interpreter's dumps of fatal errors.
+
+    The heading of the last dump where there is no other line.
+    """
     lines = _lines(log, start)
-    fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
-    said = [line.strip() for line in (lines[: fatal[-1]] if fatal else lines) if line.strip()]
-    return said[-1][:_SHOWN_CHARACTERS] if said else (lines[fatal[-1]] if fatal else "")
+    dumps = [line for line in lines if line.startswith(DUMPS)]
+    said = [line.strip() for line in _without_dumps(lines) if line.strip()]
+    return said[-1][:_SHOWN_CHARACTERS] if said else (dumps[-1] if dumps else "")
+
+
+def _without_dumps(lines: Iterable[str]) -> Iterator[str]:
+    """What was said beside the dumps. Windows tells of exceptions that the program outlives: more may follow."""
+    dumping = False
+    for line in lines:
+        dumping = line.startswith(DUMPS) or (dumping and _OF_A_DUMP.match(line) is not None)
+        if not dumping:
+            yield line
 
 
 def _lines(log: Path, start: int) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from harness import environments, interpreters, room, targets
+from harness.core import system
 from harness.core.errors import EnvironmentBuildError
 from harness.paths import CACHE_VARIABLE
 
@@ -272,3 +273,37 @@ def test_a_network_that_cannot_be_reached_is_told_with_the_settings_that_lead_th
     monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:99999")
     with pytest.raises(EnvironmentBuildError, match=r"https_proxy: found .*allowed: a host and a port"):
         environments.ensure(REFERENCE)
+
+
+TOO_LONG = (
+    "error: Failed to install: tensorflow.whl\n  Caused by: The system cannot find the path specified. (os error 3)"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "hinted"),
+    [
+        (TOO_LONG, True),
+        ("error: The filename or extension is too long. (os error 206)", True),
+        ("error: Failed to fetch: `https://packages.example/numpy`\n  Caused by: dns error", False),
+        ("error: There is not enough space on the disk. (os error 112)", False),
+        ("error: Hash mismatch for `numpy==2.2.6`", False),
+    ],
+)
+def test_only_a_path_that_failed_brings_the_hint_about_long_paths(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, hinted: bool
+) -> None:
+    monkeypatch.setattr(system, "long_paths_allowed", lambda: False)
+    monkeypatch.setattr(environments, "find_python", lambda version: Path(sys.executable))
+    monkeypatch.setattr(environments, "_run_uv", lambda arguments, *_: (arguments[0] == "pip", said.splitlines()))
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(REFERENCE)
+    assert ("LongPathsEnabled" in str(caught.value)) is hinted
+
+
+def test_where_long_paths_are_allowed_there_is_no_hint(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "find_python", lambda version: Path(sys.executable))
+    monkeypatch.setattr(environments, "_run_uv", lambda arguments, *_: (arguments[0] == "pip", TOO_LONG.splitlines()))
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(REFERENCE)
+    assert "LongPathsEnabled" not in str(caught.value)

@@ -110,6 +110,8 @@ ORDERED = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         (3, {**ORDERED, "CUDA_VISIBLE_DEVICES": "3"}, None),
         (1, {**ORDERED, "CUDA_VISIBLE_DEVICES": "2"}, None),
         (0, {"CUDA_VISIBLE_DEVICES": "0"}, None),
+        (0, {**ORDERED, "CUDA_VISIBLE_DEVICES": ""}, None),
+        (2, {**ORDERED, "CUDA_VISIBLE_DEVICES": "0,-1,1"}, None),
         (0, {}, None),
     ],
 )

@@ -21,14 +21,14 @@ from harness import tomlfile
 ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
-    "allocation core needs neighbours paths sampler shipped statistics wording",
+    "allocation core needs paths sampler shipped statistics wording",
     (
-        "device_proof doctor gpu in_use inputs interpreters keeping machine manifest network powercap ranking "
-        "room runfiles tolerances tomlfile windows_counters"
+        "device_proof gpu in_use inputs interpreters keeping machine manifest neighbours network powercap "
+        "ranking room runfiles shells tolerances tomlfile windows_counters"
     ),
     (
-        "analysis comparison datasets environments estimate launching models noise_scale outputs parity plan "
-        "power runlock targets witnesses workers"
+        "analysis comparison datasets doctor environments estimate launching models noise_scale outputs "
+        "parity plan power runlock targets witnesses workers"
     ),
     "cache_contents cell_export hosts lane ray_cluster report store stored_runs support sweep",
     "examination loading merging progress rounds setting unrecorded verify",
@@ -43,7 +43,7 @@ LEVELS = (
 LEVEL = {unit: number for number, units in enumerate(LEVELS) for unit in units.split()}
 
 ONLY = {
-    "report": {"core", "analysis", "comparison", "manifest", "outputs", "statistics", "wording"},
+    "report": {"core", "analysis", "comparison", "manifest", "outputs", "shells", "statistics", "wording"},
     "analysis": {"core", "ranking", "statistics", "wording"},
     "comparison": {"core", "manifest", "statistics"},
     "stored_runs": {"core", "comparison", "manifest", "statistics"},

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ def run(
     generator_seed: int = 0,
     machine: dict[str, Any] = MACHINE,
     control: bool = False,
+    throttled: float | None = None,
 ) -> Iterator[Record]:
     """Heats of two targets, each heat under a load of its own, on a machine that drifts by ``spread`` between them."""
     random = np.random.default_rng(generator_seed)
@@ -47,7 +48,12 @@ def run(
             lanes = [(JAX, 0, 1.0), (TENSORFLOW, 0, 1.7), *([(JAX, 1, 1.0)] if control else [])]
             for target, lane, slower in lanes:
                 pace = 0.0001 * size * slower * math.exp(cost * other + drift + spread * random.normal())
-                heat = {"interleave": "block", "other_processors": other, "stolen_processors": stolen}
+                heat = {
+                    "interleave": "block",
+                    "other_processors": other,
+                    "stolen_processors": stolen,
+                    "throttled_processors": throttled,
+                }
                 yield planted(size, target, seed=seed, lane=lane, pace=pace, heat=heat, machine=machine)
 
 
@@ -149,6 +155,73 @@ class TestVerdict:
             ("n2 (m2)", "not to blame"),
         ]
         assert (one.shared, one.other_jobs, two.shared, two.other_jobs) == (0, None, 36, 2)
+
+
+class TestQuota:
+    """What a container's own quota holds back is no other load, and is not silent."""
+
+    TIGHT: ClassVar[dict[str, Any]] = {**MACHINE, "processor_quota": 0.3}
+
+    def held_back(self, loads: Callable[[np.random.Generator], float], **how: Any) -> list[Record]:
+        return list(run(loads, machine=self.TIGHT, throttled=1.6, **how))
+
+    def test_that_held_work_back_on_a_quiet_machine_is_to_blame_itself(self) -> None:
+        found = blamed(self.held_back(lambda random: 0.0, cost=0.0))
+        assert (found.verdict, found.why) == ("not to blame", "throttled")
+        assert (found.quota, found.throttled_median, found.throttled_max) == (0.3, 1.6, 1.6)
+        (line,) = words.lines([found])
+        assert line.startswith(
+            "The container's own quota, 0.3 of a processor, is to blame, in part, and other load is not: hardly "
+            "anything else ran, and training waited for up to 1.60 processors that the quota held back. "
+        )
+        assert "Held back by the container's quota of 0.3 of a processor: median 1.60, at most 1.60" in line
+
+    def test_is_told_beside_other_load(self) -> None:
+        found = blamed(self.held_back(varied, generator_seed=1))
+        assert (found.verdict, found.why) == ("to blame", "slower")
+        assert any("Held back by the container's quota" in line for line in words.evidence(found))
+
+    def test_that_held_nothing_back_changes_no_answer(self) -> None:
+        found = blamed(list(run(lambda random: 0.05, cost=0.0, machine=self.TIGHT, throttled=0.001)))
+        assert found.why == "quiet"
+
+    def test_that_cannot_be_seen_shows_in_what_it_held_back(self) -> None:
+        found = blamed(list(run(lambda random: 0.05, cost=0.0, throttled=0.5)))
+        assert found.why == "throttled"
+        assert "quota that cannot be seen from inside: median 0.500" in " ".join(words.evidence(found))
+
+    def test_stands_in_the_table_and_on_the_page(self) -> None:
+        records = self.held_back(lambda random: 0.0, cost=0.0)
+        row = analysis.analyse(analysis.collect(records)).load.to_dicts()[0]
+        assert (row["processor_quota"], row["throttled_processors"]) == (0.3, 1.6)
+        html = page.render(view(records))
+        assert "own quota, 0.3 of a processor, is to blame" in html
+        assert "processors held back by a quota" in html
+        assert 'data-figure="other-load"' not in html
+
+
+class TestUntold:
+    """Where the system has no counters the question has an answer: that, and why."""
+
+    WHY = "Performance counters may be disabled"
+
+    def records(self) -> list[Record]:
+        heat = {"interleave": "block", "other_processors": None, "load_untold": self.WHY}
+        return [planted(16, seed=seed, heat=heat, machine=MACHINE) for seed in (50, 51)]
+
+    def test_cannot_be_told_and_says_why(self) -> None:
+        found = blamed(self.records())
+        assert (found.verdict, found.why, found.records) == ("cannot be told", "untold", 2)
+        (line,) = words.lines([found])
+        assert line == (
+            "Whether other load is to blame cannot be told: the system does not say how busy it was "
+            "(Performance counters may be disabled)."
+        )
+        assert self.WHY in page.render(view(self.records()))
+
+    def test_records_that_tell_come_before_those_that_do_not(self) -> None:
+        found = blamed([*run(varied, generator_seed=1), *self.records()])
+        assert (found.why, found.records) == ("slower", 36)
 
 
 class TestFloor:

@@ -1,14 +1,17 @@
-"""The anonymous id of a machine."""
+"""The anonymous id of a machine, and facts that its system does not give."""
 
 from __future__ import annotations
 
 import hashlib
 
+import psutil
 import pytest
 
-from harness import machine
+from harness import limits, machine
 from harness.core import system
+from harness.core.cell import Target
 
+CPU = Target("t", "reference", "cpu", "numpy", "resident", "lock:none")
 NODE = "SLURMD_NODENAME"
 
 
@@ -34,3 +37,32 @@ def test_an_empty_node_name_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     without = machine.machine_id()
     monkeypatch.setenv(NODE, "")
     assert machine.machine_id() == without
+
+
+def test_a_fact_that_the_system_does_not_give_is_none_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows with performance counters off, and in sandboxes without files of the kernel's."""
+
+    def off(*_: object, **__: object) -> None:
+        raise RuntimeError("PdhAddEnglishCounterW failed.\nPerformance counters may be disabled.")
+
+    told = [name for name in machine.load() if name != "untold"]
+    for name in ("getloadavg", "swap_memory", "virtual_memory", "cpu_count"):
+        monkeypatch.setattr(psutil, name, off)
+    load = machine.load()
+    reason = "PdhAddEnglishCounterW failed. Performance counters may be disabled."
+    assert load == {**dict.fromkeys(told), "untold": dict.fromkeys(told, reason)}
+    facts = machine.facts.__wrapped__()
+    assert (facts["memory_bytes"], facts["logical_cores"], facts["physical_cores"]) == (None, None, None)
+    assert limits.memory_bytes(CPU, {}) == limits.UNKNOWN_MEMORY_BYTES
+
+
+def test_the_quota_is_among_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "processor_quota", lambda: 0.3)
+    assert machine.facts.__wrapped__()["processor_quota"] == 0.3
+
+
+def test_memory_beyond_a_containers_limit_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "memory_limit", lambda: 2**20)
+    monkeypatch.setattr(system, "memory_left", lambda: 2**10)
+    assert machine.facts.__wrapped__()["memory_limit_bytes"] == 2**20
+    assert machine.load()["available_memory_bytes"] == limits.memory_bytes(CPU, {}) == 2**10

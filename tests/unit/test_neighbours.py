@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from harness.neighbours import BUSY, Load, Neighbours, _between, _Process, _Reading
+from harness.core import system
+from harness.neighbours import BUSY, STANDING_STILL, Load, Neighbours, _between, _Process, _Reading, held_back
 
 SPIN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass"
 ENOUGH = 0.8
@@ -143,4 +144,55 @@ class TestCounts:
         assert self.between({}, {}, 0, stolen=(None, None)).stolen_processors is None
 
     def test_counters_that_stand_still_tell_nothing(self) -> None:
-        assert self.between({}, {}, 0, ticks=0.0) == Load()
+        assert self.between({}, {}, 0, ticks=0.0) == Load(untold=STANDING_STILL)
+
+
+class TestUntold:
+    """Where the system has no counters there is no load, and the work goes on."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("PdhAddEnglishCounterW failed.\nPerformance counters may be disabled."),
+            OSError(22, "counters are off"),
+            NotImplementedError(),
+            psutil.AccessDenied(),
+        ],
+    )
+    def test_counters_that_are_off_are_told_with_the_reason(
+        self, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def off() -> None:
+            raise error
+
+        monkeypatch.setattr(psutil, "cpu_times", off)
+        with Neighbours() as found:
+            pass
+        load = found.load
+        assert (load.other_processors, load.stolen_processors) == (None, None)
+        assert load.untold
+        assert "\n" not in load.untold
+
+    def test_processes_that_cannot_be_listed_are_told_with_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def hidden(*_: object, **__: object) -> None:
+            raise PermissionError(13, "hidden here")
+
+        monkeypatch.setattr(psutil.Process, "children", hidden)
+        with Neighbours() as found:
+            pass
+        assert found.load.other_processors is None
+        assert "hidden here" in found.load.untold
+
+
+class TestHeldBack:
+    def test_is_what_the_quota_made_work_wait_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answers = iter([{"a": 1.0, "a/b": 0.0}, {"a": 4.0, "a/b": 0.5, "new": 99.0}])
+        monkeypatch.setattr(system, "throttled_seconds", lambda: next(answers))
+        clock = iter([0.0, 10.0])
+        monkeypatch.setattr("harness.neighbours.time.monotonic", lambda: next(clock))
+        with Neighbours() as found:
+            pass
+        assert found.load.throttled_processors == pytest.approx(0.3)
+
+    def test_is_not_known_where_no_group_is_seen(self) -> None:
+        assert held_back({}, {}) is held_back({}, {"a": 1.0}) is None

@@ -206,12 +206,40 @@ def test_a_targets_table_gives_a_processor_no_other_device() -> None:
 
 @pytest.mark.parametrize(
     ("inherited", "device", "shown"),
-    [("", 1, "1"), ("2,3", 0, "2"), ("2, 3", 1, "3"), ("GPU-8932f937,GPU-1", 1, "GPU-1")],
+    [(None, 1, "1"), ("2,3", 0, "2"), ("2, 3", 1, "3"), ("GPU-8932f937,GPU-1", 1, "GPU-1"), ("0,2,-1,1", 1, "2")],
 )
-def test_a_targets_devices_count_among_those_that_a_scheduler_shows(inherited: str, device: int, shown: str) -> None:
-    variables = targets.built_in()["jax-cuda"].variables(device, {"CUDA_VISIBLE_DEVICES": inherited})
+def test_a_targets_devices_count_among_those_that_a_scheduler_shows(
+    inherited: str | None, device: int, shown: str
+) -> None:
+    told = {} if inherited is None else {"CUDA_VISIBLE_DEVICES": inherited}
+    variables = targets.built_in()["jax-cuda"].variables(device, told)
     assert variables["CUDA_VISIBLE_DEVICES"] == shown
     assert variables["HARNESS_DEVICE"] == str(device)
+
+
+@pytest.mark.parametrize("inherited", ["", " ", "-1", "-1,0", "NoDevFiles"])
+def test_a_variable_that_shows_no_device_is_not_taken_for_one_that_shows_all(inherited: str) -> None:
+    with pytest.raises(
+        WrongDevice, match=rf"^asked for device 0, but CUDA_VISIBLE_DEVICES shows none \('{inherited}'; "
+    ):
+        targets.built_in()["jax-cuda"].variables(0, {"CUDA_VISIBLE_DEVICES": inherited})
+
+
+@pytest.mark.parametrize(("variable", "hides"), [("ROCR_VISIBLE_DEVICES", True), ("HIP_VISIBLE_DEVICES", False)])
+def test_an_empty_variable_means_what_its_library_takes_it_for(variable: str, hides: bool) -> None:
+    mine = own(like="jax-cpu", env={variable: "{device}"})
+    if hides:
+        with pytest.raises(WrongDevice, match="shows none"):
+            mine.variables(0, {variable: ""})
+    else:
+        assert mine.variables(0, {variable: ""})[variable] == "0"
+        with pytest.raises(WrongDevice, match="shows none"):
+            mine.variables(0, {variable: "-1"})
+
+
+def test_directml_takes_an_empty_variable_for_an_unset_one() -> None:
+    directml = targets.built_in()["tensorflow-directml"]
+    assert directml.variables(1, {"DML_VISIBLE_DEVICES": ""})["DML_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_device_beyond_those_that_a_scheduler_shows_is_the_wrong_one() -> None:

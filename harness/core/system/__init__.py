@@ -7,6 +7,7 @@ module asks which system it runs on, reads a folder of the kernel's, or calls wh
     groups      a process and all that it starts, ended together: sessions on POSIX, job objects on Windows
     forking     one child per cell, and ends of processes that must not wait for anybody (POSIX)
     processors  which processors this process may use
+    quotas      how much of their time, and of memory, a container gives, and what it has held back
     counters    what this process and machine have used
     hardware    what the machine is
     graphics    WSL, and what DirectML needs
@@ -68,6 +69,7 @@ from harness.core.system.names import (
     signal_name,
 )
 from harness.core.system.processors import usable_processors, use_processors, yield_to_others
+from harness.core.system.quotas import memory_left, memory_limit, processor_quota, throttled_seconds
 
 __all__ = [
     "ChildExit",
@@ -90,6 +92,8 @@ __all__ = [
     "long_paths_allowed",
     "machine_identity",
     "machine_name",
+    "memory_left",
+    "memory_limit",
     "missing_for_directml",
     "open_descriptor",
     "out_of_memory_kills",
@@ -98,6 +102,7 @@ __all__ = [
     "platform_name",
     "preemptions",
     "processor_name",
+    "processor_quota",
     "processor_seconds",
     "python_of_environment",
     "python_of_installation",
@@ -112,6 +117,7 @@ __all__ = [
     "terminate_main_thread",
     "thread_count",
     "thread_names",
+    "throttled_seconds",
     "usable_processors",
     "use_processors",
     "wait_for_group",

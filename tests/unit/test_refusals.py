@@ -1,0 +1,68 @@
+"""What a runner says where the operating system refuses something while cells run."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import cli
+from harness.core.errors import StoreError
+from harness.heats import Runner
+from tests.unit.records import JAX, cell
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("GetProcessTimes: counters are off"), "the system refused what was asked of it (GetProcess"),
+        (OSError(errno.ESRCH, "No such process"), "the system refused what was asked of it (No such process)"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "a file cannot be written (Input/output error)"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: cannot be used (Permission denied)"),
+    ],
+)
+def test_only_what_is_about_a_file_is_told_as_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: OSError, said: str
+) -> None:
+    run: Any = SimpleNamespace(
+        folder=tmp_path, scratch_folder=tmp_path, plan=SimpleNamespace(interleave="none"), statuses=dict
+    )
+    nothing: Any = None
+    runner = Runner(run, nothing, nothing, tmp_path, 1.0, nothing)
+
+    def refused(cells: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner, "_run_heat", refused)
+    monkeypatch.setattr(runner, "_disk_is_full", lambda: False)
+    with pytest.raises(StoreError) as caught:
+        runner.run([cell(16, JAX)])
+    assert str(caught.value).startswith(f"{tmp_path}: {said}")
+    assert "the same command resumes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("counters are off"), "the system refused what was asked of it (counters are off)"),
+        (OSError(errno.ENOSPC, "No space left"), "output cannot be written (No space left)"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "the current folder is gone (No such file)"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: cannot be used (Permission denied)"),
+    ],
+)
+def test_the_command_line_takes_a_refusal_for_one_of_output_only_if_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def refused(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", refused)
+    monkeypatch.setattr(cli, "_prepare_streams", lambda: None)
+    monkeypatch.setattr(cli, "_drop_output", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, f"harness: {said}\n")
