@@ -26,6 +26,7 @@ from harness.core.system.counters import (
     suspended_seconds,
     thread_count,
     thread_names,
+    threads_at_work,
 )
 from harness.core.system.energy import has_own_process_ids, package_energies
 from harness.core.system.files import long_path, long_paths_allowed, remove_folder, sync_folder
@@ -99,6 +100,7 @@ __all__ = [
     "terminate_main_thread",
     "thread_count",
     "thread_names",
+    "threads_at_work",
     "usable_processors",
     "use_processors",
     "wait_for_group",
