@@ -194,7 +194,9 @@ def _print_synchrony(outcomes: Sequence[Synchronisation]) -> None:
 def _short(outcome: Synchronisation) -> str:
     if outcome.figures is None or not outcome.passed:
         return "FAILED"
-    return "control caught" if outcome.figures.control_caught else "nothing to catch"
+    if outcome.figures.control_caught:
+        return "control caught"
+    return "nothing to catch" if outcome.figures.nothing_to_catch else "caught in part"
 
 
 def _badness(quantity: Quantity) -> tuple[bool, float]:
