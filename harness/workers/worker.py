@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from harness import last_words
 from harness.core import device_failures, messages, system
 from harness.core.errors import (
     CellError,
@@ -279,11 +280,11 @@ def _decoded(event: Event) -> Reply | Ended | None:
 
 
 def last_line(log: Path, start: int) -> str:
-    """The last line of a log since byte ``start``, before the interpreter's dump of a fatal error if there is one."""
+    """The telling line of a log since byte ``start``, before the interpreter's dump of a fatal error if there is one."""
     lines = _lines(log, start)
     fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
-    said = [line.strip() for line in (lines[: fatal[-1]] if fatal else lines) if line.strip()]
-    return said[-1][:_SHOWN_CHARACTERS] if said else (lines[fatal[-1]] if fatal else "")
+    said = last_words.telling(lines[: fatal[-1]] if fatal else lines)
+    return said[:_SHOWN_CHARACTERS] or (lines[fatal[-1]] if fatal else "")
 
 
 def _lines(log: Path, start: int) -> list[str]:

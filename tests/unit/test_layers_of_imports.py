@@ -24,7 +24,7 @@ LEVELS = (
     "core",
     (
         "paths tomlfile machine interpreters statistics runfiles wording tolerances needs gpu powercap sampler "
-        "windows_counters device_proof allocation neighbours"
+        "windows_counters device_proof allocation neighbours last_words"
     ),
     "plan runlock witnesses noise_scale ranking launching",
     "models sweep targets environments datasets inputs workers store parity lane estimate analysis manifest power",
