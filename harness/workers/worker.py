@@ -280,7 +280,7 @@ def _decoded(event: Event) -> Reply | Ended | None:
 
 
 def last_line(log: Path, start: int) -> str:
-    """The telling line of a log since byte ``start``, before the interpreter's dump of a fatal error if there is one."""
+    """The line of a log since byte ``start`` that tells most, before the interpreter's dump of a fatal error if any."""
     lines = _lines(log, start)
     fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
     said = last_words.telling(lines[: fatal[-1]] if fatal else lines)

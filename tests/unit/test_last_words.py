@@ -8,7 +8,9 @@ from harness.last_words import telling
 
 ABSL_BEFORE = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
 ABSL_INFO = "I0000 00:00:1795962379.663189   31711 port.cc:153] oneDNN custom operations are on."
-ABSL_WARNING = "W0000 00:00:1795962379.663189   31711 cpu_allocator_impl.cc:82] Allocation of 4 exceeds 10% of free memory."
+ABSL_WARNING = (
+    "W0000 00:00:1795962379.663189   31711 cpu_allocator_impl.cc:82] Allocation of 4 exceeds 10% of free memory."
+)
 ABSL_ERROR = "E0000 00:00:1795962379.663189   31711 cuda_executor.cc:1] failed to allocate 2.0GiB"
 ABSL_FATAL = "F0000 00:00:1795962379.663189   31711 dml_util.cc:9] Check failed: SUCCEEDED(hr)"
 REGISTERED = (
@@ -18,7 +20,9 @@ REGISTERED = (
 TF_INFO = "2026-11-29 14:12:59.006968: I tensorflow/core/platform/cpu_feature_guard.cc:227] This TensorFlow binary ..."
 TF_WARNING = "2026-11-29 14:12:59.006968: W tensorflow/core/framework/op.cc:1] Something is deprecated"
 TF_ERROR = "2026-11-29 14:12:59.006968: E tensorflow/core/common_runtime/pool.cc:7] The pool is empty"
-CONTINUED = "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow with the ... flags."
+CONTINUED = (
+    "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow with the ... flags."
+)
 XLA = "2026-11-29 14:12:59.006968: I external/local_xla/xla/service/service.cc:168] XLA service 0x7f initialized"
 OURS = "CPython 3.11.7: /cache/environments/b829c424/bin/python"
 WARNED = ["/site-packages/keras/layer.py:93: UserWarning: Do not pass an argument", "  warnings.warn("]
