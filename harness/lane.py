@@ -234,9 +234,11 @@ class Lane:
     def turn(self, number: int, steps: int, settle: int) -> Block | None:
         """One block in round ``number``: up to ``settle + steps`` steps, the latter timed; None if it failed.
 
-        The last steps of an epoch, where too few are left to settle first, are trained and do not count.
+        The last steps of an epoch, where too few are left to settle first, are trained and do not count; where an
+        epoch has no more steps than that, none settle.
         """
         turned: list[Block] = []
+        settle = min(settle, self.cell.steps_per_epoch - 1)
 
         def take() -> None:
             left = self._left_in_epoch

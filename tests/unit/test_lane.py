@@ -7,6 +7,7 @@ import pytest
 
 from harness.core.messages import Block, HostReady, Opened, Train
 from harness.core.model import Dense, Flatten
+from harness.core.training import TrainingSpec
 from harness.lane import Files, Lane
 from tests.unit.builders import small_cell, small_model
 
@@ -82,6 +83,18 @@ def test_a_worker_rests_after_its_turn_and_after_warming_up_and_goes_right_on_wh
     lane.advance()
     assert [request.rest for request in worker.asked] == [False]
     assert len(lane.record({}, "", 1, "").blocks.rest_seconds) == len(lane.record({}, "", 1, "").blocks.seconds)
+
+
+def test_an_epoch_of_one_step_is_timed_without_one_before_it() -> None:
+    cell = small_cell(small_model(Flatten(), Dense(3)), TrainingSpec(batch_size=4, epochs=9), train_examples=4)
+    lane = Lane(cell, Worker(0.0), Files(*[Path(name) for name in "abcd"]), 1.0, evaluates=False)
+    assert lane.open()
+    while lane.warming:
+        assert lane.advance()
+    block = lane.turn(0, 1, 1)
+    assert block is not None
+    assert (block.settle, block.steps) == (0, 1)
+    assert lane.record({}, "", 1, "").blocks.kind[-1] == "train"
 
 
 def test_of_a_lane_that_hardly_waited_nothing_is_said() -> None:
