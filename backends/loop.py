@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -29,6 +29,12 @@ ARRAY_SECONDS = 0.02
 
 REPEAT_SECONDS, REPEATS, MOST_IN_A_ROW = 0.05, 5, 1000
 """The best of so many repeats counts, each of as many operations in a row as take that long."""
+
+LOOK_SECONDS = 0.0005
+"""How often is looked whether threads are still at work."""
+
+LEAST_REST, MOST_REST = 0.05, 1.0
+"""Seconds. Rest is waited for as long as the block took, within these bounds: a thread may never stop."""
 
 T = TypeVar("T")
 
@@ -75,6 +81,20 @@ def train_block(session: Session, steps: int, settle: int = 0, since: Usage | No
         preempted=_difference(after.preemptions, before.preemptions),
         stolen_seconds=_difference(after.stolen, before.stolen),
     )
+
+
+def rested(block: Block) -> Block:
+    """The block, once all that it left to this process's threads is done; threads that never stop are given up.
+
+    Where the system does not tell of threads nothing is waited for.
+    """
+    if not system.threads_at_work():
+        return block
+    start = time.perf_counter()
+    until = start + min(max(block.settle_seconds + block.seconds, LEAST_REST), MOST_REST)
+    while system.threads_at_work() and time.perf_counter() < until:
+        time.sleep(LOOK_SECONDS)
+    return replace(block, rest_seconds=time.perf_counter() - start)
 
 
 def claimed_ends(session: Session, request: Synchrony) -> Synchronised:

@@ -131,6 +131,8 @@ class _OpenCell:
 
     def _train(self, request: Train) -> Block:
         block = loop.train_block(self.session, request.steps, request.settle, self._last_block)
+        if request.rest:
+            block = loop.rested(block)
         self._last_block = loop.Usage.now()
         return block
 

@@ -177,7 +177,7 @@ class Lane:
 
     def begin_compiling(self) -> bool:
         """Have the worker start on the first block, which the first ``advance`` will wait for."""
-        return self._guarded(lambda: self._worker.post(Train(self._next_block(self._left_in_epoch)[1])))
+        return self._guarded(lambda: self._worker.post(_request(*self._next_block(self._left_in_epoch))))
 
     @property
     def status(self) -> str:
@@ -213,11 +213,19 @@ class Lane:
         What a turn costs anyway (ANSWERING_SECONDS) is not counted: beside quick lanes it would be a large share.
         """
         inside = [index for index, number in enumerate(self._blocks.round) if number >= 0]
-        working = sum(self._blocks.seconds[index] + self._blocks.settle_seconds[index] for index in inside)
+        taken = (self._blocks.settle_seconds, self._blocks.seconds, self._blocks.rest_seconds)
+        working = sum(part[index] for part in taken for index in inside)
         waiting = seconds - working
         # The time before the first block belongs to what came before the rounds.
         idle = sum(max(self._blocks.idle_cpu_seconds[index] - ANSWERING_SECONDS, 0.0) for index in inside[1:])
         return idle / waiting if inside and waiting > SHORTEST_WAIT else None
+
+    @property
+    def rest_share(self) -> float:
+        """What a step leaves to be done after it, as share of the time that it takes; 0 where nothing is known."""
+        latest = zip(self._blocks.kind[-LATEST_BLOCKS:], self._blocks.rest_seconds[-LATEST_BLOCKS:], strict=True)
+        rests = [rest for kind, rest in latest if kind != "compile"]
+        return statistics.median(rests) / self.step_seconds if rests and self.step_seconds else 0.0
 
     def advance(self) -> bool:
         """Run one block, and the evaluation if it ends an epoch; False when the lane has ended."""
@@ -226,9 +234,11 @@ class Lane:
     def turn(self, number: int, steps: int, settle: int) -> Block | None:
         """One block in round ``number``: up to ``settle + steps`` steps, the latter timed; None if it failed.
 
-        The last steps of an epoch, where too few are left to settle first, are trained and do not count.
+        The last steps of an epoch, where too few are left to settle first, are trained and do not count; where an
+        epoch has no more steps than that, none settle.
         """
         turned: list[Block] = []
+        settle = min(settle, self.cell.steps_per_epoch - 1)
 
         def take() -> None:
             left = self._left_in_epoch
@@ -337,7 +347,7 @@ class Lane:
 
     def _block(self, kind: str, steps: int, settle: int = 0, number: int = -1) -> Block:
         epoch = self._steps // self.cell.steps_per_epoch
-        block: Block = self._ask(Train(steps, settle), Block)
+        block: Block = self._ask(_request(kind, steps, settle, number), Block)
         self._steps += block.settle + block.steps
         mean_loss = sum(block.losses) / len(block.losses) if block.losses else math.nan
         self._keep(epoch, kind, block, mean_loss, number)
@@ -405,9 +415,15 @@ class Lane:
         self._blocks.idle_cpu_seconds.append(block.idle_cpu_seconds)
         self._blocks.preempted.append(block.preempted)
         self._blocks.stolen_seconds.append(block.stolen_seconds)
+        self._blocks.rest_seconds.append(block.rest_seconds)
 
     def _add_compile(self, seconds: float) -> None:
         self._phases = replace(self._phases, compile=(self._phases.compile or 0.0) + seconds)
+
+
+def _request(kind: str, steps: int, settle: int = 0, number: int = -1) -> Train:
+    """A block in turns, or one that is not timed, ends when its process is at rest; alone the next one follows."""
+    return Train(steps, settle, rest=number >= 0 or kind != "train")
 
 
 def device_facts(target: Target, worker: CellWorker, opened: Opened) -> dict[str, Any]:

@@ -153,9 +153,16 @@ def manifest(record: Record) -> dict[str, Any]:
 
 
 def differences(lanes: Sequence[Record]) -> list[Difference]:
-    """Every key in which two of the lanes differ, those of NATURAL notably, in the order of RULES."""
+    """Every key in which two of the lanes differ, those of NATURAL notably, in the order of RULES.
+
+    What the worker of a lane that never opened would have told is no difference.
+    """
     sides = [(lane.cell.target, manifest(lane)) for lane in lanes]
-    found = (_difference(key, rule, sides) for key, rule in RULES.items())
+    silent = [_never_opened(lane) for lane in lanes]
+    found = []
+    for key, rule in RULES.items():
+        told = [side for side, mute in zip(sides, silent, strict=True) if not mute or side[1][key] is not None]
+        found.append(_difference(key, rule, sides, told))
     return [difference for difference in found if difference is not None]
 
 
@@ -169,7 +176,7 @@ def obstacles(lanes: Sequence[Record]) -> list[str]:
         lines.append(f"different work: {_by_lane(lanes, [lane.work_id for lane in lanes])}")
     compared = []
     for lane in lanes:
-        if lane.status in NOT_THE_WORK or (lane.status != "ok" and not lane.worker.get("device")):
+        if lane.status in NOT_THE_WORK or _never_opened(lane):
             reason = f": {lane.reason}" if lane.reason else ""
             lines.append(f"{lane.cell.target.label}: {lane.status.replace('_', ' ')}{reason}")
         else:
@@ -182,12 +189,17 @@ def obstacles(lanes: Sequence[Record]) -> list[str]:
     return lines
 
 
+def _never_opened(lane: Record) -> bool:
+    return lane.status != "ok" and not lane.worker.get("device")
+
+
 Side = tuple[Target, Mapping[str, Any]]
 """A lane's target and manifest."""
 
 
-def _difference(key: str, rule: _Rule, sides: Sequence[Side]) -> Difference | None:
-    pairs = [(one, other) for one, other in combinations(sides, 2) if _differ(key, one[1][key], other[1][key])]
+def _difference(key: str, rule: _Rule, sides: Sequence[Side], told: Sequence[Side]) -> Difference | None:
+    """How ``sides`` differ in a key, by those of them that ``told`` it."""
+    pairs = [(one, other) for one, other in combinations(told, 2) if _differ(key, one[1][key], other[1][key])]
     if not pairs:
         return None
     mattering = [pair for pair in pairs if _matters(key, rule, *pair)]

@@ -4,7 +4,9 @@ Whatever slows the machine for longer than a round slows all lanes alike and can
 quicker than a block averages out over rounds. So a block should be short: on a shared machine even the speed of an
 empty loop wanders by as much between neighbouring 2 ms as between neighbouring 100 ms, and so do lanes; shorter
 blocks are more of them for the same time. Yet after a turn of another lane the caches are cold, so each block begins
-with a step that is trained and not timed.
+with a step that is trained and not timed. And a block is over when its process is at rest: what a framework does
+after its results are there would slow down whoever runs next. That work is part of training all the same, where it
+goes on beside the step that follows; the step before the timed one leaves it as much.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ BLOCK_SECONDS = 0.004
 
 SETTLE_BELOW_SECONDS = 0.25
 """A step that takes longer needs none before it: filling the caches again costs it less than one per cent."""
+
+MOST_REST = 0.01
+"""Of a lane whose step leaves more to be done after it, as share of its time, blocks settle first however long they
+are: then the timed step pays for what the one before it left, as each does in training."""
 
 CALIBRATION_ROUNDS = 6
 """After these the block is measured anew: the steps that warm up are too few to go by."""
@@ -88,7 +94,7 @@ def take_turns(
             if block is None:
                 worked += clock() - asked
                 continue
-            worked += block.settle_seconds + block.seconds
+            worked += block.settle_seconds + block.seconds + block.rest_seconds
             beyond = block.seconds - (usual or block.seconds) * block.steps
             if usual and block.seconds > PAUSED_TIMES * usual * block.steps and beyond > PAUSED_SECONDS:
                 rounds.dropped[number] = f"a block took {block.seconds:.1f} s"
@@ -106,6 +112,8 @@ def take_turns(
 
 def _calibrate(lanes: Sequence[Lane], rounds: Rounds) -> None:
     """Steps of a block by the slowest lane that runs."""
-    known = [lane.step_seconds or BLOCK_SECONDS for lane in lanes if lane.running]
+    running = [lane for lane in lanes if lane.running]
+    known = [lane.step_seconds or BLOCK_SECONDS for lane in running]
     rounds.steps = max(1, round(BLOCK_SECONDS / max(known, default=BLOCK_SECONDS)))
-    rounds.settle = int(len(known) > 1 and statistics.median(known) < SETTLE_BELOW_SECONDS)
+    colder = len(known) > 1 and statistics.median(known) < SETTLE_BELOW_SECONDS
+    rounds.settle = int(colder or any(lane.rest_share > MOST_REST for lane in running))

@@ -2,8 +2,10 @@
 
 A worker times blocks of several step counts; after each it reads every parameter back, which cannot be had before
 the work is done. Beside them it times controls whose end nothing waits for. Three things must hold. Time grows in
-proportion to steps. Nothing is outstanding at the end of a block. And the control is caught by that same look at
-what is outstanding; or, where the framework computes within the call, it takes as long as a block does.
+proportion to steps. Nothing is outstanding at the end of a block. And that look at what is outstanding sees it all:
+what a control took and what was outstanding at its end add up to a block of as many steps, however much of it the
+framework computes within the call. Where the sum falls short, some of the work was hidden from the look. If much was
+outstanding the control is caught, if nothing was there is nothing to catch, and in between it is caught in part.
 """
 
 from __future__ import annotations
@@ -38,10 +40,13 @@ OUTSTANDING = 0.05
 """Largest share of the work that may come after the end of a block."""
 
 CAUGHT = 0.20
-"""Least share of a control's work that must come after its end for it to be told from a block."""
+"""Least share of a block's work outstanding at the end of a control that counts as caught, and not in part."""
 
-AS_LONG = 0.80
-"""Least time of a control that is not caught, as share of a block's."""
+ALL_OF_IT = 0.83
+"""Least time of a control and of what was outstanding at its end, together, as share of what its work takes in blocks.
+
+In simulations with a noise of a tenth 2 % of sound controls fall below it at first, none after all attempts.
+"""
 
 MULTIPLES = (1, 2, 4, 8)
 """Step counts of the blocks, in units of ``k`` steps."""
@@ -70,12 +75,12 @@ IMAGE_BYTES, GPU_IMAGE_BYTES = 200_000_000, 700_000_000
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured, medians over repeats but for the straight line through the least times.
+    """What was measured: medians over repeats, but least times where other load, which only adds, would mislead.
 
-    ``step_seconds``, ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``,
-    ``control_outstanding``: share of the work that came after the end of blocks and controls. ``control_time``: a
-    control's time until its end, as share of that of the block of as many steps in the same repeat. ``missing``:
-    steps without a loss at the end of a block.
+    ``step_seconds``, ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``: share of the
+    work that came after the end of blocks. ``missing``: steps without a loss at the end of a block. Of the quickest
+    control, as shares of what as many steps take by the straight line: ``control_time`` until its end, and
+    ``control_outstanding``, what came after it.
     """
 
     step_seconds: float
@@ -92,9 +97,14 @@ class Figures:
         return self.control_outstanding >= CAUGHT
 
     @property
-    def control_as_long(self) -> bool:
-        """Whether the control took as long as a block, with nothing outstanding: there is nothing to catch."""
-        return self.control_time >= AS_LONG and self.control_outstanding <= OUTSTANDING
+    def nothing_to_catch(self) -> bool:
+        """Whether nothing was outstanding at the end of a control: the framework computes within the call."""
+        return self.control_outstanding <= OUTSTANDING
+
+    @property
+    def control_whole(self) -> bool:
+        """Whether what a control took and what was outstanding at its end are together all of the work."""
+        return self.control_time + self.control_outstanding >= ALL_OF_IT
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -117,10 +127,11 @@ class Figures:
                 f"{_percent(self.outstanding)} of a block's work came after its end (allowed {_percent(OUTSTANDING)}): "
                 "synchronise does not wait for it"
             )
-        if not (self.control_caught or self.control_as_long):
+        if not self.control_whole:
             found.append(
                 f"the unsynchronised control took {_percent(self.control_time)} of a block's time, "
-                f"but only {_percent(self.control_outstanding)} of its work was seen to be outstanding"
+                f"but only {_percent(self.control_outstanding)} of its work was seen to be outstanding: "
+                f"together less than {_percent(ALL_OF_IT)}"
             )
         return tuple(found)
 
@@ -150,10 +161,11 @@ class Synchronisation:
             return f"FAILED: {self.reason}"
         if self.figures.control_caught:
             return "ok: the unsynchronised control is caught"
-        return (
-            "ok, nothing to catch: the framework computes within the call "
-            f"(unsynchronised time is {_percent(self.figures.control_time)} of synchronised)"
-        )
+        share = f"unsynchronised time is {_percent(self.figures.control_time)} of synchronised"
+        if self.figures.nothing_to_catch:
+            return f"ok, nothing to catch: the framework computes within the call ({share})"
+        rest = f"{_percent(self.figures.control_outstanding)} was seen to be outstanding"
+        return f"ok: the framework computes most within the call ({share}), and {rest}"
 
 
 def check(
@@ -194,18 +206,18 @@ def figures(found: Synchronised) -> Figures:
     """What a worker's times say. ValueError for fewer than 3 step counts, or controls no blocks match."""
     idle = statistics.median(found.idle_seconds)
     line = proportionality([block.steps for block in found.blocks], [block.seconds for block in found.blocks])
-    size = found.controls[0].steps
-    blocks = [end for end in found.blocks if end.steps == size]
+    most = max(end.steps for end in found.blocks)
+    largest = min(end.seconds for end in found.blocks if end.steps == most)
+    whole = line.intercept * largest + line.slope * found.controls[0].steps
+    control_time, control_outstanding = _control(found.controls, idle, max(whole, 1e-9))
     return Figures(
         step_seconds=line.slope,
         intercept=line.intercept,
         scatter=line.worst,
         outstanding=_outstanding(found.blocks, idle),
         missing=max(end.missing for end in found.blocks),
-        control_outstanding=_outstanding(found.controls, idle),
-        control_time=statistics.median(
-            control.seconds / block.seconds for control, block in zip(found.controls, blocks, strict=True)
-        ),
+        control_outstanding=control_outstanding,
+        control_time=control_time,
     )
 
 
@@ -223,6 +235,17 @@ def _outstanding(ends: Sequence[ClaimedEnd], idle: float) -> float:
         late += max(statistics.median(end.late_seconds for end in alike) - idle, 0.0)
         missing.append(statistics.median(end.missing for end in alike) / steps)
     return max(late / (seconds + late), *missing)
+
+
+def _control(controls: Sequence[ClaimedEnd], idle: float, whole: float) -> tuple[float, float]:
+    """Time of the quickest control, and of what came after it, as shares of ``whole``, what the work takes."""
+
+    def late(end: ClaimedEnd) -> float:
+        return max(end.late_seconds - idle, 0.0)
+
+    control = min(controls, key=lambda end: end.seconds + late(end))
+    missing = statistics.median(end.missing for end in controls) / control.steps
+    return control.seconds / whole, max(late(control) / whole, missing)
 
 
 def _together(rounds: Sequence[Synchronised]) -> Synchronised:

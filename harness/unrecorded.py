@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import last_words
 from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.lane import now
@@ -68,10 +69,9 @@ def untrained(cell: Cell, status: str, reason: str, attempt: int, **known: Any) 
 
 
 def last_line(log: Path) -> str:
-    """The last words of a process; empty where there are none."""
+    """The line that tells most of how a process ended; empty where there is none."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:LONGEST_LINE] if said else ""
+    return last_words.telling(lines)[:LONGEST_LINE]

@@ -78,8 +78,8 @@ def print_table(table: Table) -> None:
     unbounded = console.options.update(width=WIDEST_TABLE)
     least = console.measure(table, options=unbounded).maximum
     for column in table.columns:
-        if not column.no_wrap:
-            sizes = [console.measure(cell, options=unbounded) for cell in column.cells]
+        sizes = [console.measure(cell, options=unbounded) for cell in column.cells]
+        if sizes and not column.no_wrap:
             least -= max(size.maximum for size in sizes) - max(size.minimum for size in sizes)
     console.width = max(console.width, least)
     console.print(table)

@@ -146,6 +146,8 @@ def _print(proofs: Sequence[Proof]) -> None:
                 group = quantity.name.partition(" ")[0] if quantity.name.startswith(DROPOUT) else quantity.name
                 if group not in worst or _badness(quantity) > _badness(worst[group][0]):
                     worst[group] = (quantity, proof)
+        if not worst:
+            table.add_row(lane, "nothing measured", *[""] * (len(headings) - 3), "FAILED")
         for index, (group, (quantity, proof)) in enumerate(worst.items()):
             which = quantity.name.removeprefix(DROPOUT).strip() if group == DROPOUT else ""
             table.add_row(
@@ -157,8 +159,9 @@ def _print(proofs: Sequence[Proof]) -> None:
                 "ok" if quantity.passed else "FAILED",
             )
         table.add_section()
-    common.print_table(table)
     console = common.standard_output()
+    if proofs:
+        common.print_table(table)
     for proof in proofs:
         if not proof.passed:
             common.say(console, f"FAILED {_lane(proof)}, {proof.model}, {proof.optimizer}: {proof.reason}")
@@ -194,7 +197,9 @@ def _print_synchrony(outcomes: Sequence[Synchronisation]) -> None:
 def _short(outcome: Synchronisation) -> str:
     if outcome.figures is None or not outcome.passed:
         return "FAILED"
-    return "control caught" if outcome.figures.control_caught else "nothing to catch"
+    if outcome.figures.control_caught:
+        return "control caught"
+    return "nothing to catch" if outcome.figures.nothing_to_catch else "caught in part"
 
 
 def _badness(quantity: Quantity) -> tuple[bool, float]:

@@ -61,11 +61,17 @@ class Train:
 
     The first ``settle`` are trained and synchronised before the clock starts: after another lane's turn the
     caches hold that one's data. Then ``steps`` follow, timed, with a synchronisation at their end.
+
+    With ``rest`` the answer waits until no thread of the worker is at work any more, so that whoever runs next has
+    the machine to itself: a framework may go on after its results are there, as XLA does when it gives a step's
+    scratch memory back. In training such work goes on beside the next step and is part of what that takes; so it is
+    never timed on its own, and who asks for ``rest`` asks for ``settle`` too where there is much of it.
     """
 
     kind: ClassVar[str] = "train"
     steps: int
     settle: int = 0
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,8 @@ class Block:
     before, in ``settle_seconds``; their losses are the first. Of this process: ``idle_cpu_seconds`` is the processor
     time that it used since its last block ended, ``preempted`` how often the kernel took a processor from it during
     the timed steps (None where the system does not tell). ``stolen_seconds``: processor time that the machine's own
-    host took from all of its processors meanwhile, likewise.
+    host took from all of its processors meanwhile, likewise. ``rest_seconds``: how long threads were still at work
+    after the steps, where that was waited for.
     """
 
     kind: ClassVar[str] = "block"
@@ -198,6 +205,7 @@ class Block:
     idle_cpu_seconds: float = 0.0
     preempted: int | None = None
     stolen_seconds: float | None = None
+    rest_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ class Blocks:
     ``round`` numbers the heat's rounds, in which every lane has one block (-1: outside of rounds).
     ``idle_cpu_seconds``: processor time of the process between its last block and this one. ``preempted``:
     involuntary context switches in the timed steps; ``stolen_seconds``: taken from the whole machine by its host
-    meanwhile (both None where the system does not tell). These lists are empty in records of before there were heats.
+    meanwhile (both None where the system does not tell). ``rest_seconds``: after the timed steps, until the process
+    was at rest, where that was waited for. These lists are empty in records of before there were heats, and the last
+    in somewhat later ones.
     """
 
     epoch: list[int] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Blocks:
     idle_cpu_seconds: list[float] = field(default_factory=list, metadata=LATER)
     preempted: list[int | None] = field(default_factory=list, metadata=LATER)
     stolen_seconds: list[float | None] = field(default_factory=list, metadata=LATER)
+    rest_seconds: list[float] = field(default_factory=list, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from harness import last_words
 from harness.core import device_failures, messages, system
 from harness.core.errors import (
     CellError,
@@ -287,14 +288,14 @@ def _decoded(event: Event) -> Reply | Ended | None:
 
 
 def last_line(log: Path, start: int) -> str:
-    """The last line of a log since byte ``start`` that is none of the interpreter's dumps of fatal errors.
+    """The line of a log since byte ``start`` that tells most, the interpreter's dumps of fatal errors left out.
 
     The heading of the last dump where there is no other line.
     """
     lines = _lines(log, start)
     dumps = [line for line in lines if line.startswith(DUMPS)]
-    said = [line.strip() for line in _without_dumps(lines) if line.strip()]
-    return said[-1][:_SHOWN_CHARACTERS] if said else (dumps[-1] if dumps else "")
+    said = last_words.telling(list(_without_dumps(lines)))
+    return said[:_SHOWN_CHARACTERS] or (dumps[-1] if dumps else "")
 
 
 def _without_dumps(lines: Iterable[str]) -> Iterator[str]:

@@ -9,12 +9,14 @@ forbids forking.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -174,6 +176,8 @@ def perform(action: str) -> None:
         time.sleep(1000)
     elif name == "hang in native code":
         ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock: no Python code runs any more
+    elif name == "work on":
+        threading.Thread(target=work_on, args=(float(argument),), daemon=True).start()
     elif name == "slow":
         time.sleep(SLOW_SECONDS)
     elif name == "print":
@@ -211,6 +215,13 @@ def perform(action: str) -> None:
         write_files()
     else:
         raise ValueError(f"the fake does not know {action!r}")
+
+
+def work_on(seconds: float) -> None:
+    """Keep a processor busy for so many seconds of its time, as a framework's own threads do: beside Python."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10_000)
 
 
 def pipes() -> list[int]:

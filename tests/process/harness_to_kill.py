@@ -1,4 +1,8 @@
-"""A harness with two lanes that take turns until it is killed. Arguments: folder, mark, fork or no-fork, action."""
+"""A harness with two lanes that take turns until it is killed. Arguments: folder, mark, fork or no-fork, action.
+
+An action is what a lane does in its third turn. Without one, hosts that fork get a new cell, and so a new process,
+after every turn; with one, no process starts or ends once ``open`` is said.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def main(folder: str, mark: str, how: str, action: str) -> None:
     while True:
         for worker in workers:
             worker.ask(Train(1), 60)
-        for worker in workers if how == "fork" else ():
+        for worker in workers if how == "fork" and action == "nothing" else ():
             worker.finish(60)
             worker.open(place.request(("train", 3, action)), 60)
 

@@ -13,16 +13,17 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fake_backend import FakeFrameworkError, perform
 from filelock import FileLock, Timeout
 
-from backends.protocol import Arrays
+from backends.protocol import Arrays, Capabilities
 from backends.reference import ReferenceBackend, ReferenceSession
 from harness.core.cell import Cell
-from harness.core.errors import CellError, OutOfMemory
+from harness.core.errors import CellError, OutOfMemory, Unsupported
 
 
 class ScriptedBackend(ReferenceBackend):
@@ -114,6 +115,18 @@ class _DyingSession(ReferenceSession):
         if self.calls == 5:
             perform("segfault")
         super().train(steps)
+
+
+class NarrowBackend(ReferenceBackend):
+    """Declares to have no optimizer but SGD, and refuses the others."""
+
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), optimizers=("sgd",), refusals={"adam": "not built yet"})
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        if cell.training.optimizer.name != "sgd":
+            raise Unsupported("adam: not built yet")
+        return super().session(cell, arrays)
 
 
 class CrowdedBackend(ReferenceBackend):

@@ -45,7 +45,7 @@ def test_a_true_synchronisation_passes_and_its_unsynchronised_control_is_caught(
     assert found.passed, found.reason
     assert found.reason == ""
     assert found.verdict == "ok: the unsynchronised control is caught"
-    assert figures(found).step_seconds == pytest.approx(STEP_SECONDS, rel=0.3)
+    assert figures(found).step_seconds >= 0.9 * STEP_SECONDS  # it sleeps so long, and longer on a busy machine
     assert figures(found).control_outstanding > 0.9
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from harness.core import system
 from harness.core.errors import Unsupported
+from tests.process.fake_backend import work_on
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,3 +120,19 @@ def test_a_host_that_has_just_ended_has_no_child_to_cancel() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     system.cancel_child(process.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
+def test_threads_at_work_are_those_that_compute_and_none_that_waits() -> None:
+    waiting, working = threading.Event(), threading.Thread(target=work_on, args=(0.2,))
+    idle = threading.Thread(target=waiting.wait)
+    idle.start()
+    working.start()
+    try:
+        seen = {system.threads_at_work() for _ in iter(working.is_alive, False)}
+        assert max(number or 0 for number in seen) == 1
+        while system.threads_at_work():  # one that has started to wait a moment ago
+            pass
+    finally:
+        waiting.set()
+        idle.join()

@@ -52,6 +52,28 @@ def test_a_wrong_target_fails_and_a_dead_one_does_not_hide_it(sweeper: Sweeper) 
     assert clocks["scripted"]["figures"]["step_seconds"] > 0
 
 
+def test_where_the_worker_of_every_probe_died_it_says_which_and_why(sweeper: Sweeper) -> None:
+    sweeper.add("dying", "scripted_backend:ScriptedBackend", AT_LOAD="exit:3")
+    sweeper.script(("probe", "train", 1, "segfault"))
+    done = verify(sweeper, "--target", "dying", "--target", "scripted", "--optimizer", "sgd")
+    assert done.returncode == 1
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert ["dying:numpy", "nothing", "measured", "FAILED"] in table
+    assert ["scripted:numpy", "nothing", "measured", "FAILED"] in table
+    died = "worker killed by SIGSEGV during probe; its last words: about to fall"
+    assert "FAILED dying:numpy, small, sgd: worker exited with status 3 during start" in done.stdout
+    assert f"FAILED scripted:numpy, small, sgd: {died}" in done.stdout
+    assert "0 of 2 proofs passed." in done.stdout
+
+
+def test_a_target_that_offers_nothing_of_what_was_asked_for_is_named(sweeper: Sweeper) -> None:
+    sweeper.add("narrow", "scripted_backend:NarrowBackend")
+    done = verify(sweeper, "--target", "narrow", "--optimizer", "adam")
+    assert done.returncode == 1
+    assert "narrow:numpy, small, adam: not offered: adam (not built yet)" in done.stdout
+    assert "FAILED narrow:numpy: nothing of what was asked for is offered" in done.stderr
+
+
 def test_a_target_whose_blocks_end_before_their_work_fails_though_it_computes_the_same(sweeper: Sweeper) -> None:
     sweeper.add("lying", "asynchronous_backend:Procrastinating")
     done = verify(sweeper, "--target", "lying", "--optimizer", "sgd")

@@ -32,6 +32,11 @@ FAILURES = [
         WorkerCrashed,
         r"worker killed by SIGABRT during train; its last words: Check failed: the device is gone",
     ),
+    (
+        "abort saying:the device is gone\nI0000 00:00:1795962379.6 31711 service.cc:168] XLA service initialized",
+        WorkerCrashed,
+        r"worker killed by SIGABRT during train; its last words: the device is gone$",
+    ),
     ("killed", WorkerCrashed, r"worker killed by SIGKILL during train"),
     ("exit:0", WorkerCrashed, r"worker exited with status 0 during train"),
     ("exit:3", WorkerCrashed, r"worker exited with status 3 during train"),

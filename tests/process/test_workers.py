@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backends.loop import LEAST_REST
 from harness.core import system
 from harness.core.errors import Unsupported, WorkerCrashed
 from harness.core.messages import Block, Closed, Evaluate, Evaluated, Forward, Forwarded, Opened, Probe, Probed, Train
@@ -20,6 +21,8 @@ from tests.process.processes import cpu_seconds, wait_until_none
 from tests.process.small_cell import BATCH_SIZE, EXAMPLES, KERNEL, RATE, TEST_EXAMPLES, Place
 
 TIMEOUT = 20.0
+LEFT_SECONDS = 0.1
+"""Processor time of what a block leaves to a thread."""
 
 
 def run_cell(worker: Worker, place: Place) -> tuple[Opened, list[Block], list[Evaluated], Closed]:
@@ -242,3 +245,25 @@ def test_only_what_the_cell_uses_is_loaded(host: Worker, place: Place) -> None:
     assert accuracy.accuracy == pytest.approx(np.mean(labels == 0))  # zero parameters: class 0 for every image
     with pytest.raises(WorkerCrashed, match="IndexError"):
         host.ask(Train(2 * EXAMPLES // BATCH_SIZE + 1), TIMEOUT)
+
+
+def test_a_worker_that_is_to_rest_answers_once_its_threads_have_done_what_the_block_left_them(
+    host: Worker, place: Place
+) -> None:
+    script = ("train", 1, "slow"), ("train", 2, "slow"), ("synchronise", 2, f"work on:{LEFT_SECONDS}")
+    host.open(place.request(*script), TIMEOUT)
+    block, after = host.ask(Train(1, settle=1, rest=True), TIMEOUT), host.ask(Train(1), TIMEOUT)
+    assert isinstance(block, Block)
+    assert isinstance(after, Block)
+    assert block.rest_seconds > 0
+    assert after.idle_cpu_seconds < LEFT_SECONDS / 2
+    assert after.rest_seconds == 0.0
+    host.finish(TIMEOUT)
+
+
+def test_a_worker_whose_threads_never_stop_answers_all_the_same(host: Worker, place: Place) -> None:
+    host.open(place.request(("train", 1, "work on:1000")), TIMEOUT)
+    block = host.ask(Train(1, rest=True), TIMEOUT)
+    assert isinstance(block, Block)
+    assert block.rest_seconds >= LEAST_REST
+    host.finish(TIMEOUT)

@@ -175,6 +175,7 @@ def test_non_finite_floats_travel_as_words() -> None:
         "idle_cpu_seconds": 0.0,
         "preempted": None,
         "stolen_seconds": None,
+        "rest_seconds": 0.0,
     }
 
 

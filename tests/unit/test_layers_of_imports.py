@@ -21,7 +21,7 @@ from harness import tomlfile
 ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
-    "allocation core needs paths sampler shipped statistics wording",
+    "allocation core last_words needs paths sampler shipped statistics wording",
     (
         "device_proof gpu in_use inputs interpreters keeping machine manifest neighbours network powercap "
         "ranking room runfiles shells tolerances tomlfile windows_counters"

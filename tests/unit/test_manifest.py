@@ -379,6 +379,18 @@ def test_a_lane_that_never_opened_is_named_and_not_compared() -> None:
     assert lines == ["tensorflow-cpu:graph: skipped: a smaller batch ran out of memory"]
 
 
+def test_what_a_lane_that_never_opened_could_not_tell_is_no_difference() -> None:
+    found = differences([lane(), failed(cell(target=TENSORFLOW), "crashed", "it died")])
+    assert {"mode", "environment"} <= {one.key for one in found}
+    assert not {"python", "packages", "code", "processors", "process", "machine"} & {one.key for one in found}
+    assert all(one.asked for one in found)
+    third = lane(worker={"python": "3.12.1"})
+    (python,) = (
+        one for one in differences([lane(), failed(cell(), "crashed", "it died"), third]) if one.key == "python"
+    )
+    assert python.values == ("3.11.7", None, "3.12.1")
+
+
 def directml_and_cuda(**told: Any) -> tuple[Record, Record]:
     directml = variant(TENSORFLOW, name="tensorflow-directml", accelerator="directml")
     cuda = variant(TENSORFLOW, name="tensorflow210-cuda", accelerator="cuda")

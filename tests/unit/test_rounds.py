@@ -27,6 +27,7 @@ class FakeLane:
         self.clock, self.name, self.step_seconds, self.total = clock, name, seconds, total
         self.status, self.done, self.epochs = "ok", 0, 0
         self.trouble = trouble
+        self.rest_share: float = trouble.get("rest", 0.0)
         self.turns: list[tuple[int, int, int]] = []
 
     @property
@@ -41,9 +42,10 @@ class FakeLane:
         self.done += steps + settle
         pause = self.trouble.get("pauses", {}).get(number, 0.0)
         seconds = steps * self.step_seconds + pause
-        self.clock.now += seconds + settle * self.step_seconds + self.trouble.get("gaps", {}).get(number, 0.0)
+        rest = self.rest_share * self.step_seconds
+        self.clock.now += seconds + settle * self.step_seconds + rest + self.trouble.get("gaps", {}).get(number, 0.0)
         self.clock.asleep += self.trouble.get("suspended", {}).get(number, 0.0)
-        return Block(steps, self.clock.now, seconds, 0.0, [1.0], settle, settle * self.step_seconds)
+        return Block(steps, self.clock.now, seconds, 0.0, [1.0], settle, settle * self.step_seconds, rest_seconds=rest)
 
     def end_epoch(self) -> bool:
         self.epochs += 1
@@ -89,6 +91,20 @@ def test_a_step_that_takes_long_is_a_block_of_its_own_without_another_before_it(
     clock = Clock()
     made = turns_of(clock, FakeLane(clock, "a", 0.5, 8), FakeLane(clock, "b", 0.7, 8))
     assert (made.steps, made.settle) == (1, 0)
+
+
+def test_a_long_step_that_leaves_work_behind_settles_first_so_that_the_timed_one_pays_for_as_much() -> None:
+    clock = Clock()
+    made = turns_of(clock, FakeLane(clock, "a", 0.5, 8), FakeLane(clock, "b", 0.7, 8, rest=0.05))
+    assert (made.steps, made.settle) == (1, 1)
+    alone = turns_of(clock, FakeLane(clock, "b", 0.7, 8, rest=0.05))
+    assert alone.settle == 1
+
+
+def test_what_a_block_leaves_to_be_done_is_no_gap() -> None:
+    clock = Clock()
+    made = turns_of(clock, FakeLane(clock, "a", 3.0, 8, rest=0.6), FakeLane(clock, "b", 3.0, 8))
+    assert made.dropped == {}
 
 
 def test_a_lane_that_dies_leaves_the_others_to_finish() -> None:

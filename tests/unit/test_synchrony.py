@@ -22,7 +22,7 @@ def measured(
     fixed: float = 0.0,
     hidden: int = 0,
     enqueued: float = 0.0,
-    control_seen: bool = True,
+    control_seen: float = 1.0,
     missing: int = 0,
     noise: float = 0.0,
     load: float = 0.0,
@@ -31,7 +31,7 @@ def measured(
     """What a worker would say.
 
     ``fixed``: seconds of every block at no steps. ``hidden``: steps that a block's end does not wait for.
-    ``enqueued``: share of its work that a control does within the call; the rest shows if ``control_seen``.
+    ``enqueued``: share of its work that a control does within the call; of the rest ``control_seen`` shows.
     ``load``: how likely a block takes up to three times as long, because the machine does something else.
     """
     generator = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def measured(
             beside = generator.uniform(1, 3) if generator.random() < load else 1.0
             seconds = beside * taking(fixed + (steps - late) * STEP + 1e-5)
             blocks.append(ClaimedEnd(steps, seconds, read_back(late), missing))
-        rest = (1 - enqueued) * CONTROL if control_seen else 0.0
+        rest = (1 - enqueued) * CONTROL * control_seen
         controls.append(ClaimedEnd(CONTROL, taking(enqueued * CONTROL * STEP + 1e-5), read_back(rest), 0))
     return Synchronised(blocks, controls, [taking(READ_BACK) for _ in range(REPEATS)])
 
@@ -86,6 +86,14 @@ def test_a_control_that_is_caught_in_part_counts_as_caught() -> None:
     assert judged(enqueued=0.7).verdict == "ok: the unsynchronised control is caught"
 
 
+@pytest.mark.parametrize("enqueued", [0.82, 0.9, 0.93])
+def test_a_framework_that_computes_most_within_the_call_passes_where_the_rest_is_seen(enqueued: float) -> None:
+    assert judged(enqueued=enqueued).verdict == (
+        f"ok: the framework computes most within the call (unsynchronised time is {100 * enqueued:.0f} % of "
+        f"synchronised), and {100 - 100 * enqueued:.0f} % was seen to be outstanding"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -96,7 +104,7 @@ def test_a_control_that_is_caught_in_part_counts_as_caught() -> None:
         ({"missing": 1}, "1 step had no loss yet at the end of a block"),
         ({"control_seen": 0}, "took 0 % of a block's time, but only 0 % of its work was seen"),
         ({"enqueued": 0.5, "control_seen": 0}, "took 50 % of a block's time, but only 0 % of its work was seen"),
-        ({"enqueued": 0.9}, "took 90 % of a block's time, but only 10 % of its work was seen"),
+        ({"enqueued": 0.4, "control_seen": 0.5}, "took 40 % of a block's time, but only 30 % of its work was seen"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, float], reason: str) -> None:
@@ -106,21 +114,27 @@ def test_what_is_wrong_is_named(changes: dict[str, float], reason: str) -> None:
     assert found.verdict == f"FAILED: {found.reason}"
 
 
-@pytest.mark.parametrize("enqueued", [0.0, 1.0])
+@pytest.mark.parametrize("enqueued", [0.0, 0.5, 0.93, 1.0])
 def test_a_noise_of_a_tenth_seldom_fails_a_sound_target(enqueued: float) -> None:
     once = sum(not judged(enqueued=enqueued, noise=0.1, seed=seed).passed for seed in range(1000))
-    assert once <= 20
+    assert once <= 40
     assert sum(not believed(seed, enqueued=enqueued, noise=0.1).passed for seed in range(1000)) <= 1
 
 
-def test_a_machine_that_does_other_work_half_of_the_time_seldom_fails_a_sound_target() -> None:
-    once = sum(not judged(load=0.5, noise=0.03, seed=seed).passed for seed in range(1000))
-    assert 10 <= once <= 50
-    assert sum(not believed(seed, load=0.5, noise=0.03).passed for seed in range(1000)) == 0
+@pytest.mark.parametrize("enqueued", [0.0, 0.93, 1.0])
+def test_a_machine_that_does_other_work_half_of_the_time_seldom_fails_a_sound_target(enqueued: float) -> None:
+    once = sum(not judged(enqueued=enqueued, load=0.5, noise=0.03, seed=seed).passed for seed in range(1000))
+    assert 10 <= once <= 60
+    assert sum(not believed(seed, enqueued=enqueued, load=0.5, noise=0.03).passed for seed in range(1000)) <= 1
 
 
 def test_neither_hides_a_fault() -> None:
-    for changes in ({"fixed": 0.1}, {"hidden": 2}, {"enqueued": 0.5, "control_seen": 0.0}):
+    hidden_from_the_look = (
+        {"control_seen": 0.0},
+        {"enqueued": 0.5, "control_seen": 0.0},
+        {"enqueued": 0.2, "control_seen": 0.4},
+    )
+    for changes in ({"fixed": 0.1}, {"hidden": 2}, *hidden_from_the_look):
         for disturbed in ({"noise": 0.1}, {"load": 0.5, "noise": 0.03}):
             assert not any(judged(**changes, **disturbed, seed=seed).passed for seed in range(300)), (
                 changes,

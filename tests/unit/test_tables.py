@@ -27,6 +27,11 @@ def test_columns_stay_whole_but_for_prose(
         assert max(map(len, lines)) <= columns
 
 
+def test_a_table_without_rows_shows_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    common.print_table(common.new_table("target", "why", prose=("why",)))
+    assert capsys.readouterr().out.split()[:2] == ["target", "why"]
+
+
 def test_a_table_without_prose_is_as_wide_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from harness.core.system.counters import (
     suspended_seconds,
     thread_count,
     thread_names,
+    threads_at_work,
 )
 from harness.core.system.energy import has_own_process_ids, package_energies
 from harness.core.system.files import (
@@ -117,6 +118,7 @@ __all__ = [
     "terminate_main_thread",
     "thread_count",
     "thread_names",
+    "threads_at_work",
     "throttled_seconds",
     "usable_processors",
     "use_processors",

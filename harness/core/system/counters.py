@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -38,6 +40,23 @@ def thread_count() -> int | None:
         return len(os.listdir("/proc/self/task"))
     except OSError:
         return None
+
+
+def threads_at_work() -> int | None:
+    """How many threads of this process, but for the one that asks, have a processor, wait for one or for the kernel.
+
+    None where the system does not tell.
+    """
+    asking, found = str(threading.get_native_id()), 0
+    try:
+        others = [number for number in os.listdir("/proc/self/task") if number != asking]
+    except OSError:
+        return None
+    for number in others:
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{number}/stat", "rb") as stream:
+            # The name stands in brackets, may hold any character, and its state follows.
+            found += stream.read().rpartition(b") ")[2][:1] in (b"R", b"D")
+    return found
 
 
 def processor_seconds() -> float:
