@@ -6,6 +6,7 @@ of commands that read only what the project brings along are made again: where o
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -13,21 +14,24 @@ import shlex
 import typing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from functools import cache
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import click
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from harness import noise_scale, runlock, setting, store
+from harness import models, noise_scale, runlock, setting, store, sweep, targets, tomlfile
 from harness.cli import cli
 from harness.core.cell import Cell
+from harness.core.errors import UsageError
 from harness.core.model import LAYERS
 from harness.core.record import STATUSES, Blocks, Epoch, Phases, Record
 from harness.heats import HeatFacts
 from harness.parity import Proof
-from harness.slurm import submissions
+from harness.slurm import options, submissions
 from tests.unit.markdown import Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +56,13 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 LEFT_OUT = re.compile(r"  \[.*\]")
 NO_SHELL = ("python", "toml")
 EVERYWHERE = {"--help", "--version"}
+AS_MARKDOWN: dict[str, typing.Any] = {
+    "tbl_formatting": "ASCII_MARKDOWN",
+    "tbl_hide_dataframe_shape": True,
+    "tbl_hide_column_data_types": True,
+    "float_precision": 1,
+}
+"""How data frames are shown in the docs."""
 
 Commands = dict[tuple[str, ...], click.Command]
 
@@ -259,11 +270,78 @@ def test_an_output_that_is_not_printed_any_more_is_found() -> None:
     assert not is_shown(shown, ["a", "b", "c", "d", "e"])
 
 
+def said_and_given(code: str) -> Iterator[tuple[str, str]]:
+    """Run Python; of each expression with comments below it the comments, and its value as Markdown."""
+    lines, names = code.splitlines(), {}  # type: tuple[list[str], dict[str, object]]
+    for statement in ast.parse(code).body:
+        if not isinstance(statement, ast.Expr):
+            exec(ast.unparse(statement), names)
+            continue
+        value = eval(ast.unparse(statement), names)
+        below = takewhile(lambda line: line.startswith("# "), lines[statement.end_lineno :])
+        with pl.Config(**AS_MARKDOWN):
+            yield "\n".join(line.removeprefix("# ") for line in below), str(value)
+
+
+def test_python_in_the_docs_gives_what_stands_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code = ["\n".join(block.lines) for page in PAGES for block in page.blocks if block.language == "python"]
+    results = [result for one in code for result in said_and_given(one)]
+    assert results
+    assert [said for said, _ in results] == [given for _, given in results]
+
+
+def test_python_that_gives_something_else_is_found() -> None:
+    assert list(said_and_given("a = 1\na + 1\n# 3\n\na\n# 1")) == [("3", "2"), ("1", "1")]
+
+
+def test_toml_in_the_docs_is_taken_as_what_it_is_meant_to_be(tmp_path: Path) -> None:
+    read = 0
+    for page in PAGES:
+        for block in page.blocks:
+            if block.language == "toml":
+                read += 1
+                path = tmp_path / f"{page.path.stem}-{block.line}.toml"
+                path.write_text("\n".join(block.lines), encoding="utf-8")
+                take_toml(path)
+    assert read > 4
+
+
+def take_toml(path: Path) -> None:
+    """Raises UsageError unless a harness takes the file: a sweep, a model, or tables of ``harness.toml``."""
+    tables = tomlfile.read(path)
+    if "batch_size" in tables:
+        sweep.load(str(path), {})
+    elif "layers" in tables:
+        models.load(str(path))
+    elif "targets" in tables:
+        targets.definitions(before=[(tables["targets"], str(path))])
+    elif "slurm" in tables:
+        known = targets.definitions()
+        named = tuple(targets.resolve(name, known) for name in tables["slurm"].get("targets", ()))
+        options.resolve(named, [(tables["slurm"], str(path))], [])
+    else:
+        assert tables.keys() == {"project"}, path
+
+
+@pytest.mark.parametrize("text", ["batch_size = 0", "layers = []", "[targets.a]\nlik = 'x'", "[slurm]\narray = '3'"])
+def test_toml_that_no_harness_takes_is_found(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError):
+        take_toml(path)
+
+
 # Words
 
 
 def test_the_readme_is_short() -> None:
     assert README.stat().st_size <= MOST_BYTES
+
+
+def test_the_readme_has_both_set_up_commands_on_lines_of_their_own() -> None:
+    lines = [line for block in Page.read(README).blocks for line in block.lines]
+    assert {"pip install uv && uv run harness sweep", "pip install uv && uv run pytest"} <= set(lines)
 
 
 def said_twice(pages: Sequence[Page]) -> dict[str, list[str]]:
@@ -303,69 +381,103 @@ def names_below(cls: type) -> set[str]:
     return found
 
 
-def named_in(*headings: str) -> set[str]:
-    """Words in code spans of these sections of the page."""
-    spans = (span for heading in headings for span in RUN_FOLDER.section(heading).spans)
-    return {word for span in spans for word in re.split(r"[^\w-]+", span)}
+def words_in(page: Page) -> set[str]:
+    """Words in its code spans."""
+    return {word for span in page.spans for word in re.split(r"[^\w-]+", span)}
 
 
-def test_every_status_is_described() -> None:
-    assert RUN_FOLDER.section("Statuses").first_column == list(STATUSES)
+TABLES: dict[str, Iterable[str]] = {
+    "Statuses": STATUSES,
+    **{
+        heading: names_of(cls)
+        for heading, cls in {
+            "A record": Record,
+            "phases": Phases,
+            "blocks": Blocks,
+            "epochs": Epoch,
+            "heat": HeatFacts,
+        }.items()
+    },
+}
+"""Heading -> what the first column of its table names, and nothing else."""
 
 
-@pytest.mark.parametrize(
-    ("heading", "cls"),
-    [("A record", Record), ("phases", Phases), ("blocks", Blocks), ("epochs", Epoch), ("heat", HeatFacts)],
-)
-def test_the_fields_of_a_record_are_described_and_no_others(heading: str, cls: type) -> None:
-    assert sorted(RUN_FOLDER.section(heading).first_column) == sorted(names_of(cls))
-
-
-def test_every_field_of_a_cell_its_layers_and_a_proof_is_described() -> None:
-    layers = set().union(*(names_below(layer) for layer in LAYERS.values()))
-    assert (names_below(Cell) | layers) - named_in("cell") == set()
-    assert names_below(Proof) - named_in("A proof") == set()
-
-
-def stored_facts() -> dict[str, set[str]]:
-    """Part of a record, or plan.json -> the keys that it has in the records that the project brings along."""
-    found: dict[str, set[str]] = defaultdict(set)
-
-    def collect(name: str, value: object, depth: int) -> None:
-        if isinstance(value, dict):
-            found[name] |= value.keys()
-            for part in value.values() if depth else ():
-                collect(name, part, depth - 1)
-
-    for path in sorted(RESULTS.glob("**/records/*.json"))[::7]:
-        record = json.loads(path.read_bytes())
-        worker = record["worker"]
-        for name, facts in {**record, "device": worker.pop("device", {})}.items():
-            if name in ("worker", "device", "machine", "power", "limit"):
-                collect(name, facts, 1 if name in ("machine", "power") else 0)
-    for path in RESULTS.glob("**/plan.json"):
-        collect("plan", json.loads(path.read_bytes()), 0)
+def undescribed(page: Page) -> list[str]:
+    """What the page of the run folder lacks, or says of what is not there."""
+    sections = {heading: set(page.section(heading).first_column) for heading in TABLES}
+    found = [f"{heading}: {name}" for heading, names in TABLES.items() for name in sections[heading] ^ set(names)]
+    files = {part for one in page.section("Files").first_column for part in (one, one.partition("/")[0])}
+    found += [f"Files: {name}" for name in FILES if name not in files]
+    for heading, names in {**parts_of_records(), **stored_facts()}.items():
+        found += [f"{heading}: {name}" for name in sorted(names - words_in(page.section(heading)))]
     return found
 
 
-def test_every_fact_of_stored_records_and_plans_is_described() -> None:
-    places = {"device": "worker", "plan": "The plan"}
-    facts = stored_facts()
-    assert facts.keys() == {"worker", "device", "machine", "power", "limit", "plan"}
-    missing = {name: keys - named_in(places.get(name, name)) for name, keys in facts.items()}
-    assert {name: keys for name, keys in missing.items() if keys - {"schema_version"}} == {}
+FILES = (
+    *store.FOLDERS,
+    noise_scale.FOLDER,
+    runlock.CLAIMS_FOLDER,
+    submissions.FOLDER,
+    store.PLAN_FILE,
+    setting.SETTING_FILE,
+    runlock.LOCK_FILE,
+    runlock.HOLDER_FILE,
+)
+"""Files and folders of a run."""
 
 
-def test_every_file_and_folder_of_a_run_is_described() -> None:
-    places = (
-        *store.FOLDERS,
-        noise_scale.FOLDER,
-        runlock.CLAIMS_FOLDER,
-        submissions.FOLDER,
-        store.PLAN_FILE,
-        setting.SETTING_FILE,
-        runlock.LOCK_FILE,
-        runlock.HOLDER_FILE,
-    )
-    spans = {span for one in RUN_FOLDER.section("Files").first_column for span in (one, f"{one.partition('/')[0]}")}
-    assert set(places) - spans == set()
+def parts_of_records() -> dict[str, set[str]]:
+    """Heading -> the fields of what it describes, at any depth."""
+    layers = {name for layer in LAYERS.values() for name in names_of(layer)}
+    return {"cell": names_below(Cell) | layers, "A proof": names_below(Proof)}
+
+
+@cache
+def stored_facts() -> dict[str, set[str]]:
+    """Heading -> the keys that this part has in the records and plans that the project brings along."""
+    found: dict[str, set[str]] = defaultdict(set)
+
+    def collect(heading: str, value: object, depth: int) -> None:
+        if isinstance(value, dict):
+            found[heading] |= value.keys() - {"schema_version"}
+            for part in value.values() if depth else ():
+                collect(heading, part, depth - 1)
+
+    for path in sorted(RESULTS.glob("**/records/*.json"))[::7]:
+        record = json.loads(path.read_bytes())
+        collect("worker", record["worker"].pop("device", {}), 0)
+        for part, depth in {"worker": 0, "machine": 1, "power": 1, "limit": 0}.items():
+            collect(part, record.get(part), depth)
+    for path in RESULTS.glob("**/plan.json"):
+        collect("The plan", json.loads(path.read_bytes()), 0)
+    return found
+
+
+def test_every_file_status_and_field_of_a_run_is_described() -> None:
+    assert undescribed(RUN_FOLDER) == []
+    assert stored_facts().keys() == {"worker", "machine", "power", "limit", "The plan"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrong_device",
+        "work_id",
+        "initialise_device",
+        "preempted",
+        "test_loss",
+        "opened_together",
+        "base_batch_size",
+        "strides",
+        "problem_status",
+        "driver_lists_process",
+        "usable_cores",
+        "throttle_reasons",
+        "array_bytes",
+        "skips",
+        "setting.json",
+    ],
+)
+def test_what_is_not_described_is_found(name: str) -> None:
+    page = Page(RUN_FOLDER.path, re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", "other", RUN_FOLDER.text))
+    assert any(found.endswith(f": {name}") for found in undescribed(page))
