@@ -54,6 +54,7 @@ PROMPT = re.compile(r"^(?:\w*\$ )?(?:pip install uv && )?(?:uv run )?")
 OTHER_PROGRAMS = ("pip ", "python ", "sbatch ", "uv ")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 LEFT_OUT = re.compile(r"  \[.*\]")
+SHELL = ("|", ">", "&&")
 NO_SHELL = ("python", "toml")
 EVERYWHERE = {"--help", "--version"}
 AS_MARKDOWN: dict[str, typing.Any] = {
@@ -148,7 +149,8 @@ def _after_harness(lines: Iterable[str]) -> Iterator[str]:
 def wrong_calls(page: Page) -> list[str]:
     found = []
     for call in calls(page):
-        problem = _problem(cli, "harness", shlex.split(call, comments=True))
+        words = takewhile(lambda word: word not in SHELL, shlex.split(call, comments=True))
+        problem = _problem(cli, "harness", list(words))
         if problem:
             found.append(f"{page.path.name}: harness {call}: {problem}")
     return found
