@@ -81,16 +81,6 @@ class HeatFacts:
     throttled_processors: float | None = None
     load_untold: str = ""
 
-    def under(self, load: Load) -> HeatFacts:
-        """These facts with the load that there was."""
-        return replace(
-            self,
-            other_processors=load.other_processors,
-            stolen_processors=load.stolen_processors,
-            throttled_processors=load.throttled_processors,
-            load_untold=load.untold,
-        )
-
 
 class Watcher(Protocol):
     """Who is told how a run goes."""
@@ -321,7 +311,7 @@ class Runner:
         return measure is not None and turns.seconds >= measure.seconds and turns.count >= FEWEST_ROUNDS
 
     def _facts(self, cells: Sequence[Cell], turns: Rounds, one: _Ready, together: bool, load: Load) -> HeatFacts:
-        return HeatFacts(
+        facts = HeatFacts(
             interleave="block",
             cells=self._ids(cells),
             rounds=turns.count,
@@ -331,7 +321,8 @@ class Runner:
             measured_seconds=self._measure.seconds if self._measure else None,
             idle_share=one.lane.idle_share(turns.seconds),
             opened_together=together,
-        ).under(load)
+        )
+        return _under(facts, load)
 
     @staticmethod
     def _ids(cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -363,9 +354,9 @@ class Runner:
                 lane.close()
         except KeyboardInterrupt as stop:
             lane.interrupt(stop)
-            self._save(ready.record(heat.under(load.load)))
+            self._save(ready.record(_under(heat, load.load)))
             raise
-        return self._save(ready.record(heat.under(load.load)))
+        return self._save(ready.record(_under(heat, load.load)))
 
     def _prepare(self, cell: Cell, place: int) -> _Ready | None:
         """Check parity and write what the cell needs. None if it cannot run: its record is saved."""
@@ -473,3 +464,14 @@ def _memory_key(cell: Cell) -> tuple[str, str, str]:
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def _under(facts: HeatFacts, load: Load) -> HeatFacts:
+    """These facts with the load that there was."""
+    return replace(
+        facts,
+        other_processors=load.other_processors,
+        stolen_processors=load.stolen_processors,
+        throttled_processors=load.throttled_processors,
+        load_untold=load.untold,
+    )
