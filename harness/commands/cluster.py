@@ -125,7 +125,7 @@ def status(folder: Path, json: bool) -> int:
             counts = (f"{job[name]:,}" for name in numbers)
             table.add_row(job["job"], ", ".join(job["targets"]), job["hardware"], *counts, ", ".join(job["reasons"]))
         common.print_table(table)
-    if not found["live"] and (advice := _advice(kept, found)):
+    if found["live"] is False and (advice := _advice(kept, found)):
         common.say(output, advice)
     return 0
 
@@ -259,8 +259,10 @@ def _queued(kept: store.Run, told: Standing) -> frozenset[str]:
 def _standing(kept: store.Run, told: Standing | None, recorded: Mapping[str, str]) -> dict[str, Any]:
     """How a run stands, for a program. ``recorded``: cell_id -> status of every record.
 
-    ``missing``: cells without a record and without a job. ``live``: whether anything runs or waits.
+    ``missing``: cells without a record and without a job. ``live``: whether anything runs or waits. Both are None
+    where Slurm, which should know, gives no answer.
     """
+    silent = told is None and submissions.is_used(kept)
     without = [cell for cell in kept.plan.cells if cell.cell_id not in recorded]
     queued = _queued(kept, told) if told is not None else frozenset()
     jobs = [_job(one, told) for one in told.submissions if one.number in told.jobs] if told is not None else []
@@ -270,8 +272,8 @@ def _standing(kept: store.Run, told: Standing | None, recorded: Mapping[str, str
         "cells": len(kept.plan.cells),
         "recorded": common.status_counts(recorded.values()),
         "waiting": len(without),
-        "missing": 0 if swept else len([cell for cell in without if cell.cell_id not in queued]),
-        "live": bool(told and told.live_jobs) or bool(holder),
+        "missing": None if silent else 0 if swept else len([cell for cell in without if cell.cell_id not in queued]),
+        "live": bool(told and told.live_jobs) or bool(holder) or (None if silent else False),
         "holder": holder,
         "jobs": jobs,
     }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.commands import cluster
 from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
@@ -317,3 +319,19 @@ def test_a_record_that_only_says_that_nothing_is_known_gives_way_to_a_real_one(r
     assert again == saved, "a real one stays"
     runner._save(replace(record(second), status="interrupted", reason="stopped"))
     assert run.attempt_path(second.cell_id, 1).exists() is False
+
+
+@POSIX
+def test_where_slurm_gives_no_answer_nothing_is_said_of_what_will_run(
+    run: Run, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submitted(run)
+    program(site, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert cluster.status(run.folder, json=False) == 0
+    told = capsys.readouterr()
+    assert "warning: squeue: Unable to contact slurm controller; only the records are told" in told.err
+    assert "0 of 4 cells recorded" in told.out
+    assert "nothing that will run them" not in told.out
+    cluster.status(run.folder, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["missing"], found["live"]) == (None, None)
