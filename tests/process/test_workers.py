@@ -23,6 +23,7 @@ from tests.process.small_cell import BATCH_SIZE, EXAMPLES, KERNEL, RATE, TEST_EX
 TIMEOUT = 20.0
 LEFT_SECONDS = 0.1
 """Processor time of what a block leaves to a thread."""
+TELLS_OF_THREADS = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
 
 
 def run_cell(worker: Worker, place: Place) -> tuple[Opened, list[Block], list[Evaluated], Closed]:
@@ -247,6 +248,7 @@ def test_only_what_the_cell_uses_is_loaded(host: Worker, place: Place) -> None:
         host.ask(Train(2 * EXAMPLES // BATCH_SIZE + 1), TIMEOUT)
 
 
+@TELLS_OF_THREADS
 def test_a_worker_that_is_to_rest_answers_once_its_threads_have_done_what_the_block_left_them(
     host: Worker, place: Place
 ) -> None:
@@ -261,6 +263,7 @@ def test_a_worker_that_is_to_rest_answers_once_its_threads_have_done_what_the_bl
     host.finish(TIMEOUT)
 
 
+@TELLS_OF_THREADS
 def test_a_worker_whose_threads_never_stop_answers_all_the_same(host: Worker, place: Place) -> None:
     host.open(place.request(("train", 1, "work on:1000")), TIMEOUT)
     block = host.ask(Train(1, rest=True), TIMEOUT)
