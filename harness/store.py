@@ -186,6 +186,12 @@ class Run:
                 raise
             return None
 
+    def saved_at(self, cell_id: str) -> float:
+        """When the record of a cell was saved, in seconds by the clock of the disk; 0 for a cell without one."""
+        with suppress(OSError):
+            return self._record_path(cell_id).stat().st_mtime
+        return 0.0
+
     def save(self, record: Record) -> None:
         """Keep a record for good: whole, synced to the disk, and never written over. Raises StoreError."""
         path = self._record_path(record.cell_id)

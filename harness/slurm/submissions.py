@@ -187,11 +187,12 @@ def _misses(run: Run, told: Standing) -> bool:
 
 
 def _is_young(run: Run, submission: Submission) -> bool:
-    """Whether it was submitted just now, and has something left to do."""
+    """Whether it was submitted just now, and has something left to do of which no record was made since."""
     with suppress(OSError):
-        if time.time() - _job_file(run, submission.number).stat().st_mtime < GRACE:
+        submitted = _job_file(run, submission.number).stat().st_mtime
+        if time.time() - submitted < GRACE:
             cells = [cell for heats in submission.tasks for heat in heats for cell in run.plan.heats[heat].cells]
-            return bool(run.waiting(cells, UNFINISHED))
+            return any(run.saved_at(cell.cell_id) < submitted for cell in run.waiting(cells, UNFINISHED))
     return False
 
 

@@ -277,6 +277,15 @@ class TestAQueueThatDoesNotTell:
         submissions.standing(run)
         assert len(waits) == submissions.LOOKS - 1, "what has its records is not asked for again"
 
+    def test_one_whose_end_is_recorded_already_does_not_come(self, run: Run, site: Path) -> None:
+        submitted(run)
+        age(run, 10)
+        settled(run, standing(Task(JOB, 0, "CANCELLED"), Task(JOB, 1, "CANCELLED")))
+        program(site, "squeue", "true")
+        assert submissions.standing(run).live == frozenset()
+        age(run, -10)  # submitted again after that
+        assert submissions.standing(run).live == {0, 1}
+
     def test_one_task_that_is_missing_is_looked_for_in_the_accounting(self, run: Run, site: Path) -> None:
         submitted(run)
         age(run, 3600)
