@@ -12,7 +12,7 @@ from harness.commands import common
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.datasets.extent import Extent
-from harness.keeping import mark_used
+from harness.keeping import Keeping, mark_used
 from harness.loading import Reading
 from harness.paths import PAGES, cache_place
 from harness.report import advice, page
@@ -82,7 +82,7 @@ def _bundle() -> str:
     import vl_convert
 
     text: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    common.keeping.keep(path, partial(codec.write_atomically, content=text))
+    Keeping().keep(path, partial(codec.write_atomically, content=text))
     return text
 
 
