@@ -135,7 +135,8 @@ import ctypes, importlib, os, pathlib, pkgutil, select, signal, socket, subproce
 sys.path.insert(0, {root!r})
 # Other people's libraries look at the system as well; they are at hand before it changes.
 import click, filelock, httpx, numpy, platformdirs, polars, psutil, pydantic, rich.console, rich.progress, scipy.stats
-import rich.table, rich.live, uv, httpcore, socksio, asyncio, concurrent.futures, multiprocessing.connection, unittest.mock
+import rich.table, rich.live, uv, httpcore, socksio
+import asyncio, concurrent.futures, multiprocessing.connection, unittest.mock
 
 for name in {modules!r}:
     sys.modules[name] = None
