@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from harness.core.cell import Target
 from harness.core.errors import UsageError
-from harness.tomlfile import nearest, shown
+from harness.wording import nearest, shown
 
 ALL = 10**9
 """More heats than any run has."""

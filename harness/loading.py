@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness import analysis, manifest, store
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
-from harness.tomlfile import nearest
+from harness.wording import nearest
 
 if TYPE_CHECKING:
     import polars as pl

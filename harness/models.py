@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from harness import shipped, tomlfile
+from harness import shipped, tomlfile, wording
 from harness.core.errors import ModelError, UsageError
 from harness.core.model import LAYERS, ModelSpec
 
@@ -80,7 +80,7 @@ def load(name_or_file: str) -> ModelSpec:
         return _from_file(Path(name_or_file))
     path = built_in().get(name_or_file)
     if path is None:
-        hint = tomlfile.nearest(name_or_file, names())
+        hint = wording.nearest(name_or_file, names())
         raise UsageError(
             f"no model is called {name_or_file!r}{hint}; allowed: {', '.join(names())}, or a file that ends in {SUFFIX}"
         )
@@ -104,8 +104,8 @@ def _layer(table: dict[str, Any], where: str) -> Any:
         raise UsageError(f"{where}: missing key 'kind', allowed: {', '.join(LAYERS)}")
     kind = table["kind"]
     if not isinstance(kind, str) or kind not in LAYERS:
-        hint = tomlfile.nearest(str(kind), LAYERS)
-        raise UsageError(f"{where}: key kind: found {tomlfile.shown(kind)}, allowed: {', '.join(LAYERS)}{hint}")
+        hint = wording.nearest(str(kind), LAYERS)
+        raise UsageError(f"{where}: key kind: found {wording.shown(kind)}, allowed: {', '.join(LAYERS)}{hint}")
     keys = {key: value for key, value in table.items() if key != "kind"}
     form = tomlfile.validate(_form(kind), keys, f"{where} ({kind})")
     return LAYERS[kind](**{key: getattr(form, key) for key in type(form).model_fields})

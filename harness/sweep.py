@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness import shipped, tomlfile
+from harness import shipped, tomlfile, wording
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
@@ -56,7 +56,7 @@ def _one_of(allowed: tuple[str, ...], others: str = "") -> AfterValidator:
     def check(value: str) -> str:
         if value not in allowed and not (others and value.endswith(others)):
             extra = f", or a file that ends in {others}" if others else ""
-            raise ValueError(f"{', '.join(allowed)}{extra}{tomlfile.nearest(value, allowed)}")
+            raise ValueError(f"{', '.join(allowed)}{extra}{wording.nearest(value, allowed)}")
         return value
 
     return AfterValidator(check)
@@ -233,7 +233,7 @@ def _path(source: str) -> Path:
         return Path(source)
     if source in presets():
         return FOLDER / f"{source}{SUFFIX}"
-    hint = tomlfile.nearest(source, presets())
+    hint = wording.nearest(source, presets())
     raise UsageError(
         f"no preset is called {source!r}{hint}; allowed: {', '.join(presets())}, or a file that ends in {SUFFIX}"
     )
@@ -300,7 +300,7 @@ def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[st
     for text in form.target:
         if any(option.startswith("cpus=") for option in text.split("@")[1:]):
             raise UsageError(
-                f"{_where('cpus', source, flags)}: found {tomlfile.shown(form.cpus)} beside the target {text!r}, "
+                f"{_where('cpus', source, flags)}: found {wording.shown(form.cpus)} beside the target {text!r}, "
                 "allowed: numbers here or @cpus= in targets, not both"
             )
     return _once(f"{text.strip()}@cpus={count}" for text in form.target for count in form.cpus)

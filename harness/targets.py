@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from harness import shipped, tomlfile
+from harness import shipped, tomlfile, wording
 from harness.core import system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
@@ -130,7 +130,7 @@ class TargetDefinition:
 def _member(allowed: tuple[str, ...]) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in allowed:
-            raise ValueError(f"{', '.join(allowed)}{tomlfile.nearest(text, allowed)}")
+            raise ValueError(f"{', '.join(allowed)}{wording.nearest(text, allowed)}")
         return text
 
     return check
@@ -214,7 +214,7 @@ def _add(
     for name, table in own.items():
         within = f"targets.{name}"
         if not isinstance(table, Mapping):
-            raise UsageError(f"{file}: key {within}: found {tomlfile.shown(table)}, allowed: a table")
+            raise UsageError(f"{file}: key {within}: found {wording.shown(table)}, allowed: a table")
         if not _NAME.fullmatch(name):
             raise UsageError(f"{file}: target name {name!r}: allowed are letters, digits, '.', '_' and '-'")
         if name in found:
@@ -235,7 +235,7 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     head, *options = text.strip().split("@")
     name, colon, mode = head.partition(":")
     if name not in definitions:
-        hint = tomlfile.nearest(name, definitions)
+        hint = wording.nearest(name, definitions)
         raise UsageError(f"{where}: no target is called {name!r}{hint}; known: {', '.join(definitions)}")
     definition = definitions[name]
     mode = _one_of(mode, definition.modes, where, "mode") if colon else definition.modes[0]
@@ -252,7 +252,7 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
             raise UsageError(f"{where}: found {option!r} after '@', allowed: key=value with key {', '.join(readers)}")
         if key not in readers:
             raise UsageError(
-                f"{where}: unknown key {key!r}{tomlfile.nearest(key, readers)}; allowed: {', '.join(readers)}"
+                f"{where}: unknown key {key!r}{wording.nearest(key, readers)}; allowed: {', '.join(readers)}"
             )
         if key in chosen:
             raise UsageError(f"{where}: key {key!r} is given twice")
@@ -295,7 +295,7 @@ def _code_digest(folder: Path | None, backend: str) -> str:
 
 def _one_of(value: str, allowed: tuple[str, ...], where: str, key: str) -> str:
     if value not in allowed:
-        hint = tomlfile.nearest(value, allowed)
+        hint = wording.nearest(value, allowed)
         raise UsageError(f"{where}: {key} {value!r} does not exist here{hint}; allowed: {', '.join(allowed)}")
     return value
 
@@ -341,7 +341,7 @@ def _inherit(own: dict[str, Any], tables: Mapping[str, dict[str, Any]], file: st
         return own
     if like not in tables:
         raise UsageError(
-            f"{file}: key {within}.like: found {like!r}{tomlfile.nearest(like, tables)}, allowed: {', '.join(tables)}"
+            f"{file}: key {within}.like: found {like!r}{wording.nearest(like, tables)}, allowed: {', '.join(tables)}"
         )
     merged = {**tables[like], **own}
     if isinstance(own.get("env"), Mapping):

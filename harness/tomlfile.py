@@ -10,23 +10,20 @@ Importing this module is cheap: the TOML parser and pydantic are imported when t
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.core.errors import UsageError
+from harness.wording import _closest, shown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
     T = TypeVar("T", bound=BaseModel)
-
-LONGEST_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
 
 Location = tuple[str | int, ...]
 
@@ -68,34 +65,6 @@ def validate(
         problems = error.errors(include_url=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     raise UsageError(_sentence(first, cls.model_json_schema(by_alias=True), data, file, within, flags or {}))
-
-
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the allowed name closest to ``name``, or nothing if none is close."""
-    close = _closest(name, allowed)
-    return f" (did you mean {close!r}?)" if close else ""
-
-
-def shown(value: Any) -> str:
-    """A value as TOML would write it, on one line and cut where it is long."""
-    text = _as_toml(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
-
-
-def _closest(name: str, allowed: Iterable[str]) -> str:
-    by_folded = {candidate.lower().replace("-", "_"): candidate for candidate in allowed}
-    matches = difflib.get_close_matches(name.lower().replace("-", "_"), list(by_folded), n=1)
-    return by_folded[matches[0]] if matches else ""
-
-
-def _as_toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_as_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
-    return repr(value) if isinstance(value, (str, int, float)) else str(value)
 
 
 def _sentence(

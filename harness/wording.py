@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -56,3 +57,35 @@ def _machine_parts(facts: Mapping[str, Any], whole: bool) -> Iterator[str]:
         yield str(facts.get("platform") or facts.get("system") or "")
         partition = f" of partition {slurm['partition']}" if slurm.get("partition") else ""
         yield f"node {slurm['node']}{partition}" if slurm.get("node") else ""
+
+
+LONGEST_SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the allowed name closest to ``name``, or nothing if none is close."""
+    close = _closest(name, allowed)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as TOML would write it, on one line and cut where it is long."""
+    text = _as_toml(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _closest(name: str, allowed: Iterable[str]) -> str:
+    by_folded = {candidate.lower().replace("-", "_"): candidate for candidate in allowed}
+    matches = difflib.get_close_matches(name.lower().replace("-", "_"), list(by_folded), n=1)
+    return by_folded[matches[0]] if matches else ""
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_as_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
+    return repr(value) if isinstance(value, (str, int, float)) else str(value)

@@ -15,8 +15,7 @@ from harness.commands import common
 from harness.commands.page import charts_file
 from harness.core.errors import HarnessError, UsageError
 from harness.paths import CACHE_VARIABLE, DATASETS, ENVIRONMENTS, cache_place
-from harness.tomlfile import nearest
-from harness.wording import megabytes, plural
+from harness.wording import megabytes, nearest, plural
 
 IN_USE = "in use by a running harness"
 

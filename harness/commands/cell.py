@@ -18,7 +18,7 @@ from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.progress import name
 from harness.targets import TargetDefinition
-from harness.tomlfile import nearest
+from harness.wording import nearest
 
 SCRIPT, ARRAYS = ".py", ".npz"
 MOST_NAMED = 6

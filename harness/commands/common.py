@@ -24,7 +24,7 @@ from harness.paths import OWN_FILE
 from harness.report.terminal import console_for, drop_output
 from harness.sweep import DATASET_SUFFIX, DATASETS, FLAGS
 from harness.targets import TargetDefinition
-from harness.tomlfile import nearest
+from harness.wording import nearest
 
 OWN_TABLES = ("targets", "slurm", "ray")
 

@@ -25,8 +25,7 @@ from harness.progress import duration
 from harness.report import comparing
 from harness.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
 from harness.targets import TargetDefinition
-from harness.tomlfile import nearest
-from harness.wording import plural
+from harness.wording import nearest, plural
 
 DEFAULT_BATCH_SIZES = (32, 128, 512)
 STEPS = 3000

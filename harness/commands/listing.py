@@ -14,7 +14,7 @@ from harness.core.model import Layer, ModelSpec
 from harness.datasets.extent import extent
 from harness.sweep import DATASETS
 from harness.targets import TargetDefinition
-from harness.tomlfile import nearest
+from harness.wording import nearest
 
 
 def list_models(json: bool) -> int:

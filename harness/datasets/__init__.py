@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import tomlfile
+from harness import tomlfile, wording
 from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
 
@@ -213,7 +213,7 @@ def _chosen_folder(data_dir: Path | None) -> Path | None:
 
 def _own_file(source: str) -> Path:
     if not source.endswith(".npz"):
-        hint = tomlfile.nearest(source, BUILT_IN)
+        hint = wording.nearest(source, BUILT_IN)
         raise UsageError(
             f"dataset: found {source!r}, allowed: {', '.join(BUILT_IN)}, or the path of an .npz file{hint}"
         )

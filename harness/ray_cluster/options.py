@@ -22,8 +22,7 @@ from itertools import combinations_with_replacement
 from harness.core.cell import Target
 from harness.core.errors import SchedulerError, UsageError
 from harness.launching import Table, Value, count, wishes
-from harness.tomlfile import nearest, shown
-from harness.wording import plural
+from harness.wording import nearest, plural, shown
 
 OWN_KEYS = ("address", "num_cpus", "num_gpus", "memory", "retries", "heats_per_task")
 """``address``: of the cluster. ``num_cpus``, ``num_gpus``, ``memory`` (bytes): as Ray has them. ``retries``: how often

@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (
     "allocation core last_words needs paths sampler shipped statistics wording",
     (
-        "device_proof gpu in_use inputs interpreters keeping machine manifest neighbours network powercap "
-        "ranking room runfiles shells tolerances tomlfile windows_counters"
+        "device_proof gpu in_use inputs interpreters keeping launching machine manifest neighbours network "
+        "powercap ranking room runfiles shells tolerances tomlfile windows_counters"
     ),
     (
-        "analysis comparison datasets doctor environments estimate launching models noise_scale outputs "
-        "parity plan power runlock targets witnesses workers"
+        "analysis comparison datasets doctor environments estimate models noise_scale outputs parity plan "
+        "power ray_cluster runlock targets witnesses workers"
     ),
-    "cache_contents cell_export hosts lane ray_cluster report store stored_runs support sweep",
+    "cache_contents cell_export hosts lane report store stored_runs support sweep",
     "examination loading merging progress rounds setting unrecorded verify",
     "heats limits noise_probe slurm synchrony",
     "compare instruments",

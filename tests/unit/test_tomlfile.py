@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness import tomlfile
+from harness import tomlfile, wording
 from harness.core.errors import UsageError
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -177,9 +177,9 @@ def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
 
 
 def test_nearest_finds_the_closest_name_whatever_its_case_and_dashes() -> None:
-    assert tomlfile.nearest("TENSORFLOW_CPU", ["tensorflow-cpu", "jax-cpu"]) == " (did you mean 'tensorflow-cpu'?)"
-    assert tomlfile.nearest("jax-cp", ["tensorflow-cpu", "jax-cpu"]) == " (did you mean 'jax-cpu'?)"
-    assert tomlfile.nearest("zzz", ["tensorflow-cpu", "jax-cpu"]) == ""
+    assert wording.nearest("TENSORFLOW_CPU", ["tensorflow-cpu", "jax-cpu"]) == " (did you mean 'tensorflow-cpu'?)"
+    assert wording.nearest("jax-cp", ["tensorflow-cpu", "jax-cpu"]) == " (did you mean 'jax-cpu'?)"
+    assert wording.nearest("zzz", ["tensorflow-cpu", "jax-cpu"]) == ""
 
 
 def test_importing_it_imports_no_validation_library() -> None:
