@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import environments, in_use
+from harness import environments
+from harness.cache import in_use
 from harness.datasets import cache as datasets
 from harness.paths import BUNDLES, DATASETS, ENVIRONMENTS, LIMITS, PAGES, PROOFS, SPEEDS_FILE
 from harness.workers.code_bundle import ID_LENGTH

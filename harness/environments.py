@@ -23,14 +23,15 @@ from typing import Literal, Protocol, TextIO
 
 from filelock import FileLock, Timeout
 
-from harness import in_use, network, room, shells
+from harness import network, shells
+from harness.cache import in_use, room
+from harness.cache.keeping import mark_used
 from harness.core import system
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, EnvironmentBuildError
 from harness.interpreters import clean_variables, downloadable, find_python, how_to_get, problem_of, uv_binary
-from harness.keeping import mark_used
 from harness.paths import ENVIRONMENTS, OTHER_CACHE, cache_place
-from harness.runfiles import lacks_room_or_permission
+from harness.refusals import lacks_room_or_permission
 from harness.wording import megabytes
 
 State = Literal["ready", "buildable", "broken", "no python", "unavailable"]

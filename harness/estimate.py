@@ -7,10 +7,10 @@ import math
 from functools import partial
 from pathlib import Path
 
+from harness.cache.keeping import Keeping
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.record import Record
-from harness.keeping import Keeping
 
 ASSUMED_FLOPS_PER_SECOND = 12e9
 """Training rate where nothing was measured yet: a small desktop processor on a small CNN."""

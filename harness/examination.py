@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from harness import cache_contents, environments, gpu, machine, needs, room
+from harness import cache_contents, environments, gpu, machine, needs
+from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.core.told import asked

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import allocation, inputs, machine, room, rounds, runfiles
+from harness import allocation, inputs, machine, refusals, rounds
+from harness.cache import room
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
@@ -209,7 +210,7 @@ class Runner:
             if self._disk_is_full():
                 problem = "the disk is full"
             elif isinstance(error, OSError):
-                problem = runfiles.refused(error, "a file cannot be written")
+                problem = refusals.refused(error, "a file cannot be written")
             else:
                 raise
             said = (error.strerror if isinstance(error, OSError) else None) or error

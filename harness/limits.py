@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness import gpu, inputs, machine
+from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError, ContractError
@@ -22,7 +23,6 @@ from harness.core.messages import Limit, Limited
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.told import asked
 from harness.core.training import TrainingSpec
-from harness.keeping import Keeping, mark_used
 from harness.lane import CellWorker, now
 from harness.parity import Probe
 from harness.verify import ProbeFolder, opened

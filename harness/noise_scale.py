@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness import runfiles
+from harness import refusals
 from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell
 from harness.core.errors import ContractError
@@ -153,7 +153,7 @@ def keep(folder: Path, measured: NoiseScale) -> None:
         path.parent.mkdir(exist_ok=True)
         codec.write_json(path, measured)
     except OSError as error:
-        raise runfiles.unwritable(path, error) from error
+        raise refusals.unwritable(path, error) from error
 
 
 @lru_cache(maxsize=4096)

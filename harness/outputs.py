@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness.core import codec, system
 from harness.core.errors import HarnessError
-from harness.runfiles import unwritable
+from harness.refusals import unwritable
 
 STANDARD_OUTPUT = Path("-")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.core import codec, system
 from harness.core.errors import StoreError
-from harness.runfiles import unwritable
+from harness.refusals import unwritable
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".holder.json"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import runfiles, targets
+from harness import refusals, runfiles, targets
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.datasets.extent import Extent
@@ -54,7 +54,7 @@ def write(run: Run, setting: Setting) -> None:
     try:
         codec.write_json(path, setting)
     except OSError as error:
-        raise runfiles.unwritable(path, error) from error
+        raise refusals.unwritable(path, error) from error
 
 
 def read(run: Run) -> Setting:

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from harness import outputs, runfiles, runlock
+from harness import outputs, refusals, runfiles, runlock
 from harness import plan as plans
 from harness.core import codec
 from harness.core.cell import Cell
@@ -67,7 +67,7 @@ class Run:
         try:
             entries = sorted(entry.name for entry in folder.iterdir())
         except OSError as error:
-            raise runfiles.unwritable(folder, error) from error
+            raise refusals.unwritable(folder, error) from error
         if PLAN_FILE not in entries and any(not _is_ours_before_the_plan(name) for name in entries):
             raise StoreError(f"{folder}: is not a run folder and not empty; choose another, or empty it")
         with runlock.held(folder):
@@ -82,7 +82,7 @@ class Run:
                     (folder / name).mkdir(exist_ok=True)
                 codec.write_atomically(folder / PLAN_FILE, plans.encode(plan))
             except OSError as error:
-                raise runfiles.unwritable(folder, error) from error
+                raise refusals.unwritable(folder, error) from error
         return cls(folder, plan)
 
     @classmethod
@@ -107,7 +107,7 @@ class Run:
                     (self.folder / name).mkdir(exist_ok=True)
                 _remove(self.folder.glob(".*.tmp"))
             except OSError as error:
-                raise runfiles.unwritable(self.folder, error) from error
+                raise refusals.unwritable(self.folder, error) from error
             yield
 
     @contextmanager
@@ -206,7 +206,7 @@ class Run:
         except FileExistsError:
             raise AlreadyRecorded(f"{path}: another process has recorded this cell; records never change") from None
         except OSError as error:
-            raise runfiles.unwritable(path, error) from error
+            raise refusals.unwritable(path, error) from error
 
     def set_aside(self, cell_id: str) -> int:
         """Make way for another attempt, keeping the present one. Returns the number of the next attempt.
@@ -219,7 +219,7 @@ class Run:
         try:
             os.replace(path, self.attempt_path(cell_id, number))
         except OSError as error:
-            raise runfiles.unwritable(path, error) from error
+            raise refusals.unwritable(path, error) from error
         return number + 1
 
     def next_attempt(self, cell_id: str) -> int:

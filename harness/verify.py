@@ -19,14 +19,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness import device_proof, inputs, parity, room, runfiles
+from harness import device_proof, inputs, parity, refusals
+from harness.cache import room
+from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError, ContractError, HarnessError, StoreError
 from harness.core.messages import Forward, Open, Placed, Placement, Probe
 from harness.core.model import ModelSpec
 from harness.core.training import OptimizerSpec
-from harness.keeping import Keeping, mark_used
 from harness.lane import CellWorker, device_facts, now, require_device
 from harness.parity import Proof
 
@@ -302,7 +303,7 @@ class ProbeFolder:
             inputs.save_arrays(self.path / "parameters.npz", self._probe.parameters)
         except OSError as error:
             self._remove()
-            raise runfiles.unwritable(self.path, error) from error
+            raise refusals.unwritable(self.path, error) from error
         return self
 
     def __exit__(

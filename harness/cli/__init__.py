@@ -22,7 +22,7 @@ from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sw
 from harness.cli.options import CONTEXT
 from harness.cli.reading import cell, merge, recommend, report
 from harness.core.errors import HarnessError, UsageError
-from harness.runfiles import refused
+from harness.refusals import refused
 
 SIZES = ("COLUMNS", "LINES")
 """Variables that say how large the screen is."""

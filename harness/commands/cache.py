@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness import cache_contents, datasets, room, workers
+from harness import cache_contents, datasets, workers
+from harness.cache import room
 from harness.cache_contents import KINDS, Current, Entry
 from harness.commands import common
 from harness.commands.page import charts_file

@@ -17,7 +17,7 @@ from harness.core.errors import SchedulerError, UsageError
 from harness.core.record import Record
 from harness.plan import by_place, packed
 from harness.progress import RunProgress
-from harness.runfiles import NotWritable
+from harness.refusals import NotWritable
 from harness.slurm import options as slurm
 from harness.slurm import outcomes, programs, submissions
 from harness.slurm.submissions import FORGOTTEN, UNSEEN, Standing, Submission

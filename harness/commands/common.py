@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import datasets, environments, targets, tomlfile
+from harness.cache.keeping import Keeping
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.core.record import STATUSES
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.datasets import Prepared
-from harness.keeping import Keeping
 from harness.paths import OWN_FILE
 from harness.report.terminal import console_for, drop_output
 from harness.sweep import DATASET_SUFFIX, DATASETS, FLAGS

@@ -8,11 +8,11 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 from harness import noise_scale, outputs, parity, runfiles, setting, store
+from harness.cache.keeping import Keeping, mark_used
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.datasets.extent import Extent
-from harness.keeping import Keeping, mark_used
 from harness.loading import Reading
 from harness.paths import PAGES, cache_place
 from harness.report import advice, page

@@ -25,12 +25,12 @@ from harness import (
     inputs,
     limits,
     machine,
-    room,
     store,
     targets,
     verify,
     workers,
 )
+from harness.cache import room
 from harness.commands import common
 from harness.core import system
 from harness.core.cell import Cell, Target

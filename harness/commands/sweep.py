@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import runfiles, setting, shells, store
+from harness import refusals, setting, shells, store
 from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -192,7 +192,7 @@ def default_folder(name: str) -> Path:
                 folder.mkdir()  # which of several succeeds for one only
                 return folder
     except OSError as error:
-        raise runfiles.unwritable(base, error) from error
+        raise refusals.unwritable(base, error) from error
     raise AssertionError("numbers never end")
 
 

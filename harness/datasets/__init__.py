@@ -20,8 +20,8 @@ from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
+    from harness.cache.keeping import Keeping
     from harness.datasets.cache import Content
-    from harness.keeping import Keeping
 
 DATA_VARIABLE = "HARNESS_DATA_DIR"
 """Environment variable: the folder of the four MNIST files, where no ``data_dir`` is given."""

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from harness import in_use
+from harness.cache import in_use
+from harness.cache.keeping import Keeping, mark_used
 from harness.core.cell import Dataset
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, DatasetError
 from harness.datasets.arrays import Arrays
-from harness.keeping import Keeping, mark_used
 from harness.paths import DATASETS, OTHER_CACHE, cache_place
-from harness.runfiles import lacks_room_or_permission
+from harness.refusals import lacks_room_or_permission
 
 DESCRIPTION = "dataset.json"
 

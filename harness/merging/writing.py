@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import inputs, runfiles, runlock
+from harness import inputs, refusals, runlock
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
@@ -66,7 +66,7 @@ class Writer:
             for number, cells in heats.items():
                 self._claim(number, cells)
         except OSError as error:
-            raise runfiles.unwritable(Path(error.filename or self._out.folder), error) from error
+            raise refusals.unwritable(Path(error.filename or self._out.folder), error) from error
 
     def _is_news(self, cell_id: str) -> bool:
         chain = self._chains.get(cell_id)

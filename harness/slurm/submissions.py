@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness import runfiles
+from harness import refusals, runfiles
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
@@ -247,7 +247,7 @@ def _submit_one(run: Run, number: int, options: Options, tasks: Sequence[tuple[i
         codec.write_atomically(base.with_suffix(".sh"), _script(run, base, submission, options.setup))
         codec.write_json(base.with_suffix(".json"), submission)
     except OSError as error:
-        raise runfiles.unwritable(base.parent, error) from error
+        raise refusals.unwritable(base.parent, error) from error
     _note(run, number, programs.submit(arguments, str(base.with_suffix(".sh"))))
     return submission
 
@@ -308,4 +308,4 @@ def _note(run: Run, number: int, job: Job) -> None:
     try:
         codec.write_atomically(path, f"{job}\n")
     except OSError as error:
-        raise runfiles.unwritable(path, error) from error
+        raise refusals.unwritable(path, error) from error

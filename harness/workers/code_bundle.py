@@ -14,9 +14,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import in_use
+from harness.cache import in_use
+from harness.cache.keeping import mark_used
 from harness.core.errors import EnvironmentBuildError
-from harness.keeping import mark_used
 
 ID_LENGTH = 16
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import environments, interpreters, room, targets
+from harness import environments, interpreters, targets
+from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError
 from harness.paths import CACHE_VARIABLE

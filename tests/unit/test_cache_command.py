@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from harness import cache_contents, cli, datasets, environments, in_use, targets, workers
+from harness import cache_contents, cli, datasets, environments, targets, workers
+from harness.cache import in_use
 from harness.commands.page import charts_file
 
 OLD = "old-code"
 HOLDS = """
 import sys
 from pathlib import Path
-from harness import in_use
+from harness.cache import in_use
 in_use.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (
     "allocation core last_words needs paths sampler shipped statistics wording",
     (
-        "device_proof gpu in_use inputs interpreters keeping launching machine manifest neighbours network "
-        "powercap ranking room runfiles shells tolerances tomlfile windows_counters"
+        "cache device_proof gpu inputs interpreters launching machine manifest neighbours network powercap "
+        "ranking refusals runfiles shells tolerances tomlfile windows_counters"
     ),
     (
         "analysis comparison datasets doctor environments estimate models noise_scale outputs parity plan "

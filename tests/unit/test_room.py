@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import datasets, inputs, parity, room, targets
+from harness import datasets, inputs, parity, targets
+from harness.cache import room
+from harness.cache.keeping import Keeping
 from harness.commands import running, sweep
 from harness.core.errors import CellError, StoreError, Unsupported, WorkerCrashed
 from harness.core.model import Dense, Flatten
-from harness.keeping import Keeping
 from harness.parity import Probe
 from harness.verify import ProbeFolder
 from tests.unit.builders import small_cell, small_model
