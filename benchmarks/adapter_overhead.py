@@ -27,10 +27,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import environments, machine, models, targets
+from harness import environments, models, targets
 from harness.core.codec import to_json
 from harness.core.errors import HarnessError, UsageError, WorkerCrashed
 from harness.interpreters import clean_variables, problem_of
+from harness.machine import facts as machine_facts
 from harness.paths import cache_folder
 from harness.workers.code_bundle import bundle
 
@@ -84,7 +85,7 @@ def main() -> int:
         say(str(error))
         return error.exit_status
     if arguments.json:
-        facts = {"machine": machine.facts(), "comparisons": [asdict(comparison) for comparison in found]}
+        facts = {"machine": machine_facts.facts(), "comparisons": [asdict(comparison) for comparison in found]}
         print(json.dumps(facts, indent=2))
     else:
         print(table(found))

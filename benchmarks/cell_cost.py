@@ -27,11 +27,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import environments, inputs, machine, models, targets
+from harness import environments, inputs, models, targets
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import CellError, HarnessError
 from harness.core.training import TrainingSpec
 from harness.lane import Files, Lane
+from harness.machine import facts as machine_facts
 from harness.paths import cache_folder
 from harness.workers import Launch, Worker, bundle
 
@@ -74,7 +75,7 @@ def main() -> int:
         say(str(error))
         return error.exit_status
     if arguments.json:
-        print(json.dumps({"machine": machine.facts(), "costs": [asdict(cost) for cost in found]}, indent=2))
+        print(json.dumps({"machine": machine_facts.facts(), "costs": [asdict(cost) for cost in found]}, indent=2))
     else:
         Console().print(table(found))
     return 0 if all(cost.met for cost in found) else 1
@@ -172,7 +173,7 @@ def table(found: list[Cost]) -> Table:
             f"{cost.ratio:.0f}",
             "met" if cost.met else "MISSED",
         )
-    facts = machine.facts()
+    facts = machine_facts.facts()
     works = "; ".join(
         f"{cost.framework} {statistics.median(cost.forked_work):.2f} and {statistics.median(cost.fresh_work):.2f}"
         for cost in found

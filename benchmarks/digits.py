@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import machine
 from harness.datasets import digits
 from harness.datasets.arrays import Arrays
+from harness.machine import facts as machine_facts
 
 MOST_SECONDS = 20.0
 MOST_SOFTMAX = 0.95
@@ -60,7 +60,7 @@ def main() -> int:
         figure(f"bytes are those of version {digits.VERSION}", arrays.sha256(), digits.SHA256[:12] + "...",
                arrays.sha256() == digits.SHA256),
     ]  # fmt: skip
-    facts = machine.facts()
+    facts = machine_facts.facts()
     if arguments.json:
         print(json.dumps({"machine": facts, "numpy": np.__version__, "target": arguments.target, "figures": figures}))
     else:

@@ -201,9 +201,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
     results = measure_parts(arguments.only)
-    from harness import machine
+    from harness.machine import facts as machine_facts
 
-    facts = {**machine.facts(), **machine.load()}
+    facts = {**machine_facts.facts(), **machine_facts.load()}
     if arguments.json:
         figures = [{**vars(result), "met": result.met} for result in results]
         print(json.dumps({"cells": CELLS, "blocks": BLOCKS, "machine": facts, "results": figures}, indent=1))

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, comparison, datasets, heats, inputs, machine, models, statistics, store, targets
+from harness import compare, comparison, datasets, heats, inputs, models, statistics, store, targets
 from harness.commands import common, running
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Target
@@ -37,6 +37,7 @@ from harness.core.errors import HarnessError
 from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.hosts import Hosts
 from harness.lane import Files, Lane, Progress, now
+from harness.machine import facts as machine_facts
 from harness.verify import Verifier
 
 PARTS = ("same", "planted", "others", "disturbed", "alone")
@@ -168,7 +169,7 @@ def main() -> int:
         say(str(error))
         return error.exit_status
     if arguments.json:
-        print(json.dumps({"machine": machine.facts(), "rows": [asdict(row) for row in bench.rows]}, indent=1))
+        print(json.dumps({"machine": machine_facts.facts(), "rows": [asdict(row) for row in bench.rows]}, indent=1))
     else:
         show(bench.rows)
     return 1 if any(row.met is False for row in bench.rows) else 0
@@ -423,8 +424,8 @@ def told(one: Comparison) -> str:
 
 def show(rows: Sequence[Row]) -> None:
     """One table a part, as plain lines."""
-    facts = machine.facts()
-    print(f"{facts['processor']}, {facts['logical_cores']} cores, load {machine.load()['load_1min']}")
+    facts = machine_facts.facts()
+    print(f"{facts['processor']}, {facts['logical_cores']} cores, load {machine_facts.load()['load_1min']}")
     for part in dict.fromkeys(row.part for row in rows):
         group = [row for row in rows if row.part == part]
         headings = [part, *group[0].figures, ""]

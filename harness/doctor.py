@@ -114,7 +114,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine's facts. ``processor`` and ``load`` as in ``harness.machine``.
+    """The machine's facts. ``processor`` and ``load`` as in ``harness.machine.facts``.
 
     ``scaling``: the driver that sets the clock rate. ``wsl``: 1, 2, or None outside it. ``uv``: why it cannot be run,
     or empty. ``driver``: the version of NVIDIA's. ``directml``: what DirectML needs here and does not find.

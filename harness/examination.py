@@ -21,14 +21,16 @@ from typing import Any
 
 import psutil
 
-from harness import cache_contents, environments, gpu, machine, needs
+from harness import cache_contents, environments, needs
 from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.core.told import asked
 from harness.doctor import Cache, Examined, Gpu, Machine, Pace
 from harness.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
-from harness.neighbours import held_back
+from harness.machine import facts as machine_facts
+from harness.machine import nvidia
+from harness.machine.other_load import held_back
 from harness.paths import cache_place
 from harness.targets import TargetDefinition
 
@@ -79,17 +81,17 @@ print(json.dumps(missing))
 def look_at_machine() -> Machine:
     """Everything about the machine; takes about a second, most of it for the pace."""
     return Machine(
-        processor=machine.facts(),
-        load=machine.load(),
+        processor=machine_facts.facts(),
+        load=machine_facts.load(),
         pace=measure_pace(PACE_SECONDS),
         platform=system.platform_name(),
         scaling=system.governor_driver(),
         wsl=system.wsl_version(),
         uv=_problem_of_uv(),
-        driver=gpu.driver_version(),
+        driver=nvidia.driver_version(),
         gpus=tuple(
-            Gpu(device.index, device.name, device.memory_bytes, _names(gpu.processes(device.index) or ()))
-            for device in gpu.devices()
+            Gpu(device.index, device.name, device.memory_bytes, _names(nvidia.processes(device.index) or ()))
+            for device in nvidia.devices()
         ),
         directml=system.missing_for_directml(),
         cache=look_at_cache(),

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import allocation, inputs, machine, refusals, rounds
+from harness import inputs, refusals, rounds
 from harness.cache import room
 from harness.core import codec
 from harness.core.cell import Cell, Target
@@ -26,7 +26,9 @@ from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrash
 from harness.core.record import Record
 from harness.hosts import Hosts
 from harness.lane import CellWorker, Files, Lane, Progress
-from harness.neighbours import Load, Neighbours
+from harness.machine import allocation
+from harness.machine import facts as machine_facts
+from harness.machine.other_load import Load, Neighbours
 from harness.parity import Proof
 from harness.plan import INTERLEAVES, heats
 from harness.rounds import Rounds
@@ -455,7 +457,7 @@ class Runner:
 def _machine_facts() -> dict[str, Any]:
     """The machine and how busy it is; in a job of Slurm's also what that gave, and who else is there."""
     given = allocation.facts()
-    return {**machine.facts(), **machine.load(), **({"slurm": given} if given else {})}
+    return {**machine_facts.facts(), **machine_facts.load(), **({"slurm": given} if given else {})}
 
 
 def _memory_key(cell: Cell) -> tuple[str, str, str]:

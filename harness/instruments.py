@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness import gpu, power
 from harness.core.cell import Target
 from harness.core.errors import CellError
 from harness.core.record import Record
 from harness.lane import CellWorker
 from harness.limits import Limiter
-from harness.power import Window
-from harness.powercap import HostEnergy
-from harness.sampler import Sample, Sampler
-from harness.windows_counters import GpuCounters
+from harness.machine import energy as energy_meter
+from harness.machine import nvidia
+from harness.machine.energy import Window
+from harness.machine.processor_energy import HostEnergy
+from harness.machine.sampler import Sample, Sampler
+from harness.machine.windows_gpus import GpuCounters
 
 HOST = "host"
 WINDOWS = "windows"
@@ -51,11 +52,11 @@ class Instruments:
             self._counters = GpuCounters()
         if self._counters.available:
             self._sampler.watch(WINDOWS, self._counters.reading)
-        index = gpu.index_for(target, worker.ready.worker.get("variables") or {})
+        index = nvidia.index_for(target, worker.ready.worker.get("variables") or {})
         if index is None:
             return {}
-        self._sampler.watch(_source(index), partial(gpu.reading, index))
-        return {"gpu": device_facts(next(device for device in gpu.devices() if device.index == index))}
+        self._sampler.watch(_source(index), partial(nvidia.reading, index))
+        return {"gpu": device_facts(next(device for device in nvidia.devices() if device.index == index))}
 
     def limit(self, target: Target, worker: Callable[[], CellWorker]) -> dict[str, Any]:
         """The device's limits for the record, or the problem that they had."""
@@ -70,24 +71,24 @@ class Instruments:
         ``gpu``: see ``power.gpu_summary``, with ``process_memory_bytes``, what the driver counted for the process;
         ``host``: energy of the processors, everything that ran on them included; ``mixed``: why there is no energy.
         """
-        spans = power.windows(record.blocks)
+        spans = energy_meter.windows(record.blocks)
         if not spans:
             return {}
         self._sampler.read_now()
-        mixed, count = power.is_mixed(record), power.images(record)
+        mixed, count = energy_meter.is_mixed(record), energy_meter.images(record)
         found: dict[str, Any] = {}
-        index = gpu.index_for(record.cell.target, record.worker.get("variables") or {})
+        index = nvidia.index_for(record.cell.target, record.worker.get("variables") or {})
         if index is not None and (samples := self._samples(_source(index), spans)):
             found["gpu"] = {
-                **power.gpu_summary(samples, spans, count, mixed),
-                "process_memory_bytes": power.process_memory(samples, process),
+                **energy_meter.gpu_summary(samples, spans, count, mixed),
+                "process_memory_bytes": energy_meter.process_memory(samples, process),
             }
         elif record.cell.target.accelerator != "cpu" and (samples := self._samples(WINDOWS, spans)):
             found["gpu"] = _windows_summary(samples, process)
         if samples := self._samples(HOST, spans):
-            found["host"] = power.energy(samples, spans, count, mixed)
+            found["host"] = energy_meter.energy(samples, spans, count, mixed)
         if found and mixed:
-            found["mixed"] = power.MIXED
+            found["mixed"] = energy_meter.MIXED
         return found
 
     def _samples(self, source: str, spans: list[Window]) -> list[Sample]:
@@ -100,12 +101,12 @@ class Instruments:
         self._sampler.stop()
 
 
-def device_facts(device: gpu.Device) -> dict[str, Any]:
+def device_facts(device: nvidia.Device) -> dict[str, Any]:
     """What a record says of a GPU. Its UUID is told as a hash, which is enough to tell two apart."""
     return {
         "name": device.name,
         "id": hashlib.sha256(f"backend-harness:{device.uuid}".encode()).hexdigest()[:12] if device.uuid else None,
-        "driver": gpu.driver_version(),
+        "driver": nvidia.driver_version(),
         "memory_bytes": device.memory_bytes,
         "power_limit_watts": device.power_limit_watts,
         "max_sm_clock_mhz": device.max_sm_clock_mhz,
@@ -132,5 +133,5 @@ def _windows_summary(samples: list[Sample], process: int | None) -> dict[str, An
         "samples": len(samples),
         "adapter": next((adapter for adapter in adapters if adapter), None),
         "utilisation_percent": {"min": min(told), "max": max(told)} if told else None,
-        "process_memory_bytes": power.process_memory(samples, process),
+        "process_memory_bytes": energy_meter.process_memory(samples, process),
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import gpu, inputs, machine
+from harness import inputs
 from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
 from harness.core.cell import Cell, Dataset, Inputs, Target
@@ -24,6 +24,8 @@ from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.told import asked
 from harness.core.training import TrainingSpec
 from harness.lane import CellWorker, now
+from harness.machine import facts as machine_facts
+from harness.machine import nvidia
 from harness.parity import Probe
 from harness.verify import ProbeFolder, opened
 
@@ -145,10 +147,10 @@ class Limiter:
 def memory_bytes(target: Target, variables: Mapping[str, str]) -> int:
     """Bytes of memory that a target's device has free for a worker with these environment variables."""
     if target.accelerator == "cpu":
-        free = asked(machine.available_memory)[0]
+        free = asked(machine_facts.available_memory)[0]
         return UNKNOWN_MEMORY_BYTES if free is None else free
-    index = gpu.index_for(target, variables)
-    free = None if index is None else gpu.free_memory_bytes(index)
+    index = nvidia.index_for(target, variables)
+    free = None if index is None else nvidia.free_memory_bytes(index)
     return UNKNOWN_MEMORY_BYTES if free is None else free
 
 

@@ -9,11 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness import gpu
 from harness.core import system
 from harness.core.cell import Target
 from harness.core.told import asked
 from harness.device_proof import adapter_in
+from harness.machine import nvidia
 
 
 def facts(target: Target, pid: int, log: str, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -23,16 +23,16 @@ def facts(target: Target, pid: int, log: str, variables: Mapping[str, str]) -> d
     """
     if target.accelerator == "directml":
         adapter = adapter_in(log)
-        return {"adapter": adapter, **_memory([device for device in gpu.devices() if device.name == adapter])}
+        return {"adapter": adapter, **_memory([device for device in nvidia.devices() if device.name == adapter])}
     if target.accelerator == "cuda":
-        index = gpu.index_for(target, variables)
+        index = nvidia.index_for(target, variables)
         listed = None if index is None else _is_listed(index, pid)
-        memory = _memory([device for device in gpu.devices() if device.index == index])
+        memory = _memory([device for device in nvidia.devices() if device.index == index])
         return memory if listed is None else {**memory, "driver_lists_process": listed}
     return {}
 
 
-def _memory(candidates: Sequence[gpu.Device]) -> dict[str, Any]:
+def _memory(candidates: Sequence[nvidia.Device]) -> dict[str, Any]:
     """Of the one device that is meant, or of several that are alike."""
     sizes = {device.memory_bytes for device in candidates}
     return {"dedicated_memory_bytes": sizes.pop()} if len(sizes) == 1 and None not in sizes else {}
@@ -46,7 +46,7 @@ def _is_listed(index: int, pid: int) -> bool | None:
     """
     if system.wsl_version() is not None or not _is_ours(pid):
         return None
-    listed = gpu.processes(index)
+    listed = nvidia.processes(index)
     return None if listed is None else pid in listed
 
 

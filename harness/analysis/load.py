@@ -1,9 +1,9 @@
 """Was other load to blame? What disturbed each record, and whether that and its throughput go together.
 
 Other load is processors that were busy with other processes' work, or that the hypervisor took, while a cell trained
-(``harness.neighbours``). What a container's own quota held back slows training as well; it is no other load and told
-apart from it. Only records of equal work at one batch size on one machine are held against each other, and
-cells that took turns count once, as they had the same load.
+(``harness.machine.other_load``). What a container's own quota held back slows training as well; it is no other load and
+told apart from it. Only records of equal work at one batch size on one machine are held against each other, and cells
+that took turns count once, as they had the same load.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import allocation, setting, store
+from harness import setting, store
 from harness.commands import common, running
 from harness.core import system
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
+from harness.machine import allocation
 from harness.progress import RunProgress
 
 DEAD_CLAIM_SECONDS = 120.0

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import datasets, environments, inputs, machine, models, store, sweep, targets
+from harness import datasets, environments, inputs, models, store, sweep, targets
 from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
 from harness.datasets.extent import Extent, extent
 from harness.estimate import Estimates
+from harness.machine import facts as machine_facts
 from harness.paths import OWN_FILE
 from harness.progress import duration, name
 from harness.targets import TargetDefinition
@@ -173,7 +174,7 @@ def _note(planned: sweep.Planned, prepared: Prepared, recorded: Mapping[str, str
     """Why a cell will not run, or not to its end; empty if it will."""
     target = planned.cell.target
     status = recorded.get(planned.cell.cell_id)
-    usable = machine.facts()["usable_cores"]
+    usable = machine_facts.facts()["usable_cores"]
     if planned.skip:
         return f"skipped: {planned.skip}"
     if status is not None and status != "interrupted":

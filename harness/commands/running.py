@@ -16,20 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import (
-    allocation,
-    environments,
-    gpu,
-    heats,
-    hosts,
-    inputs,
-    limits,
-    machine,
-    store,
-    targets,
-    verify,
-    workers,
-)
+from harness import environments, heats, hosts, inputs, limits, store, targets, verify, workers
 from harness.cache import room
 from harness.commands import common
 from harness.core import system
@@ -38,6 +25,8 @@ from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
 from harness.core.record import FAILED
 from harness.instruments import Instruments, device_facts
 from harness.lane import CellWorker, Stopped
+from harness.machine import allocation, nvidia
+from harness.machine import facts as machine_facts
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.progress import RunProgress
 from harness.targets import TargetDefinition
@@ -298,6 +287,6 @@ def open_limiter(code: str, scratch: Path, timeout: float) -> limits.Limiter:
 
 def _circumstances(code: str) -> dict[str, Any]:
     """What else than the target a proof and a limit depend on: a machine may come back with another GPU or driver."""
-    facts = machine.facts()
-    gpus = [device_facts(device) for device in gpu.devices()]
+    facts = machine_facts.facts()
+    gpus = [device_facts(device) for device in nvidia.devices()]
     return {"code": code, "machine": facts["id"], "processor": facts["processor"], **({"gpus": gpus} if gpus else {})}

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import allocation
 from harness.core.errors import SchedulerError, UsageError
+from harness.machine import allocation
 from harness.paths import CACHE_VARIABLE
 from harness.ray_cluster.options import CPU, GPU, MEMORY, Node
 

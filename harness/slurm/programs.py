@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.allocation import asking_variables
 from harness.core.errors import SchedulerError
+from harness.machine.allocation import asking_variables
 
 PATIENCE = 120.0
 """Seconds for one answer: a controller that is being restarted keeps its clients waiting."""

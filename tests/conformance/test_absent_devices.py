@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import environments, gpu, targets
+from harness import environments, targets
 from harness.core import system
+from harness.machine import nvidia
 from tests.process.processes import wait_until_none
 from tests.process.small_sweep import Sweeper, made_cache
 
@@ -69,6 +70,6 @@ def test_cuda_without_a_gpu(sweeper: Sweeper, name: str) -> None:
     state = environments.inspect(definition).state
     if state != "ready":
         pytest.skip(f"the environment of {name} is {state}, and gigabytes to build")
-    if gpu.devices():
+    if nvidia.devices():
         pytest.skip("this machine has an NVIDIA GPU")
     assert "cuda" in reason_for(sweeper, name)

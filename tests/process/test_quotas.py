@@ -21,7 +21,7 @@ MEASURED = """
 import json, sys, time
 from harness import examination, machine
 from harness.core import system
-from harness.neighbours import Neighbours, held_back
+from harness.machine.other_load import Neighbours, held_back
 with open(sys.argv[1] + "/cgroup.procs", "w") as group:
     group.write("0")
 before, ends = system.throttled_seconds(), time.monotonic() + 60

@@ -13,7 +13,7 @@ class NVMLError(Exception):
 
 
 class RecordedNvml:
-    """The functions that ``harness.gpu`` calls. A handle is the number of the GPU."""
+    """The functions that ``harness.machine.nvidia`` calls. A handle is the number of the GPU."""
 
     NVML_CLOCK_SM = 1
     NVML_CLOCK_MEM = 2

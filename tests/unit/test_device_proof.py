@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness import device_proof, gpu, lane, witnesses
+from harness import device_proof, lane, witnesses
 from harness.core.cell import Target
 from harness.core.messages import HostReady, Opened, Operation, Placed
+from harness.machine import nvidia
 
 TENSORFLOW_CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
 TENSORFLOW_GPU = "/job:localhost/replica:0/task:0/device:GPU:0"
@@ -150,7 +151,7 @@ def test_a_peak_beyond_the_devices_own_memory_is_marked(
 def test_an_adapters_own_memory_is_told_by_its_name(
     monkeypatch: pytest.MonkeyPatch, adapter: str, told: dict[str, int]
 ) -> None:
-    monkeypatch.setattr(gpu, "devices", lambda: (gpu.Device(0, "Some GPU", "GPU-1", 8, None, None, None, None),))
+    monkeypatch.setattr(nvidia, "devices", lambda: (nvidia.Device(0, "Some GPU", "GPU-1", 8, None, None, None, None),))
     log = f"DirectML: creating device on adapter 0 ({adapter})"
     assert witnesses.facts(target("directml"), 42, log, {}) == {"adapter": adapter, **told}
 
@@ -160,7 +161,7 @@ class TestTheDriver:
 
     @pytest.fixture(autouse=True)
     def one_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gpu, "index_of", lambda number, variables, found: 0)
+        monkeypatch.setattr(nvidia, "index_of", lambda number, variables, found: 0)
         monkeypatch.setattr(witnesses, "_is_ours", lambda pid: pid == 42)
         monkeypatch.setattr(witnesses.system, "wsl_version", lambda: None)
 
@@ -168,18 +169,18 @@ class TestTheDriver:
     def test_tells_whether_the_worker_computes_there(
         self, monkeypatch: pytest.MonkeyPatch, listed: tuple[int, ...], told: bool
     ) -> None:
-        monkeypatch.setattr(gpu, "processes", lambda index: listed)
+        monkeypatch.setattr(nvidia, "processes", lambda index: listed)
         assert witnesses.facts(target("cuda"), 42, "", {}) == {"driver_lists_process": told}
 
     @pytest.mark.parametrize(("listed", "pid"), [(None, 42), ((7,), 8)])
     def test_says_nothing_where_processes_cannot_be_told_apart(
         self, monkeypatch: pytest.MonkeyPatch, listed: tuple[int, ...] | None, pid: int
     ) -> None:
-        monkeypatch.setattr(gpu, "processes", lambda index: listed)
+        monkeypatch.setattr(nvidia, "processes", lambda index: listed)
         assert witnesses.facts(target("cuda"), pid, "", {}) == {}
 
     def test_says_nothing_under_wsl(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gpu, "processes", lambda index: ())
+        monkeypatch.setattr(nvidia, "processes", lambda index: ())
         monkeypatch.setattr(witnesses.system, "wsl_version", lambda: 2)
         assert witnesses.facts(target("cuda"), 42, "", {}) == {}
 

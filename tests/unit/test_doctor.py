@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from harness import examination, gpu, interpreters, needs, targets
+from harness import examination, interpreters, needs, targets
 from harness.core.errors import EnvironmentBuildError
 from harness.core.system.graphics import wsl_of
 from harness.doctor import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
+from harness.machine import nvidia
 
 GIB = 1024**3
 QUIET = Machine(
@@ -374,11 +375,11 @@ def test_the_pace_is_measured_in_the_time_allowed() -> None:
 
 def test_gpus_are_told_with_whoever_computes_there(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = 2**22 + 1  # beyond the largest process id of Linux
-    listed = [gpu.Device(index, f"GPU {index}", f"GPU-{index}", 8 * GIB, None, None, None, None) for index in (0, 1)]
+    listed = [nvidia.Device(index, f"GPU {index}", f"GPU-{index}", 8 * GIB, None, None, None, None) for index in (0, 1)]
     monkeypatch.setattr(examination, "PACE_SECONDS", 0.01)
-    monkeypatch.setattr(gpu, "driver_version", lambda: "550.54.15")
-    monkeypatch.setattr(gpu, "devices", lambda: tuple(listed))
-    monkeypatch.setattr(gpu, "processes", lambda index: (os.getpid(), nobody) if index == 0 else None)
+    monkeypatch.setattr(nvidia, "driver_version", lambda: "550.54.15")
+    monkeypatch.setattr(nvidia, "devices", lambda: tuple(listed))
+    monkeypatch.setattr(nvidia, "processes", lambda index: (os.getpid(), nobody) if index == 0 else None)
     found = examination.look_at_machine()
     assert found.driver == "550.54.15"
     assert [(one.index, one.name, one.memory_bytes) for one in found.gpus] == [

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import gpu, targets
+from harness import targets
 from harness.core import system, variables
-from harness.gpu import Device
+from harness.machine import nvidia
+from harness.machine.nvidia import Device
 from tests.unit.recorded_nvml import NVMLError, RecordedNvml
 
 
@@ -25,22 +26,22 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedNvml]:
 
 
 def forget() -> None:
-    for remembered in (gpu.devices, gpu._library, gpu._handle):
+    for remembered in (nvidia.devices, nvidia._library, nvidia._handle):
         remembered.cache_clear()
 
 
 def test_every_gpu_is_described_and_what_is_not_told_is_none(library: RecordedNvml) -> None:
-    assert gpu.driver_version() == "550.54.15"
-    first, second = gpu.devices()
+    assert nvidia.driver_version() == "550.54.15"
+    first, second = nvidia.devices()
     assert first == Device(0, "NVIDIA H100 80GB HBM3", "GPU-00f-aa", 80_000_000_000, 700.0, 1980, 2619, "9.0")
     assert (second.name, second.power_limit_watts, second.compute_capability) == ("NVIDIA T400 4GB", None, "7.5")
-    assert gpu.free_memory_bytes(0) == 78_000_000_000
-    assert gpu.processes(0) == (4242, 77)
-    assert gpu.process_memory(0) == {4242: 600_000_000, 77: None}
+    assert nvidia.free_memory_bytes(0) == 78_000_000_000
+    assert nvidia.processes(0) == (4242, 77)
+    assert nvidia.process_memory(0) == {4242: 600_000_000, 77: None}
 
 
 def test_a_reading_has_what_the_driver_tells_in_plain_units(library: RecordedNvml) -> None:
-    assert gpu.reading(0) == {
+    assert nvidia.reading(0) == {
         "sm_clock_mhz": 1755,
         "memory_clock_mhz": 2619,
         "temperature_celsius": 41,
@@ -51,28 +52,28 @@ def test_a_reading_has_what_the_driver_tells_in_plain_units(library: RecordedNvm
         "throttle": 0x24,
         "processes": {4242: 600_000_000, 77: None},
     }
-    assert {"power_watts", "energy_joules"}.isdisjoint(gpu.reading(1) or {"power_watts": 0})
-    assert gpu.reading(2) is None
-    assert gpu.throttle_names(0x24) == ["power cap", "software thermal slowdown"]
+    assert {"power_watts", "energy_joules"}.isdisjoint(nvidia.reading(1) or {"power_watts": 0})
+    assert nvidia.reading(2) is None
+    assert nvidia.throttle_names(0x24) == ["power cap", "software thermal slowdown"]
 
 
 def test_in_a_container_the_driver_s_process_ids_are_not_ours(
     library: RecordedNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system, "has_own_process_ids", lambda: True)
-    assert gpu.processes(0) is None
-    assert "processes" not in (gpu.reading(0) or {})
+    assert nvidia.processes(0) is None
+    assert "processes" not in (nvidia.reading(0) or {})
 
 
 def test_no_process_is_not_the_same_as_not_told(library: RecordedNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     library.processes = []
-    assert gpu.processes(0) == ()
+    assert nvidia.processes(0) == ()
 
     def refuse(handle: int) -> None:
         raise NVMLError("Not Supported")
 
     monkeypatch.setattr(library, "nvmlDeviceGetComputeRunningProcesses", refuse)
-    assert gpu.processes(0) is None
+    assert nvidia.processes(0) is None
 
 
 def test_without_a_driver_there_are_no_facts_and_no_errors(
@@ -82,8 +83,8 @@ def test_without_a_driver_there_are_no_facts_and_no_errors(
         raise NVMLError("Driver Not Loaded")
 
     monkeypatch.setattr(library, "nvmlInit", missing)
-    assert (gpu.driver_version(), gpu.devices(), gpu.processes(0)) == (None, (), None)
-    assert (gpu.reading(0), gpu.free_memory_bytes(0), gpu.process_memory(0)) == (None, None, None)
+    assert (nvidia.driver_version(), nvidia.devices(), nvidia.processes(0)) == (None, (), None)
+    assert (nvidia.reading(0), nvidia.free_memory_bytes(0), nvidia.process_memory(0)) == (None, None, None)
 
 
 def device(index: int, name: str) -> Device:
@@ -118,16 +119,16 @@ ORDERED = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 def test_a_target_s_device_is_found_among_the_driver_s(
     number: int, variables: dict[str, str], expected: int | None
 ) -> None:
-    assert gpu.index_of(number, variables, UNLIKE) == expected
+    assert nvidia.index_of(number, variables, UNLIKE) == expected
 
 
 def test_numbers_are_believed_in_any_order_where_all_gpus_are_alike() -> None:
-    assert gpu.index_of(1, {"CUDA_VISIBLE_DEVICES": "1"}, [device(0, "one"), device(1, "one")]) == 1
-    assert gpu.index_of(0, {}, []) is None
+    assert nvidia.index_of(1, {"CUDA_VISIBLE_DEVICES": "1"}, [device(0, "one"), device(1, "one")]) == 1
+    assert nvidia.index_of(0, {}, []) is None
 
 
 @pytest.mark.parametrize(("shown", "expected"), [("1,0", 0), ("0,1", 1), ("", 1)])
 def test_the_second_device_of_a_schedulers_list_is_found_by_what_its_worker_says(shown: str, expected: int) -> None:
     inherited = {"CUDA_VISIBLE_DEVICES": shown} if shown else {}
     given = targets.built_in()["jax-cuda"].variables(1, inherited)
-    assert gpu.index_of(1, variables.effective(given), [device(0, "one"), device(1, "two")]) == expected
+    assert nvidia.index_of(1, variables.effective(given), [device(0, "one"), device(1, "two")]) == expected

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness import gpu, instruments
+from harness import instruments
 from harness.core import codec, system
 from harness.core.cell import Target
 from harness.core.errors import WorkerCrashed
@@ -21,10 +21,11 @@ from harness.core.record import Blocks, Record
 from harness.instruments import Instruments
 from harness.lane import CellWorker
 from harness.limits import Limiter
+from harness.machine import nvidia
+from harness.machine.energy import MIXED
+from harness.machine.processor_energy import HostEnergy
+from harness.machine.sampler import Sampler
 from harness.manifest import manifest
-from harness.power import MIXED
-from harness.powercap import HostEnergy
-from harness.sampler import Sampler
 from tests.unit.recorded_nvml import RecordedNvml
 from tests.unit.records import JAX, cell, record
 
@@ -39,7 +40,7 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Instrumen
     monkeypatch.setitem(sys.modules, "pynvml", RecordedNvml())
     monkeypatch.setattr(system, "has_own_process_ids", lambda: False)
     monkeypatch.setattr(instruments, "HostEnergy", lambda: HostEnergy(dict))
-    remembered: list[Any] = [gpu.devices, gpu._library, gpu._handle]
+    remembered: list[Any] = [nvidia.devices, nvidia._library, nvidia._handle]
     for one in remembered:
         one.cache_clear()
     with Instruments(Limiter(tmp_path, tmp_path, {}, 1.0), Sampler(0.005)) as made:

@@ -21,14 +21,14 @@ from harness import tomlfile
 ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
-    "allocation core last_words needs paths sampler shipped statistics wording",
+    "core last_words needs paths shipped statistics wording",
     (
-        "cache device_proof gpu inputs interpreters launching machine manifest neighbours network powercap "
-        "ranking refusals runfiles shells tolerances tomlfile windows_counters"
+        "cache device_proof inputs interpreters launching machine manifest network ranking refusals runfiles "
+        "shells tolerances tomlfile"
     ),
     (
         "analysis comparison datasets doctor environments estimate models noise_scale outputs parity plan "
-        "power ray_cluster runlock targets witnesses workers"
+        "ray_cluster runlock targets witnesses workers"
     ),
     "cache_contents cell_export hosts lane report store stored_runs support sweep",
     "examination loading merging progress rounds setting unrecorded verify",

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness import machine, store
+from harness import store
 from harness.core import system
 from harness.core.cell import Target
 from harness.core.record import Record
 from harness.core.system import hardware
+from harness.machine import facts as machine_facts
 from harness.manifest import FLAGS, NATURAL, RULES, Difference, differences, manifest, obstacles
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
@@ -140,11 +141,11 @@ def test_facts_of_a_gpu_are_told_on_gpus_only() -> None:
 
 
 def test_the_machine_s_own_facts_fill_their_keys() -> None:
-    told = manifest(lane(machine={**machine.facts(), **machine.load()}))
-    assert told["machine"] == machine.machine_id()
+    told = manifest(lane(machine={**machine_facts.facts(), **machine_facts.load()}))
+    assert told["machine"] == machine_facts.machine_id()
     assert told["processor"] == system.processor_name()
-    assert {"governor", "boost", "smt"} <= machine.facts().keys()
-    assert set(RULES) >= machine.load().keys()
+    assert {"governor", "boost", "smt"} <= machine_facts.facts().keys()
+    assert set(RULES) >= machine_facts.load().keys()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.core import system
-from harness.neighbours import BUSY, STANDING_STILL, Load, Neighbours, _between, _Process, _Reading, held_back
+from harness.machine.other_load import BUSY, STANDING_STILL, Load, Neighbours, _between, _Process, _Reading, held_back
 
 SPIN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass"
 ENOUGH = 0.8
@@ -189,7 +189,7 @@ class TestHeldBack:
         answers = iter([{"a": 1.0, "a/b": 0.0}, {"a": 4.0, "a/b": 0.5, "new": 99.0}])
         monkeypatch.setattr(system, "throttled_seconds", lambda: next(answers))
         clock = iter([0.0, 10.0])
-        monkeypatch.setattr("harness.neighbours.time.monotonic", lambda: next(clock))
+        monkeypatch.setattr("harness.machine.other_load.time.monotonic", lambda: next(clock))
         with Neighbours() as found:
             pass
         assert found.load.throttled_processors == pytest.approx(0.3)

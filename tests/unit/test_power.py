@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness import power
 from harness.core import system
 from harness.core.record import Blocks, Record
 from harness.core.system.energy import package_energies
-from harness.powercap import HostEnergy
-from harness.sampler import Sample
-from harness.windows_counters import GpuCounters, summarised
+from harness.machine import energy as energy_meter
+from harness.machine.processor_energy import HostEnergy
+from harness.machine.sampler import Sample
+from harness.machine.windows_gpus import GpuCounters, summarised
 from tests.unit.records import cell, record
 
 
@@ -39,33 +39,35 @@ def test_energy_is_what_the_counter_grew_by_in_the_blocks_alone() -> None:
     made = trained([1.0, 2.0], [10.0, 13.0])
     samples = counter((9.0, 0.0), (11.0, 200.0), (13.0, 220.0), (16.0, 520.0))
     # Half of 200 J in the first block, two thirds of 300 J in the second.
-    found = power.energy(samples, power.windows(made.blocks), power.images(made), mixed=False)
+    found = energy_meter.energy(samples, energy_meter.windows(made.blocks), energy_meter.images(made), mixed=False)
     assert found["energy_joules"] == pytest.approx(300.0)
     assert found["energy_joules_per_image"] == pytest.approx(300.0 / 128)
 
 
 def test_without_a_counter_power_is_added_up() -> None:
     samples = [Sample(time, {"power_watts": watts}) for time, watts in ((0.0, 100.0), (10.0, 300.0), (20.0, 300.0))]
-    assert power.energy(samples, [(0.0, 20.0)], 10, mixed=False)["energy_joules"] == pytest.approx(5000.0)
+    assert energy_meter.energy(samples, [(0.0, 20.0)], 10, mixed=False)["energy_joules"] == pytest.approx(5000.0)
 
 
 @pytest.mark.parametrize(
     "samples", [[], counter((0.0, 1.0)), counter((0.0, 1.0), (4.0, 9.0)), counter((2.0, 1.0), (9.0, 9.0))]
 )
 def test_blocks_that_the_samples_do_not_enclose_have_no_energy(samples: list[Sample]) -> None:
-    found = power.energy(samples, [(1.0, 5.0)], 10, mixed=False)
+    found = energy_meter.energy(samples, [(1.0, 5.0)], 10, mixed=False)
     assert found == {"energy_joules": None, "energy_joules_per_image": None}
 
 
 def test_lanes_in_short_turns_have_clocks_but_no_energy() -> None:
     two = {"interleave": "block", "cells": ["a", "b"]}
     short, long = trained([0.004] * 3, [1.0, 2.0, 3.0], heat=two), trained([3.0] * 2, [1.0, 8.0], heat=two)
-    assert power.is_mixed(short)
-    assert not power.is_mixed(long)
-    assert not power.is_mixed(trained([0.004], [1.0], heat={"interleave": "block", "cells": ["a"]}))
-    assert not power.is_mixed(trained([0.004], [1.0], heat={"interleave": "cell", "cells": ["a", "b"]}))
+    assert energy_meter.is_mixed(short)
+    assert not energy_meter.is_mixed(long)
+    assert not energy_meter.is_mixed(trained([0.004], [1.0], heat={"interleave": "block", "cells": ["a"]}))
+    assert not energy_meter.is_mixed(trained([0.004], [1.0], heat={"interleave": "cell", "cells": ["a", "b"]}))
     samples = [Sample(t, {"energy_joules": 9 * t, "sm_clock_mhz": 1000 + t, "throttle": 4}) for t in (0.5, 1.5, 2.5, 4)]
-    found = power.gpu_summary(samples, power.windows(short.blocks), power.images(short), mixed=True)
+    found = energy_meter.gpu_summary(
+        samples, energy_meter.windows(short.blocks), energy_meter.images(short), mixed=True
+    )
     assert found == {
         "samples": 2,
         "sm_clock_mhz": {"min": 1001.5, "median": 1002.0, "max": 1002.5},
@@ -73,13 +75,13 @@ def test_lanes_in_short_turns_have_clocks_but_no_energy() -> None:
         "energy_joules": None,
         "energy_joules_per_image": None,
     }
-    assert power.gpu_summary(samples, [(5.0, 6.0)], 1, mixed=False) == {}
+    assert energy_meter.gpu_summary(samples, [(5.0, 6.0)], 1, mixed=False) == {}
 
 
 def test_the_most_device_memory_of_a_process() -> None:
     samples = [Sample(0, {"processes": {7: 10, 8: None}}), Sample(1, {"processes": {7: 30}}), Sample(2, {})]
-    assert power.process_memory(samples, 7) == 30
-    assert power.process_memory(samples, 8) is power.process_memory(samples, None) is None
+    assert energy_meter.process_memory(samples, 7) == 30
+    assert energy_meter.process_memory(samples, 8) is energy_meter.process_memory(samples, None) is None
 
 
 class TestHostEnergy:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.sampler import Sampler
+from harness.machine.sampler import Sampler
 
 INTERVAL = 0.005
 

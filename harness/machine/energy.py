@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from harness.core.record import Blocks, Record
-from harness.gpu import throttle_names
-from harness.sampler import INTERVAL_SECONDS, Sample
+from harness.machine.nvidia import throttle_names
+from harness.machine.sampler import INTERVAL_SECONDS, Sample
 
 SUMMARISED = (
     "sm_clock_mhz",
