@@ -105,14 +105,14 @@ def median_of(count: int, *commands: Sequence[str | Path]) -> list[Usage]:
 
 def write_records(sweep_file: Path, folder: Path) -> None:
     """Make the run of the sweep with a finished record for every cell."""
-    from harness import store
     from harness.commands import planning
     from harness.core.record import Blocks, Epoch, Phases, Record
+    from harness.runs import folder as run_folder
 
     prepared = planning.prepare(str(sweep_file), {}, data_dir=None, fetch=True)
     cells = tuple(planned.cell for planned in prepared.planned)
-    run = store.Run.create(
-        folder, store.Plan("scale", "benchmarks/scale.py", "", "", cells, interleave=prepared.interleave)
+    run = run_folder.Run.create(
+        folder, run_folder.Plan("scale", "benchmarks/scale.py", "", "", cells, interleave=prepared.interleave)
     )
     generator = random.Random(0)
     kinds = ["compile", *["warmup"] * 3, *["train"] * (BLOCKS - 4)]

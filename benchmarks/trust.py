@@ -29,15 +29,17 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, comparison, datasets, heats, inputs, models, statistics, store, targets
+from harness import compare, comparison, datasets, heats, inputs, models, statistics, targets
 from harness.commands import common, running
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Target
 from harness.core.errors import HarnessError
+from harness.core.record import now
 from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.hosts import Hosts
-from harness.lane import Files, Lane, Progress, now
+from harness.lane import Files, Lane, Progress
 from harness.machine import facts as machine_facts
+from harness.runs import folder as run_folder
 from harness.verify import Verifier
 
 PARTS = ("same", "planted", "others", "disturbed", "alone")
@@ -112,7 +114,7 @@ class Bench:
         self.number += 1
         place = self.folder / f"run-{self.number}"
         cells = tuple(self.cell(key, repeat) for repeat in range(REPEATS) for key in lanes)
-        run = store.Run.create(place, store.Plan("trust", "", now(), "", cells, interleave="block"))
+        run = run_folder.Run.create(place, run_folder.Plan("trust", "", now(), "", cells, interleave="block"))
         with run.locked():
             pool, verifier = self.hosts(place)
             with pool:

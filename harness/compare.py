@@ -15,7 +15,7 @@ from harness import comparison, statistics
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell
 from harness.heats import Runner
-from harness.store import Run
+from harness.runs.folder import Run
 
 HEAT_SECONDS = 4.0
 """How long the rounds of one heat go on. Processes differ by 1 to 2 % on a noisy machine, so several short heats

@@ -32,8 +32,8 @@ from harness.machine.other_load import Load, Neighbours
 from harness.parity import Proof
 from harness.plan import INTERLEAVES, heats
 from harness.rounds import Rounds
-from harness.store import AlreadyRecorded, Run
-from harness.unrecorded import untrained
+from harness.runs.folder import AlreadyRecorded, Run
+from harness.runs.orphans import untrained
 from harness.verify import Verifier
 
 NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after the other"

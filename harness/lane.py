@@ -13,7 +13,6 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from harness import device_proof, witnesses
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, Unsupported, WrongDevice
 from harness.core.messages import Block, Closed, Evaluate, Evaluated, HostReady, Open, Opened, Reply, Request, Train
-from harness.core.record import Blocks, Epoch, Phases, Record
+from harness.core.record import Blocks, Epoch, Phases, Record, now
 
 BLOCK_SECONDS = 0.075
 """What a block should take: long beside a clock's and a pipe's cost, short beside a machine's drift."""
@@ -449,8 +448,3 @@ def worker_facts(worker: CellWorker, device: dict[str, Any]) -> dict[str, Any]:
         return {**worker.ready.worker, "forked": worker.ready.forks, "device": device}
     except CellError:
         return {}
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -21,9 +21,10 @@ from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError, ContractError
 from harness.core.messages import Limit, Limited
 from harness.core.model import Dense, Flatten, ModelSpec
+from harness.core.record import now
 from harness.core.told import asked
 from harness.core.training import TrainingSpec
-from harness.lane import CellWorker, now
+from harness.lane import CellWorker
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.parity import Probe

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import analysis, manifest, store
+from harness import analysis, manifest
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
+from harness.runs import folder as run_folder
 from harness.wording import nearest
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class Reading:
     what was wrong with each record that is missing from all of it.
     """
 
-    run: store.Run
+    run: run_folder.Run
     found: analysis.Analysis
     lanes: tuple[Record, ...]
     unreadable: tuple[StoreError, ...]
 
 
-def read(run: store.Run, accuracy: float | None = None) -> Reading:
+def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
     """Read every record once and analyse them; records that cannot be read are named, the others count."""
     unreadable: list[StoreError] = []
     collected = analysis.collect(run.records(unreadable))
@@ -69,14 +70,14 @@ def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
     """
     if name not in TABLES:
         raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
-    reading = read(store.open_run(Path(folder).expanduser()))
+    reading = read(run_folder.open_run(Path(folder).expanduser()))
     if reading.unreadable:
         raise reading.unreadable[0]
     found: pl.DataFrame = getattr(reading.found, name)
     return found
 
 
-def _or_failed(run: store.Run, lanes: dict[str, Record], collected: analysis.Collected) -> tuple[Record, ...]:
+def _or_failed(run: run_folder.Run, lanes: dict[str, Record], collected: analysis.Collected) -> tuple[Record, ...]:
     """With a record of each target that has none that was trained, so that a page can say what it was to be."""
     first = collected.cells.select("target", "cell_id").unique("target", keep="first", maintain_order=True)
     for row in first.to_dicts():

@@ -26,11 +26,13 @@ from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError
 from harness.core.messages import Block, Probe, Train
+from harness.core.record import now
 from harness.core.training import PRECISIONS, OptimizerSpec, TrainingSpec
-from harness.lane import CellWorker, Files, now
-from harness.noise_scale import NoiseScale
+from harness.lane import CellWorker, Files
 from harness.parity import Probe as ProbeArrays
 from harness.parity import dropout_rates
+from harness.runs import noise_scales
+from harness.runs.noise_scales import NoiseScale
 from harness.verify import ProbeFolder, load_probed, opened
 
 VERSION = 1
@@ -61,7 +63,7 @@ def works(cells: Iterable[Cell], target: Target) -> list[Cell]:
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        group = groups.setdefault(noise_scale.work_of(cell), [])
+        group = groups.setdefault(noise_scales.work_of(cell), [])
         if not group or cell.training.seed == group[0].training.seed:
             group.append(cell)
     found = []
@@ -91,7 +93,7 @@ def expected(cell: Cell, step: int, batches: int) -> NoiseScale:
     return NoiseScale(
         id=codec.digest(key)[:ID_LENGTH],
         key=key,
-        work=noise_scale.work_of(cell),
+        work=noise_scales.work_of(cell),
         model=cell.model.name,
         dataset=cell.dataset.name,
         train_examples=cell.dataset.train_examples,

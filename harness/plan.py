@@ -10,15 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
-from harness import runfiles
 from harness.core import codec
-from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
-from harness.core.errors import StoreError
-from harness.core.model import ModelSpec
-from harness.core.training import TrainingSpec
+from harness.core.cell import ID_LENGTH, Cell
 
 INTERLEAVES = ("block", "cell", "none")
 """How the cells of a heat take turns: see ``harness.heats``. The first is the default of new plans."""
@@ -121,46 +116,13 @@ def packed(plan: Plan, heats: Sequence[int], size: int = 0) -> list[tuple[int, .
     ]
 
 
-_Row = tuple[str, str, str, str, str, int]
-
-
-@dataclass(frozen=True)
-class _PlanFile:
-    """``plan.json``: shared parts by digest; ``cells`` are (model, training, dataset, inputs, target, repeat).
-
-    ``lanes`` are the cells' lane numbers, empty if all are 0.
-    """
-
-    name: str
-    command: str
-    created: str
-    harness_version: str
-    models: dict[str, ModelSpec]
-    trainings: dict[str, TrainingSpec]
-    datasets: dict[str, Dataset]
-    inputs: dict[str, Inputs]
-    targets: dict[str, Target]
-    cells: tuple[_Row, ...]
-    skips: dict[str, str]
-    interleave: str = field(default=Plan.interleave, metadata=codec.LATER)
-    lanes: tuple[int, ...] = field(default=(), metadata=codec.LATER)
-    places: dict[str, str] = field(default_factory=dict, metadata=codec.LATER)
-
-
-def encode(plan: Plan) -> bytes:
-    """The bytes of a plan's file."""
-    return runfiles.document(codec.to_json(_to_file(plan)))
-
-
-def read(path: Path) -> Plan:
-    """Decode a plan's file. Raises StoreError if it is damaged."""
-    return _from_file(runfiles.read(path, _PlanFile), path)
+Row = tuple[str, str, str, str, str, int]
 
 
 def difference(kept: Plan, wanted: Plan, where: tuple[str, str] = ("there", "asked for")) -> str:
     """In one line how the cells of two plans differ; empty if they do not. ``where`` says which plan is meant."""
     here, elsewhere = where
-    kept_rows, wanted_rows = ({(*_row(cell), cell.lane) for cell in plan.cells} for plan in (kept, wanted))
+    kept_rows, wanted_rows = ({(*row_of(cell), cell.lane) for cell in plan.cells} for plan in (kept, wanted))
     if kept_rows == wanted_rows:
         same = kept.interleave == wanted.interleave
         return "" if same else f"interleave {kept.interleave} {here}, {wanted.interleave} {elsewhere}"
@@ -175,57 +137,14 @@ def difference(kept: Plan, wanted: Plan, where: tuple[str, str] = ("there", "ask
 
 
 @lru_cache(maxsize=100_000)
-def _key(part: Any) -> str:
+def key_of(part: Any) -> str:
     """Digest of a part, remembered: thousands of cells share few models and targets."""
     return codec.digest(part)[:ID_LENGTH]
 
 
-def _row(cell: Cell) -> _Row:
-    keys = (_key(part) for part in (cell.model, cell.training, cell.dataset, cell.inputs, cell.target))
+def row_of(cell: Cell) -> Row:
+    keys = (key_of(part) for part in (cell.model, cell.training, cell.dataset, cell.inputs, cell.target))
     return (*keys, cell.repeat)  # type: ignore[return-value]
-
-
-def _to_file(plan: Plan) -> _PlanFile:
-    return _PlanFile(
-        name=plan.name,
-        command=plan.command,
-        created=plan.created,
-        harness_version=plan.harness_version,
-        models={_key(cell.model): cell.model for cell in plan.cells},
-        trainings={_key(cell.training): cell.training for cell in plan.cells},
-        datasets={_key(cell.dataset): cell.dataset for cell in plan.cells},
-        inputs={_key(cell.inputs): cell.inputs for cell in plan.cells},
-        targets={_key(cell.target): cell.target for cell in plan.cells},
-        cells=tuple(_row(cell) for cell in plan.cells),
-        skips=plan.skips,
-        interleave=plan.interleave,
-        lanes=tuple(cell.lane for cell in plan.cells) if any(cell.lane for cell in plan.cells) else (),
-        places=plan.places,
-    )
-
-
-def _from_file(file: _PlanFile, path: Path) -> Plan:
-    if file.interleave not in INTERLEAVES or len(file.lanes) not in (0, len(file.cells)):
-        raise StoreError(f"{path}: damaged, interleave or lanes do not fit its cells")
-    lanes = file.lanes or (0,) * len(file.cells)
-    try:
-        cells = tuple(
-            Cell(
-                model=file.models[model],
-                training=file.trainings[training],
-                dataset=file.datasets[dataset],
-                inputs=file.inputs[inputs],
-                target=file.targets[target],
-                repeat=repeat,
-                lane=lane,
-            )
-            for (model, training, dataset, inputs, target, repeat), lane in zip(file.cells, lanes, strict=True)
-        )
-    except KeyError as error:
-        raise StoreError(f"{path}: damaged, a cell names {error}, which is not in the file") from error
-    return Plan(
-        file.name, file.command, file.created, file.harness_version, cells, file.skips, file.interleave, file.places
-    )
 
 
 def _shown(values: set[Any]) -> str:

@@ -27,8 +27,9 @@ from harness.core.cell import Target
 from harness.core.errors import CellError, ContractError, HarnessError, StoreError
 from harness.core.messages import Forward, Open, Placed, Placement, Probe
 from harness.core.model import ModelSpec
+from harness.core.record import now
 from harness.core.training import OptimizerSpec
-from harness.lane import CellWorker, device_facts, now, require_device
+from harness.lane import CellWorker, device_facts, require_device
 from harness.parity import Proof
 
 ATTEMPTS = 2

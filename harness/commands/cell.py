@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, environments, outputs, shells, store
+from harness import cell_export, environments, outputs, shells
 from harness.cell_export import Known
 from harness.commands import common
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.progress import name
+from harness.runs import folder as run_folder
 from harness.targets import TargetDefinition
 from harness.wording import nearest
 
@@ -27,7 +28,7 @@ MOST_NAMED = 6
 
 def export(folder: Path, text: str, out: Path | None) -> int:
     """Write the script of the cell whose id begins with ``text``, and its arrays."""
-    kept = store.open_run(folder)
+    kept = run_folder.open_run(folder)
     cell = _chosen(kept, text)
     script, arrays = _free(out, Path(f"cell-{cell.cell_id}{SCRIPT}"))
     definition = _definition(cell)
@@ -45,7 +46,7 @@ def export(folder: Path, text: str, out: Path | None) -> int:
     return 0
 
 
-def _chosen(kept: store.Run, text: str) -> Cell:
+def _chosen(kept: run_folder.Run, text: str) -> Cell:
     """The one cell whose id begins with ``text``. Raises UsageError with the cells that could be meant."""
     cells = kept.cells
     alike = [cell_id for cell_id in cells if cell_id.startswith(text.lower())]

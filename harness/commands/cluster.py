@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import launching, runlock, shells, store
+from harness import launching, shells
 from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
@@ -18,6 +18,8 @@ from harness.core.record import Record
 from harness.plan import by_place, packed
 from harness.progress import RunProgress
 from harness.refusals import NotWritable
+from harness.runs import folder as run_folder
+from harness.runs import locks
 from harness.slurm import options as slurm
 from harness.slurm import outcomes, programs, submissions
 from harness.slurm.submissions import FORGOTTEN, UNSEEN, Standing, Submission
@@ -48,7 +50,7 @@ def require_slurm(options: Mapping[str, slurm.Options]) -> None:
 
 
 def submit(
-    kept: store.Run,
+    kept: run_folder.Run,
     waiting: Sequence[Cell],
     prepared: planning.Prepared,
     options: Mapping[str, slurm.Options],
@@ -86,7 +88,7 @@ def submit(
     return 0
 
 
-def show_arrays(plan: store.Plan, cells: Sequence[Cell], options: Mapping[str, slurm.Options]) -> None:
+def show_arrays(plan: run_folder.Plan, cells: Sequence[Cell], options: Mapping[str, slurm.Options]) -> None:
     """What would be submitted for cells that wait; for ``--plan``."""
     output = common.standard_output()
     for heats in by_place(plan, cells).values():
@@ -105,7 +107,7 @@ def _array(tasks: Sequence[tuple[int, ...]], targets: Sequence[str], hardware: s
 
 def status(folder: Path, json: bool) -> int:
     """``harness status RUN``."""
-    kept = store.open_run(folder)
+    kept = run_folder.open_run(folder)
     told = _told(kept)
     recorded, made = _settled(kept, told)
     _say_settled(made)
@@ -132,7 +134,7 @@ def status(folder: Path, json: bool) -> int:
 
 def wait(folder: Path, json: bool) -> int:
     """``harness wait RUN``: follow a run to its end, then show it as a sweep does. Exit status as of a sweep."""
-    kept = store.open_run(folder)
+    kept = run_folder.open_run(folder)
     console = common.standard_error()
     recorded = kept.statuses()
     interrupted = {cell_id for cell_id, state in recorded.items() if state == "interrupted"}
@@ -154,10 +156,10 @@ def wait(folder: Path, json: bool) -> int:
 
 def cancel(folder: Path) -> int:
     """``harness cancel RUN``: end its jobs, and give what they leave its records."""
-    kept = store.open_run(folder)
+    kept = run_folder.open_run(folder)
     console = common.standard_output()
     if not submissions.is_used(kept):
-        holder = runlock.is_held(kept.folder)
+        holder = locks.is_held(kept.folder)
         common.say(console, f"{holder} runs it: end that with Ctrl-C there" if holder else "nothing of it runs")
         return 1 if holder else 0
     with kept.locked():  # nobody submits meanwhile
@@ -202,7 +204,7 @@ class _Outage:
         self.said = False
 
 
-def _follow(kept: store.Run, seen: set[str], interrupted: set[str], progress: RunProgress) -> dict[str, Any]:
+def _follow(kept: run_folder.Run, seen: set[str], interrupted: set[str], progress: RunProgress) -> dict[str, Any]:
     """Tell of every new record until nothing runs or waits any more; returns how it stands then."""
     outage, found = _Outage(), {"live": True}
     while True:
@@ -225,7 +227,7 @@ def _follow(kept: store.Run, seen: set[str], interrupted: set[str], progress: Ru
         time.sleep(POLL_SECONDS)
 
 
-def _told(kept: store.Run) -> Standing | None:
+def _told(kept: run_folder.Run) -> Standing | None:
     """What Slurm says of a run; None, with a warning where it should know, if it says nothing."""
     if not submissions.is_used(kept):
         return None
@@ -236,7 +238,7 @@ def _told(kept: store.Run) -> Standing | None:
         return None
 
 
-def _settled(kept: store.Run, told: Standing | None) -> tuple[dict[str, str], list[Record]]:
+def _settled(kept: run_folder.Run, told: Standing | None) -> tuple[dict[str, str], list[Record]]:
     """cell_id -> status of every record, and what jobs that ended have left without one.
 
     These get their records, unless the folder can only be read here.
@@ -251,12 +253,12 @@ def _settled(kept: store.Run, told: Standing | None) -> tuple[dict[str, str], li
     return recorded | {one.cell_id: one.status for one in made}, made
 
 
-def _queued(kept: store.Run, told: Standing) -> frozenset[str]:
+def _queued(kept: run_folder.Run, told: Standing) -> frozenset[str]:
     """The cells of heats that a job has."""
     return frozenset(cell.cell_id for heat in told.live for cell in kept.plan.heats[heat].cells)
 
 
-def _standing(kept: store.Run, told: Standing | None, recorded: Mapping[str, str]) -> dict[str, Any]:
+def _standing(kept: run_folder.Run, told: Standing | None, recorded: Mapping[str, str]) -> dict[str, Any]:
     """How a run stands, for a program. ``recorded``: cell_id -> status of every record.
 
     ``missing``: cells without a record and without a job. ``live``: whether anything runs or waits. Both are None
@@ -266,7 +268,7 @@ def _standing(kept: store.Run, told: Standing | None, recorded: Mapping[str, str
     without = [cell for cell in kept.plan.cells if cell.cell_id not in recorded]
     queued = _queued(kept, told) if told is not None else frozenset()
     jobs = [_job(one, told) for one in told.submissions if one.number in told.jobs] if told is not None else []
-    holder = runlock.is_held(kept.folder)
+    holder = locks.is_held(kept.folder)
     swept = bool(holder) and not jobs
     return {
         "cells": len(kept.plan.cells),
@@ -296,7 +298,7 @@ def _job(one: Submission, told: Standing) -> dict[str, Any]:
     }
 
 
-def _summary(kept: store.Run, found: Mapping[str, Any]) -> str:
+def _summary(kept: run_folder.Run, found: Mapping[str, Any]) -> str:
     recorded: Mapping[str, int] = found["recorded"]
     counts = common.counts_in_words(recorded)
     text = f"{kept.plan.name}: {sum(recorded.values()):,} of {found['cells']:,} cells recorded"
@@ -309,7 +311,7 @@ def _summary(kept: store.Run, found: Mapping[str, Any]) -> str:
     return text
 
 
-def _advice(kept: store.Run, found: Mapping[str, Any]) -> str:
+def _advice(kept: run_folder.Run, found: Mapping[str, Any]) -> str:
     """What to do about cells that nothing will run; empty if there are none."""
     cells = {"without a record": found["missing"], "interrupted": found["recorded"].get("interrupted", 0)}
     left = " and ".join(f"{plural(count, 'cell')} {what}" for what, count in cells.items() if count)

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import compare, comparison, datasets, heats, inputs, models, shells, store, stored_runs, targets
+from harness import compare, comparison, datasets, heats, inputs, models, shells, stored_runs, targets
 from harness.commands import common, running
 from harness.commands.running import terminable
-from harness.commands.sweep import default_folder
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import StoreError, UsageError
-from harness.core.record import Record
+from harness.core.record import Record, now
 from harness.core.training import TrainingSpec
-from harness.lane import Progress, now
+from harness.lane import Progress
 from harness.progress import duration
 from harness.report import comparing
+from harness.runs import folder as run_folder
+from harness.runs.folder import default_folder
 from harness.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
 from harness.targets import TargetDefinition
 from harness.wording import nearest, plural
@@ -60,7 +61,7 @@ def run(request: Request) -> int:
     if len(request.sides) < 2:
         raise UsageError("compare: two or more targets, or two run folders, are needed")
     folders = [Path(side) for side in request.sides]
-    are_runs = [(folder / store.PLAN_FILE).is_file() for folder in folders]
+    are_runs = [(folder / run_folder.PLAN_FILE).is_file() for folder in folders]
     if all(are_runs):
         return _stored(folders, request.json)
     if any(are_runs):
@@ -115,7 +116,7 @@ def _sizes(texts: Sequence[str]) -> list[int]:
     return sorted(found) or list(DEFAULT_BATCH_SIZES)
 
 
-def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store.Run:
+def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> run_folder.Run:
     model = models.load(request.model)
     optimizer = common.optimizer(request.optimizer)
     require_fit("--model", model, dataset)
@@ -132,7 +133,7 @@ def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store
             for repeat in range(compare.MOST_REPEATS)
             for key in lanes
         ]
-    plan = store.Plan(
+    plan = run_folder.Plan(
         name="compare",
         command=shells.joined(["harness", *sys.argv[1:]]),
         created=now(),
@@ -140,11 +141,11 @@ def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> store
         cells=tuple(cells),
         interleave="block",
     )
-    return store.Run.create(request.out or default_folder("compare"), plan)
+    return run_folder.Run.create(request.out or default_folder("compare"), plan)
 
 
 def _execute(
-    kept: store.Run,
+    kept: run_folder.Run,
     waiting: Sequence[Cell],
     lanes: Sequence[LaneKey],
     goal: compare.Goal,
@@ -174,7 +175,7 @@ def _execute(
     return False
 
 
-def _measured(kept: store.Run) -> list[Record]:
+def _measured(kept: run_folder.Run) -> list[Record]:
     found = [record for record in kept.records() if record.status != "skipped"]
     _tell_diverged(found)
     return found
@@ -207,7 +208,7 @@ def _stored(folders: Sequence[Path], json: bool) -> int:
     sides = []
     for folder in folders:
         unreadable: list[StoreError] = []
-        sides.append(list(store.Run.open(folder).records(unreadable)))
+        sides.append(list(run_folder.Run.open(folder).records(unreadable)))
         for problem in unreadable:
             common.say(common.standard_error(), f"warning: {problem}; it is not compared")
     common.say(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness import store
 from harness.commands import common, report
 from harness.core.errors import HarnessError
 from harness.core.record import FAILED
+from harness.runs import folder as run_folder
 
 if TYPE_CHECKING:
     from harness.loading import Reading
 
 
-def page_of(kept: store.Run) -> tuple[Reading | None, str]:
+def page_of(kept: run_folder.Run) -> tuple[Reading | None, str]:
     """The run as it was read, and where its page is now.
 
     Each is empty, with a warning, where it could not be had: that must not cost a sweep.
@@ -31,7 +31,7 @@ def page_of(kept: store.Run) -> tuple[Reading | None, str]:
     return reading, str(path)
 
 
-def finish(kept: store.Run, json: bool, resume: str | None, reading: Reading | None, page: str) -> int:
+def finish(kept: run_folder.Run, json: bool, resume: str | None, reading: Reading | None, page: str) -> int:
     """Show what there is. Exit status 0 if every planned cell ended well or was skipped for a reason."""
     format = "json" if json else None
     if reading is None:
@@ -47,6 +47,6 @@ def finish(kept: store.Run, json: bool, resume: str | None, reading: Reading | N
     return exit_status(kept)
 
 
-def exit_status(kept: store.Run) -> int:
+def exit_status(kept: run_folder.Run) -> int:
     """1 if a cell failed, else 0."""
     return 1 if any(status in FAILED for status in kept.statuses().values()) else 0

@@ -9,16 +9,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import setting, store
 from harness.commands import common, running
 from harness.core import system
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.machine import allocation
 from harness.progress import RunProgress
-
-DEAD_CLAIM_SECONDS = 120.0
-"""How long the lock of a process may outlive its machine: until a file server ends the lease of its locks (NFS: 90)."""
+from harness.runs import folder as run_folder
+from harness.runs import setting
+from harness.runs.locks import DEAD_CLAIM_SECONDS
 
 
 def run(folder: Path, numbers: Sequence[str]) -> int:
@@ -29,7 +28,7 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     """
     if allocation.is_task_of_ray():
         _end_with_input()
-    kept = store.open_run(folder)
+    kept = run_folder.open_run(folder)
     wanted = [_number(text, kept) for text in numbers]
     cells = [cell for number in wanted for cell in kept.plan.heats[number].cells]
     told = setting.read(kept)
@@ -68,7 +67,7 @@ def _progress(waiting: Sequence[Cell]) -> RunProgress:
     return RunProgress(common.standard_error(), {cell.cell_id: 1.0 for cell in waiting})
 
 
-def _number(text: str, kept: store.Run) -> int:
+def _number(text: str, kept: run_folder.Run) -> int:
     count = len(kept.plan.heats)
     if not (text.isascii() and text.isdecimal() and int(text) < count):
         raise UsageError(
@@ -77,7 +76,7 @@ def _number(text: str, kept: store.Run) -> int:
     return int(text)
 
 
-def _await_claims(kept: store.Run, heats: Sequence[int]) -> None:
+def _await_claims(kept: run_folder.Run, heats: Sequence[int]) -> None:
     """Wait for locks of a machine that failed while it ran one of these heats."""
     deadline = time.monotonic() + DEAD_CLAIM_SECONDS
     for heat in heats:

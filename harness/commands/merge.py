@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import merging, runlock, shells, store
+from harness import shells
 from harness.commands import common, ending
 from harness.core.cell import Cell
-from harness.merging import Conflict, Contribution, Merged
 from harness.progress import name
+from harness.runs import folder as run_folder
+from harness.runs import locks, merging
+from harness.runs.merging import Conflict, Contribution, Merged
 from harness.wording import plural
 
 MOST_CONFLICTS = 5
@@ -20,10 +22,10 @@ MOST_CONFLICTS = 5
 
 def run(folders: Sequence[Path], out: Path, json: bool) -> int:
     """Unite, write the page, and say what came from where and what is missing, which is no failure."""
-    runs = [store.open_run(folder) for folder in folders]
+    runs = [run_folder.open_run(folder) for folder in folders]
     console = common.standard_error()
     for kept in runs:
-        holder = runlock.is_held(kept.folder) if kept.folder.resolve() != out.resolve() else ""
+        holder = locks.is_held(kept.folder) if kept.folder.resolve() != out.resolve() else ""
         if holder:
             common.say(
                 console,

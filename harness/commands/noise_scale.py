@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import inputs, noise_probe, noise_scale, store, targets
+from harness import inputs, noise_probe, targets
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import StoreError, UsageError
 from harness.lane import Files
 from harness.noise_probe import Meter
-from harness.noise_scale import FEWEST_BATCHES, NoiseScale
+from harness.noise_scale import FEWEST_BATCHES
+from harness.runs import folder as run_folder
+from harness.runs import noise_scales
+from harness.runs.noise_scales import NoiseScale
 from harness.targets import TargetDefinition
 
 MOST_BATCHES = 4096
@@ -48,7 +51,7 @@ def run(request: Request) -> int:
         cell: [noise_probe.expected(cell, step, batches) for step in _steps(request.steps, cell)]
         for cell in noise_probe.works(kept.plan.cells, target)
     }
-    found = {one.id: one for one in noise_scale.stored(kept.folder)}
+    found = {one.id: one for one in noise_scales.stored(kept.folder)}
     waiting = {cell: [one.step for one in points if one.id not in found] for cell, points in wanted.items()}
     not_kept: list[StoreError] = []
     if any(waiting.values()):
@@ -62,8 +65,8 @@ def run(request: Request) -> int:
     return 1 if not_kept or any(one.estimate is None for one in shown) else 0
 
 
-def _open(folder: Path) -> store.Run:
-    kept = store.open_run(folder)
+def _open(folder: Path) -> run_folder.Run:
+    kept = run_folder.open_run(folder)
     if not kept.plan.cells:
         raise UsageError(f"{folder}: the plan of this run has no cells")
     return kept
@@ -81,7 +84,7 @@ def _steps(texts: Sequence[str], cell: Cell) -> tuple[int, ...]:
 
 
 def _measured(
-    kept: store.Run,
+    kept: run_folder.Run,
     waiting: Mapping[Cell, Sequence[int]],
     batches: int,
     definitions: Mapping[str, TargetDefinition],
@@ -114,7 +117,7 @@ def _measured(
                 found[one.id] = one
                 if one.estimate is not None:
                     try:
-                        noise_scale.keep(kept.folder, one)
+                        noise_scales.keep(kept.folder, one)
                     except StoreError as error:
                         not_kept.append(error)
                         common.say(console, f"warning: {error}; what was measured is shown, and not kept")

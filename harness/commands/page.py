@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from harness import noise_scale, outputs, parity, runfiles, setting, store
+from harness import outputs, parity
 from harness.cache.keeping import Keeping, mark_used
 from harness.commands import common
 from harness.core import codec
@@ -18,6 +18,8 @@ from harness.paths import PAGES, cache_place
 from harness.report import advice, page
 from harness.report.fairness import Proof
 from harness.report.works import NoisePoint
+from harness.runs import files, noise_scales, setting
+from harness.runs import folder as run_folder
 
 PAGE_FILE = "report.html"
 """In the run folder: the page that a sweep leaves."""
@@ -64,7 +66,7 @@ def write(reading: Reading, path: Path) -> None:
         outputs.write(path, text)
 
 
-def _images(run: store.Run) -> Extent | None:
+def _images(run: run_folder.Run) -> Extent | None:
     """The range of the dataset's pixels, where the sweep kept it and it can be read."""
     try:
         return setting.read(run).images
@@ -95,7 +97,7 @@ def _proofs(folder: Path) -> list[Proof]:
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
-            proof = runfiles.read(path, parity.Proof)
+            proof = files.read(path, parity.Proof)
         except StoreError as error:
             found.append(Proof("not readable", "", "", "", False, "", None, None, str(error)))
             continue
@@ -118,8 +120,8 @@ def _proofs(folder: Path) -> list[Proof]:
 
 def noise_points(folder: Path) -> list[NoisePoint]:
     """What ``harness noise-scale`` has measured, where it could; of a point measured again that with most batches."""
-    best: dict[tuple[str, str, int], noise_scale.NoiseScale] = {}
-    for one in sorted(noise_scale.stored(folder), key=lambda one: one.batches):
+    best: dict[tuple[str, str, int], noise_scales.NoiseScale] = {}
+    for one in sorted(noise_scales.stored(folder), key=lambda one: one.batches):
         best[one.work, one.target, one.step] = one
     return [
         NoisePoint(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import datasets, environments, inputs, models, store, sweep, targets
+from harness import datasets, environments, inputs, models, sweep, targets
 from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
@@ -16,6 +16,7 @@ from harness.estimate import Estimates
 from harness.machine import facts as machine_facts
 from harness.paths import OWN_FILE
 from harness.progress import duration, name
+from harness.runs import folder as run_folder
 from harness.targets import TargetDefinition
 from harness.wording import plural
 
@@ -87,9 +88,11 @@ def prepare(
 
 def _as_planned(dataset: Dataset, folder: Path | None) -> Dataset:
     """Under the name that a run gave to the same bytes: names are part of what its cells are."""
-    if folder is None or not (folder / store.PLAN_FILE).is_file():
+    if folder is None or not (folder / run_folder.PLAN_FILE).is_file():
         return dataset
-    planned = {cell.dataset.name for cell in store.Run.open(folder).plan.cells if cell.dataset.sha256 == dataset.sha256}
+    planned = {
+        cell.dataset.name for cell in run_folder.Run.open(folder).plan.cells if cell.dataset.sha256 == dataset.sha256
+    }
     return replace(dataset, name=min(planned, default=dataset.name))
 
 

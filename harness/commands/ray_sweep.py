@@ -11,9 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import launching, store, unrecorded
+from harness import launching
 from harness.commands import common, planning, running
-from harness.commands.heat import DEAD_CLAIM_SECONDS
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
 from harness.plan import by_place, packed
@@ -22,7 +21,10 @@ from harness.ray_cluster import options as asked
 from harness.ray_cluster import tasks
 from harness.ray_cluster.options import Options
 from harness.ray_cluster.tasks import Cluster, Ended, Work
-from harness.unrecorded import Ending
+from harness.runs import folder as run_folder
+from harness.runs import orphans
+from harness.runs.locks import DEAD_CLAIM_SECONDS
+from harness.runs.orphans import Ending
 from harness.wording import plural
 
 POLL_SECONDS = 2.0
@@ -88,7 +90,7 @@ def connect(chosen: Mapping[str, Options]) -> OnRay:
 
 
 def run_cells(
-    kept: store.Run,
+    kept: run_folder.Run,
     waiting: Sequence[Cell],
     prepared: planning.Prepared,
     on_ray: OnRay,
@@ -133,7 +135,7 @@ class _Following:
     """Tasks from their start to their records."""
 
     def __init__(
-        self, kept: store.Run, waiting: Sequence[Cell], cluster: Cluster, progress: RunProgress, console: Console
+        self, kept: run_folder.Run, waiting: Sequence[Cell], cluster: Cluster, progress: RunProgress, console: Console
     ) -> None:
         self._kept, self._cluster, self._progress, self._console = kept, cluster, progress, console
         self._untold = list(waiting)
@@ -191,7 +193,7 @@ class _Following:
 
     def _settle_all(self) -> None:
         for heat, (ending, deadline) in list(self._unsettled.items()):
-            unrecorded.settle(self._kept, heat, partial(replace, ending))
+            orphans.settle(self._kept, heat, partial(replace, ending))
             if time.monotonic() >= deadline or not self._kept.waiting(self._kept.plan.heats[heat].cells):
                 del self._unsettled[heat]
 
@@ -237,5 +239,5 @@ class _Following:
         self._untold = [cell for cell in self._untold if cell.cell_id in waiting]
 
 
-def _log(kept: store.Run, heats: Sequence[int]) -> Path:
+def _log(kept: run_folder.Run, heats: Sequence[int]) -> Path:
     return kept.logs_folder / LOGS / f"heats-{heats[0]}.log"

@@ -7,19 +7,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from harness import loading, store
+from harness import loading
 from harness.analysis import Advice
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import UsageError
 from harness.report import advice, terminal
 from harness.report.machines import machines
+from harness.runs import folder as run_folder
 
 
 def run(folder: Path, accuracy: str | None, json: bool) -> int:
     """Print the advice. Exit status 1 if there is none, or a record could not be read."""
     wanted = accuracy_of(accuracy)
-    reading = loading.read(store.open_run(folder), wanted)
+    reading = loading.read(run_folder.open_run(folder), wanted)
     for problem in reading.unreadable:
         common.say(common.standard_error(), f"warning: {problem}; it does not count")
     found = reading.found.advice

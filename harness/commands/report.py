@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import network, outputs, shells, store
+from harness import network, outputs, shells
 from harness.commands import common
 from harness.core.errors import StoreError, UsageError
+from harness.runs import folder as run_folder
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run(request: Request) -> int:
         raise UsageError(
             f"{' and '.join(request.standard_output)} both go to standard output, allowed: one of them there"
         )
-    kept = store.open_run(request.run)
+    kept = run_folder.open_run(request.run)
     if not request.makes_files:
         return show(kept, request.format)
     reading = loading.read(kept, accuracy)
@@ -71,7 +72,7 @@ def run(request: Request) -> int:
     return 1 if reading.unreadable else 0
 
 
-def show(kept: store.Run, format: str | None) -> int:
+def show(kept: run_folder.Run, format: str | None) -> int:
     """Print the table, or write rows in ``format`` to standard output."""
     from harness import analysis
 
@@ -82,7 +83,7 @@ def show(kept: store.Run, format: str | None) -> int:
     return 1 if unreadable else 0
 
 
-def show_cells(kept: store.Run, found: Analysis | Outline, unreadable: int, format: str | None) -> None:
+def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int, format: str | None) -> None:
     """As ``show``, of records that have been read, and how many are not among them."""
     from harness.report import exports, load, machines, terminal
 

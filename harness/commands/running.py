@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import environments, heats, hosts, inputs, limits, store, targets, verify, workers
+from harness import environments, heats, hosts, inputs, limits, targets, verify, workers
 from harness.cache import room
 from harness.commands import common
 from harness.core import system
@@ -29,6 +29,7 @@ from harness.machine import allocation, nvidia
 from harness.machine import facts as machine_facts
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.progress import RunProgress
+from harness.runs import folder as run_folder
 from harness.targets import TargetDefinition
 
 REFERENCE = "reference"
@@ -166,7 +167,7 @@ def with_reference(definitions: Mapping[str, TargetDefinition], console: Console
 
 
 def open_run(
-    kept: store.Run,
+    kept: run_folder.Run,
     definitions: Mapping[str, TargetDefinition],
     wanted: Sequence[Target],
     console: Console,
@@ -187,7 +188,7 @@ def open_run(
     return pool, verifier, Instruments(open_limiter(bundle.sha256, scratch, timeout))
 
 
-def make_way(kept: store.Run, cells: Sequence[Cell]) -> None:
+def make_way(kept: run_folder.Run, cells: Sequence[Cell]) -> None:
     """Set aside the records of cells that are to be tried again elsewhere.
 
     Not those of interrupted ones, which a heat tries again by itself.
@@ -215,7 +216,7 @@ class Work:
 
 
 def run_cells(
-    kept: store.Run, cells: Sequence[Cell], work: Work, console: Console, watcher: Callable[[], RunProgress]
+    kept: run_folder.Run, cells: Sequence[Cell], work: Work, console: Console, watcher: Callable[[], RunProgress]
 ) -> int:
     """Run waiting cells of the plan to their records, heat by heat. Returns how many heats others are running.
 
@@ -234,7 +235,7 @@ def run_cells(
         return runner.run_planned(cells, work.again)
 
 
-def require_room(kept: store.Run, cells: Sequence[Cell]) -> None:
+def require_room(kept: run_folder.Run, cells: Sequence[Cell]) -> None:
     """Raise StoreError, before anything is built, where the run folder's disk has no room for what cells start from."""
     to_train = [cell for cell in cells if cell.cell_id not in kept.plan.skips]
     needed = inputs.missing_bytes(kept.inputs_folder, to_train)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness import refusals, setting, shells, store
+from harness import shells
 from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
+from harness.core.record import now
 from harness.estimate import Estimates
-from harness.lane import now
 from harness.launching import places
-from harness.paths import OWN_FILE, RUNS_FOLDER, SPEEDS_FILE, cache_place
+from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place
 from harness.progress import RunProgress
+from harness.runs import folder as run_folder
+from harness.runs import setting
+from harness.runs.folder import default_folder
 from harness.wording import plural
 
 LONGEST_TABLE_UNASKED = 1000
@@ -56,7 +57,7 @@ def run(request: Request) -> int:
     prepared = planning.prepare(request.source, request.overrides, request.data_dir, not request.plan_only, request.out)
     options = cluster.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
     of_ray = ray_sweep.options(prepared, request.ray) if request.launcher == "ray" else {}
-    plan = store.Plan(
+    plan = run_folder.Plan(
         name=prepared.name,
         command=shells.joined(["harness", *sys.argv[1:]]),
         created=now(),
@@ -78,7 +79,7 @@ def run(request: Request) -> int:
     if request.launcher == "slurm":
         cluster.require_slurm(options)
     on_ray = ray_sweep.connect(of_ray) if of_ray else None
-    kept = store.Run.create(request.out or default_folder(prepared.name), plan)
+    kept = run_folder.Run.create(request.out or default_folder(prepared.name), plan)
     part = parts.chosen(kept.plan, shard, request.only)
     with kept.locked():
         setting.write(kept, _setting(prepared, request))
@@ -131,7 +132,7 @@ def _setting(prepared: planning.Prepared, request: Request) -> setting.Setting:
     )
 
 
-def _tell_rest(kept: store.Run, part: frozenset[str]) -> None:
+def _tell_rest(kept: run_folder.Run, part: frozenset[str]) -> None:
     """What this part of the plan leaves to others."""
     rest = len(kept.plan.cells) - len(part)
     if rest:
@@ -155,9 +156,9 @@ def _watched(folder: Path) -> Iterator[None]:
 
 def _recorded(folder: Path | None) -> dict[str, str]:
     """The statuses of the cells that have their record already, where a run folder is named and there."""
-    if folder is None or not (folder / store.PLAN_FILE).is_file():
+    if folder is None or not (folder / run_folder.PLAN_FILE).is_file():
         return {}
-    return store.Run.open(folder).statuses()
+    return run_folder.Run.open(folder).statuses()
 
 
 def _again(retry: bool) -> frozenset[str]:
@@ -165,7 +166,7 @@ def _again(retry: bool) -> frozenset[str]:
     return running.FAILED_TOO if retry else running.INTERRUPTED
 
 
-def _waiting(kept: store.Run, retry: bool) -> list[Cell]:
+def _waiting(kept: run_folder.Run, retry: bool) -> list[Cell]:
     """The cells to run: those without a record or with one to try again, but not those that the plan skips."""
     pending = kept.pending(_again(retry))
     if not retry:
@@ -178,24 +179,6 @@ def _resuming(command: str, has_folder: bool, folder: Path) -> str:
     return command if has_folder else f"{command} --out {shells.quoted(str(folder))}"
 
 
-def default_folder(name: str) -> Path:
-    """Make a folder for a new run: its name and the time, and a number where another run has that already.
-
-    Of several harnesses that are started in the same second each gets its own. Raises StoreError.
-    """
-    base = Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-            with suppress(FileExistsError):
-                folder.mkdir()  # which of several succeeds for one only
-                return folder
-    except OSError as error:
-        raise refusals.unwritable(base, error) from error
-    raise AssertionError("numbers never end")
-
-
 @dataclass(frozen=True)
 class Ended:
     """How running ended: whether the person stopped it, and how many heats others are running."""
@@ -205,7 +188,7 @@ class Ended:
 
 
 def execute(
-    kept: store.Run,
+    kept: run_folder.Run,
     waiting: Sequence[Cell],
     prepared: planning.Prepared,
     estimates: Estimates,
@@ -235,5 +218,5 @@ def execute(
     return Ended(elsewhere=elsewhere)
 
 
-def _expected(cell: Cell, kept: store.Run, estimates: Estimates) -> float:
+def _expected(cell: Cell, kept: run_folder.Run, estimates: Estimates) -> float:
     return 0.0 if cell.cell_id in kept.plan.skips else estimates.seconds(cell)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from harness.core.cell import Cell
@@ -146,3 +147,8 @@ class Record:
         yield from self.blocks.mean_loss
         for epoch in self.epochs:
             yield from (epoch.train_loss, epoch.test_loss)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Container
 from functools import partial
 
-from harness import unrecorded
 from harness.core.record import Record
+from harness.runs import orphans
+from harness.runs.folder import Run
+from harness.runs.orphans import Ending
 from harness.slurm import submissions
 from harness.slurm.programs import Task
 from harness.slurm.submissions import FORGOTTEN, Standing
-from harness.store import Run
-from harness.unrecorded import Ending
 
 STATUSES = {
     "TIMEOUT": ("timeout", "reached its time limit"),
@@ -35,13 +35,13 @@ def settle(run: Run, told: Standing, recorded: Container[str]) -> list[Record]:
     the folder cannot be written.
     """
     heats = _ended_early(run, told, recorded)
-    return [one for heat in heats for one in unrecorded.settle(run, heat, partial(_ending, run, told.task(heat)))]
+    return [one for heat in heats for one in orphans.settle(run, heat, partial(_ending, run, told.task(heat)))]
 
 
 def only_told(run: Run, told: Standing, recorded: Container[str]) -> list[Record]:
     """What ``settle`` would record, where the folder cannot be written."""
     heats = _ended_early(run, told, recorded)
-    return [one for heat in heats for one in unrecorded.records(run, heat, partial(_ending, run, told.task(heat)))]
+    return [one for heat in heats for one in orphans.records(run, heat, partial(_ending, run, told.task(heat)))]
 
 
 def _ended_early(run: Run, told: Standing, recorded: Container[str]) -> list[int]:
@@ -55,7 +55,7 @@ def _ending(run: Run, task: Task) -> Ending:
     status, became = STATUSES.get(task.state, usual)
     where = f" on {task.node}" if task.node else ""
     log = submissions.task_log(run, task)
-    last = unrecorded.last_line(log) if status == "crashed" or task.state == FORGOTTEN else ""
+    last = orphans.last_line(log) if status == "crashed" or task.state == FORGOTTEN else ""
     began = "" if task.node or status != "interrupted" or task.state == FORGOTTEN else " before it began"
     return Ending(
         status=status,

@@ -27,16 +27,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness import refusals, runfiles
+from harness import refusals
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.paths import CACHE_VARIABLE
 from harness.plan import by_place, packed
+from harness.runs import files as runs_files
+from harness.runs.folder import Run
 from harness.slurm import programs
 from harness.slurm.options import Options
 from harness.slurm.programs import Job, Task
-from harness.store import Run
 
 FOLDER = "slurm"
 LOGS = "slurm"
@@ -286,7 +287,7 @@ def _literal(path: Path) -> str:
 
 def _submissions(run: Run) -> tuple[Submission, ...]:
     files = sorted((run.folder / FOLDER).glob("[0-9]*.json")) if is_used(run) else []
-    return tuple(runfiles.read(path, Submission) for path in files)
+    return tuple(runs_files.read(path, Submission) for path in files)
 
 
 def _job_file(run: Run, number: int) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
+from harness.runs import folder as run_folder
 from tests.cluster.ray_nodes import RayNodes
 from tests.cluster.two_nodes import each_once, until
 from tests.process.small_sweep import HARNESS, Sweeper, stop
@@ -103,7 +103,7 @@ def test_both_nodes_leave_what_a_local_run_leaves(sweeper: Sweeper, nodes: RayNo
     local = sweeper.finished([*sweeper.command(*seeds), "--out", "local"], PATIENCE)
     assert local.returncode == 0, local.stderr
     assert set(each_once(sweeper.kept).values()) == {"ok"}
-    assert each_once(sweeper.kept) == each_once(store.Run.open(sweeper.folder / "local"))
+    assert each_once(sweeper.kept) == each_once(run_folder.Run.open(sweeper.folder / "local"))
     by_seed = {(record.cell.training.seed, nodes.number_of(record.log)) for record in sweeper.kept.records()}
     assert len(by_seed) == 2, "a replicate's batch sizes are measured on one machine"
     assert {node for _, node in by_seed} == {1, 2}

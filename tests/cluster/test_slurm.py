@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import store
+from harness.runs import folder as run_folder
 from tests.cluster.two_nodes import ClusterSweeper, each_once, until
 from tests.process.disks import read_only
 from tests.process.small_sweep import HARNESS
@@ -42,7 +42,7 @@ def test_both_frameworks_on_both_nodes_leave_what_a_local_run_leaves(sweeper: Cl
     assert (sweeper.folder / "run" / "report.html").exists()
     local = sweeper.finished([*quick, "--out", "local"])
     assert local.returncode == 0, local.stderr
-    here, there = sweeper.kept, store.Run.open(sweeper.folder / "local")
+    here, there = sweeper.kept, run_folder.Run.open(sweeper.folder / "local")
     assert set(each_once(here).values()) == {"ok"}
     assert each_once(here) == each_once(there)
     assert sweeper.nodes_of_records() == {"n1", "n2"}
@@ -396,7 +396,7 @@ def test_the_setup_runs_first_and_one_that_fails_is_told(sweeper: ClusterSweeper
     assert sweeper.finished(sweeper.command(*flags)).returncode == 0
     waited = sweeper.finished([HARNESS, "wait", "failing"])
     assert waited.returncode == 1
-    reasons = {record.reason for record in store.Run.open(sweeper.folder / "failing").records()}
+    reasons = {record.reason for record in run_folder.Run.open(sweeper.folder / "failing").records()}
     assert len(reasons) == 1
     assert reasons.pop().endswith(": the setup failed")
 

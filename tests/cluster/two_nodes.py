@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness.runs import folder as run_folder
 from tests.process.small_sweep import HARNESS, Sweeper
 
 PATIENCE = 240.0
@@ -152,7 +152,7 @@ def until(what: Callable[[], Any], name: str, seconds: float = 60.0) -> Any:
     return found
 
 
-def each_once(run: store.Run) -> dict[str, str]:
+def each_once(run: run_folder.Run) -> dict[str, str]:
     """cell_id -> status; every planned cell has exactly one record."""
     statuses = run.statuses()
     assert statuses.keys() == run.cells.keys()

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import datasets, environments, inputs, models, store
+from harness import datasets, environments, inputs, models
 from harness.commands import cell as command
 from harness.core.cell import Cell
 from harness.core.model import Dense
-from harness.core.record import Record
+from harness.core.record import Record, now
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
 from harness.datasets import Prepared
 from harness.interpreters import clean_variables
-from harness.lane import Files, Lane, now
+from harness.lane import Files, Lane
+from harness.runs import folder as run_folder
 
 from .conftest import TIMEOUT, Bench
 from .test_parity import UNUSUAL
@@ -100,7 +101,7 @@ def _trained(bench: Bench, label: str, model: str, training: TrainingSpec, digit
         inputs=inputs.identify(spec, TRAIN_EXAMPLES, training.epochs, training.seed),
         target=bench.target(label),
     )
-    run = store.Run.create(folder / "run", store.Plan("test", "harness sweep", now(), "0.1.0", (cell,)))
+    run = run_folder.Run.create(folder / "run", run_folder.Plan("test", "harness sweep", now(), "0.1.0", (cell,)))
     parameters, order = inputs.write(run.inputs_folder, cell)
     lane = Lane(cell, bench.worker(label), Files(digits.folder, parameters, order, folder / "work"), TIMEOUT)
     going = lane.open()

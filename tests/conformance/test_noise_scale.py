@@ -19,7 +19,7 @@ from harness.core.model import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPo
 from harness.core.training import TrainingSpec
 from harness.lane import Files
 from harness.noise_probe import Meter
-from harness.noise_scale import Estimate
+from harness.runs.noise_scales import Estimate
 
 from .conftest import TIMEOUT, Bench
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import paths, store
+from harness import paths
 from harness.core.record import Record
+from harness.runs import folder as run_folder
 from tests.process.processes import wait_until_none
 from tests.process.small_cell import HERE, MARK
 
@@ -129,9 +130,9 @@ class Sweeper:
         return {**os.environ, paths.CACHE_VARIABLE: str(self.cache), MARK: self.mark}
 
     @property
-    def kept(self) -> store.Run:
+    def kept(self) -> run_folder.Run:
         """The run folder."""
-        return store.Run.open(self.folder / "run")
+        return run_folder.Run.open(self.folder / "run")
 
     def records(self) -> dict[tuple[str, int], Record]:
         """(target, batch size) -> its one record."""

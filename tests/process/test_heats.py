@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import comparison, store
+from harness import comparison
 from harness.core.record import Record
+from harness.runs import folder as run_folder
 from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, stop, wait_for
 
 
@@ -130,7 +131,7 @@ def test_a_slower_lane_is_found_slower_in_fresh_processes(sweeper: Sweeper) -> N
     assert one["speed_ratio"] < 0.5
     assert one["processes"] >= 6
     assert set(answer["verdicts"].values()) == {"slower"}
-    records = list(store.Run.open(sweeper.folder / "run").records())
+    records = list(run_folder.Run.open(sweeper.folder / "run").records())
     assert len(records) == 3 * 30
     measured = [record for record in records if record.status == "ok"]
     assert len(measured) == 3 * one["processes"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness import noise_scale
+from harness.runs import noise_scales
 from tests.process.small_sweep import PATIENCE, Sweeper
 
 KERNEL, BIAS = "02_dense/kernel", "02_dense/bias"
@@ -79,9 +79,9 @@ def test_the_noise_scale_of_softmax_regression_is_that_of_its_examples_and_is_me
         assert told["low"] <= variance / square <= told["high"]
         assert told["high"] < 2 * told["low"]
         assert told["noise_scale"] == pytest.approx(told["variance"] / told["gradient_square"])
-    kept = noise_scale.stored(swept.folder / "run")
+    kept = noise_scales.stored(swept.folder / "run")
     assert [one.id for one in kept] == [one["id"] for one in found]
-    assert {noise_scale.work_of(record.cell) for record in swept.kept.records()} == {one.work for one in kept}
+    assert {noise_scales.work_of(record.cell) for record in swept.kept.records()} == {one.work for one in kept}
 
     (swept.folder / "small.npz").rename(swept.folder / "gone.npz")
     again = measure(swept, "--target", "plain", "--batches", "100", "--json")
@@ -97,14 +97,14 @@ def test_what_fails_is_said_and_not_kept_and_the_rest_is(swept: Sweeper, fork: s
     swept.script((4, "train", 2, "segfault"))
     done = measure(swept, *OWN, "--target", "scripted", "--batches", "8", "--steps", "0,1,20", fork)
     assert done.returncode == 1
-    kept = noise_scale.stored(swept.folder / "run")
+    kept = noise_scales.stored(swept.folder / "run")
     assert [(one.target, one.step) for one in kept] == [("scripted:numpy", 0), ("scripted:numpy", 1)]
     problem = "training on the way there failed: worker killed by SIGSEGV during train"
     assert f"FAILED small, small, sgd 0.01, step 20: {problem}" in done.stdout
     swept.script()
     done = measure(swept, *OWN, "--target", "scripted", "--batches", "8", "--steps", "0,1,20", fork)
     assert done.returncode == 0, done.stderr
-    again = noise_scale.stored(swept.folder / "run")
+    again = noise_scales.stored(swept.folder / "run")
     assert [one.step for one in again] == [0, 1, 20]
     assert again[:2] == kept
 

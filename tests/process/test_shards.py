@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import store
+from harness.runs import folder as run_folder
 from tests.process.small_sweep import HARNESS, Sweeper
 
 TARGETS = "scripted,reference"
@@ -36,15 +36,15 @@ def shards(measured: Sweeper) -> Iterator[Sweeper]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def sweep(sweeper: Sweeper, out: str, *flags: str) -> store.Run:
+def sweep(sweeper: Sweeper, out: str, *flags: str) -> run_folder.Run:
     """Run a part of the plan into a folder; the last ``--out`` counts."""
     done = sweeper.run("--out", out, *flags, target=TARGETS, batch_sizes=SIZES)
     assert done.returncode == 0, done.stderr
     return opened(sweeper, out)
 
 
-def opened(sweeper: Sweeper, name: str) -> store.Run:
-    return store.Run.open(sweeper.folder / name)
+def opened(sweeper: Sweeper, name: str) -> run_folder.Run:
+    return run_folder.Run.open(sweeper.folder / name)
 
 
 def merged(sweeper: Sweeper, *names: str, out: str = "whole") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Blocks, Epoch, Phases, Record
 from harness.core.training import TrainingSpec
-from harness.store import Plan
+from harness.runs.folder import Plan
 
 MODEL = ModelSpec("tiny", (4, 4, 1), (Flatten(), Dense(3)))
 JAX = Target("jax-cpu", "jax_flax", "cpu", "jit", "resident", "1" * 64)

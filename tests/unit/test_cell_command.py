@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import cli, datasets, inputs, store
+from harness import cli, datasets, inputs
 from harness.core.cell import Cell, Target
 from harness.core.training import TrainingSpec
+from harness.runs import folder as run_folder
 from tests.unit import records
 from tests.unit.builders import reference_target
 from tests.unit.devices import device
@@ -28,7 +29,7 @@ Caller = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> run_folder.Run:
     """A run of a dataset of one's own: a JAX cell with a record, one without, a skipped TensorFlow cell, the oracle."""
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -46,7 +47,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
         return Cell(records.MODEL, training, dataset, drawn, target)
 
     cells = [cell(4, records.JAX), cell(5, records.JAX), cell(4, records.TENSORFLOW), cell(4, reference_target())]
-    kept = store.Run.create(tmp_path / "run", records.plan(cells))
+    kept = run_folder.Run.create(tmp_path / "run", records.plan(cells))
     worker = {"packages": {"jax": "0.10.2", "numpy": "2.4.6"}}
     epochs = (records.Epoch(0, 1.25, 1.125, 0.5, 0.1),)
     with kept.locked():
@@ -68,11 +69,13 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return export
 
 
-def ids(run: store.Run) -> list[str]:
+def ids(run: run_folder.Run) -> list[str]:
     return list(run.cells)
 
 
-def test_the_script_and_its_arrays_are_written_beside_each_other(run: store.Run, call: Caller, tmp_path: Path) -> None:
+def test_the_script_and_its_arrays_are_written_beside_each_other(
+    run: run_folder.Run, call: Caller, tmp_path: Path
+) -> None:
     first = ids(run)[0]
     status, out, err = call("run", first, "--out", "new/mine.py")
     assert (status, err) == (0, "")
@@ -96,7 +99,7 @@ def test_the_script_and_its_arrays_are_written_beside_each_other(run: store.Run,
 
 
 def test_without_out_the_files_are_named_by_the_cell_and_never_written_over(
-    run: store.Run, call: Caller, tmp_path: Path
+    run: run_folder.Run, call: Caller, tmp_path: Path
 ) -> None:
     first = ids(run)[0]
     assert call("run", first[:6].upper())[0] == 0
@@ -112,7 +115,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no fifos a
 
 
 def test_the_script_on_standard_output_is_alone_there_and_its_arrays_have_the_cell_s_name(
-    run: store.Run, call: Caller, tmp_path: Path
+    run: run_folder.Run, call: Caller, tmp_path: Path
 ) -> None:
     first = ids(run)[0]
     assert call("run", first, "--out", "file.py")[0] == 0
@@ -129,7 +132,7 @@ def test_the_script_on_standard_output_is_alone_there_and_its_arrays_have_the_ce
 
 @POSIX
 def test_the_script_goes_into_a_fifo_or_a_device_and_leaves_it_there(
-    run: store.Run, call: Caller, tmp_path: Path
+    run: run_folder.Run, call: Caller, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "fifo.py")
     found: list[bytes] = []
@@ -145,7 +148,7 @@ def test_the_script_goes_into_a_fifo_or_a_device_and_leaves_it_there(
 
 
 @POSIX
-def test_the_script_goes_where_a_link_points_to(run: store.Run, call: Caller, tmp_path: Path) -> None:
+def test_the_script_goes_where_a_link_points_to(run: run_folder.Run, call: Caller, tmp_path: Path) -> None:
     (tmp_path / "mine.py").symlink_to("kept.py")
     assert call("run", ids(run)[0], "--out", "mine.py")[0] == 0
     assert (tmp_path / "mine.py").is_symlink()
@@ -154,7 +157,7 @@ def test_the_script_goes_where_a_link_points_to(run: store.Run, call: Caller, tm
 
 
 def test_a_cell_that_was_skipped_or_not_run_is_exported_with_nothing_to_compare(
-    run: store.Run, call: Caller, tmp_path: Path
+    run: run_folder.Run, call: Caller, tmp_path: Path
 ) -> None:
     for number, word in ((1, "it was not run"), (2, "skipped")):
         assert call("run", ids(run)[number], "--out", f"{number}.py")[0] == 0
@@ -164,7 +167,7 @@ def test_a_cell_that_was_skipped_or_not_run_is_exported_with_nothing_to_compare(
             assert "recorded" not in arrays.files
 
 
-def test_inputs_that_a_run_no_longer_has_are_drawn_again(run: store.Run, call: Caller, tmp_path: Path) -> None:
+def test_inputs_that_a_run_no_longer_has_are_drawn_again(run: run_folder.Run, call: Caller, tmp_path: Path) -> None:
     assert call("run", ids(run)[0], "--out", "before.py")[0] == 0
     shutil.rmtree(run.inputs_folder)
     assert call("run", ids(run)[0], "--out", "after.py")[0] == 0
@@ -173,7 +176,7 @@ def test_inputs_that_a_run_no_longer_has_are_drawn_again(run: store.Run, call: C
             np.testing.assert_array_equal(before[name], after[name])
 
 
-def test_which_cells_there_are_is_said_where_none_or_several_are_meant(run: store.Run, call: Caller) -> None:
+def test_which_cells_there_are_is_said_where_none_or_several_are_meant(run: run_folder.Run, call: Caller) -> None:
     first = ids(run)[0]
     status, out, err = call("run", first[:-1] + ("0" if first[-1] != "0" else "1"))
     assert (status, out, err.count("\n")) == (2, "", 1)
@@ -184,7 +187,7 @@ def test_which_cells_there_are_is_said_where_none_or_several_are_meant(run: stor
     assert all(cell_id in err for cell_id in ids(run))
 
 
-def test_other_wrong_calls_are_one_line(run: store.Run, call: Caller, tmp_path: Path) -> None:
+def test_other_wrong_calls_are_one_line(run: run_folder.Run, call: Caller, tmp_path: Path) -> None:
     oracle = ids(run)[3]
     for arguments, says in (
         (("nope", oracle), "nope: there is no such run folder"),
@@ -209,7 +212,7 @@ def test_other_wrong_calls_are_one_line(run: store.Run, call: Caller, tmp_path: 
     assert not (tmp_path / "script.py").exists()
 
 
-def test_a_damaged_record_is_told_and_not_passed_over(run: store.Run, call: Caller) -> None:
+def test_a_damaged_record_is_told_and_not_passed_over(run: run_folder.Run, call: Caller) -> None:
     first = ids(run)[0]
     (run.records_folder / f"{first}.json").write_text("{")
     status, _, err = call("run", first)
@@ -219,9 +222,9 @@ def test_a_damaged_record_is_told_and_not_passed_over(run: store.Run, call: Call
     assert (status, err) == (0, "")
 
 
-def test_a_plan_that_names_what_does_not_exist_is_refused(run: store.Run, call: Caller, tmp_path: Path) -> None:
+def test_a_plan_that_names_what_does_not_exist_is_refused(run: run_folder.Run, call: Caller, tmp_path: Path) -> None:
     strange = dataclasses.replace(run.cells[ids(run)[0]], target=dataclasses.replace(records.JAX, accelerator='"""'))
-    store.Run.create(tmp_path / "strange", records.plan([strange]))
+    run_folder.Run.create(tmp_path / "strange", records.plan([strange]))
     status, _, err = call("strange", strange.cell_id)
     assert status == 2
     assert 'accelerator \'"""\' cannot be exported; allowed: cpu, cuda' in err

@@ -16,8 +16,9 @@ import click
 import numpy as np
 import pytest
 
-from harness import __version__, cli, store, tomlfile
+from harness import __version__, cli, tomlfile
 from harness.commands import planning
+from harness.runs import folder as run_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
@@ -470,6 +471,6 @@ class TestOwnImages:
         call("data prepare small.npz")
         planned = planning.prepare("sweep.toml", {}, None, fetch=True).planned
         renamed = [replace(one.cell, dataset=replace(one.cell.dataset, name="elsewhere")) for one in planned]
-        store.Run.create(tmp_path / "run", store.Plan("s", "", "", "", tuple(renamed)))
+        run_folder.Run.create(tmp_path / "run", run_folder.Plan("s", "", "", "", tuple(renamed)))
         _, out, _ = call(f"sweep sweep.toml --out {tmp_path / 'run'} --plan --json")
         assert [cell["cell_id"] for cell in json.loads(out)["cells"]] == [cell.cell_id for cell in renamed]

@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from harness import models, noise_scale, runlock, setting, store, sweep, targets, tomlfile
+from harness import models, sweep, targets, tomlfile
 from harness.cli import cli
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -31,6 +31,8 @@ from harness.core.model import LAYERS
 from harness.core.record import STATUSES, Blocks, Epoch, Phases, Record
 from harness.heats import HeatFacts
 from harness.parity import Proof
+from harness.runs import folder as run_folder
+from harness.runs import locks, noise_scales, setting
 from harness.slurm import options, submissions
 from tests.unit.markdown import Page
 
@@ -416,14 +418,14 @@ def undescribed(page: Page) -> list[str]:
 
 
 FILES = (
-    *store.FOLDERS,
-    noise_scale.FOLDER,
-    runlock.CLAIMS_FOLDER,
+    *run_folder.FOLDERS,
+    noise_scales.FOLDER,
+    locks.CLAIMS_FOLDER,
     submissions.FOLDER,
-    store.PLAN_FILE,
+    run_folder.PLAN_FILE,
     setting.SETTING_FILE,
-    runlock.LOCK_FILE,
-    runlock.HOLDER_FILE,
+    locks.LOCK_FILE,
+    locks.HOLDER_FILE,
 )
 """Files and folders of a run."""
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from harness import loading, store
+from harness import loading
 from harness.core import codec
+from harness.runs import folder as run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis"
@@ -33,7 +34,7 @@ FOUND_BY_AN_OPTIMISER = ("step_model", "predicted")
 
 def tables(run: Path) -> dict[str, dict[str, list[Any]]]:
     """Every table and the advice of a run, as JSON would give them back."""
-    found = loading.read(store.open_run(run)).found
+    found = loading.read(run_folder.open_run(run)).found
     made: dict[str, Any] = {name: getattr(found, name).to_dict(as_series=False) for name in loading.TABLES}
     advice = [dataclasses.asdict(one) for one in found.advice]
     made["advice"] = {field: [one[field] for one in advice] for field in (advice[0] if advice else ())}

@@ -23,16 +23,16 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (
     "core last_words needs paths shipped statistics wording",
     (
-        "cache device_proof inputs interpreters launching machine manifest network ranking refusals runfiles "
+        "cache device_proof inputs interpreters launching machine manifest network plan ranking refusals "
         "shells tolerances tomlfile"
     ),
     (
-        "analysis comparison datasets doctor environments estimate models noise_scale outputs parity plan "
-        "ray_cluster runlock targets witnesses workers"
+        "analysis comparison datasets doctor environments estimate models outputs parity ray_cluster sweep "
+        "targets witnesses workers"
     ),
-    "cache_contents cell_export hosts lane report store stored_runs support sweep",
-    "examination loading merging progress rounds setting unrecorded verify",
-    "heats limits noise_probe slurm synchrony",
+    "cache_contents cell_export hosts lane report runs stored_runs support",
+    "examination loading noise_scale progress rounds slurm verify",
+    "heats limits noise_probe synchrony",
     "compare instruments",
     "commands",
     "cli",

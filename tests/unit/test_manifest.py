@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness import store
 from harness.core import system
 from harness.core.cell import Target
 from harness.core.record import Record
 from harness.core.system import hardware
 from harness.machine import facts as machine_facts
 from harness.manifest import FLAGS, NATURAL, RULES, Difference, differences, manifest, obstacles
+from harness.runs import folder as run_folder
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -166,7 +166,7 @@ def test_boost_is_read_from_either_driver(
 
 
 def test_records_of_before_there_were_heats_have_a_manifest() -> None:
-    records = list(store.Run.open(GOLDEN).records())
+    records = list(run_folder.Run.open(GOLDEN).records())
     assert records
     assert all(list(manifest(old)) == list(RULES) for old in records)
 

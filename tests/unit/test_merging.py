@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import cli, inputs, noise_scale, parity, runfiles, runlock
+from harness import cli, inputs, parity
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
-from harness.merging import ConflictError, merge
-from harness.store import Run, encode_record
+from harness.runs import files, locks, noise_scales
+from harness.runs.folder import Run, encode_record
+from harness.runs.merging import ConflictError, merge
 from tests.unit.records import JAX, MODEL, TENSORFLOW, cell, failed, plan, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -58,7 +59,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (runlock.LOCK_FILE,) and path.suffix != ".lock"
+        if path.is_file() and path.name not in (locks.LOCK_FILE,) and path.suffix != ".lock"
     }
 
 
@@ -242,7 +243,7 @@ def attempts(run: Run) -> list[str]:
         path = run.records_folder / f"{ONE.cell_id}.attempt-{number}.json"
         if not path.exists():
             return found
-        kept = runfiles.read(path, Record)
+        kept = files.read(path, Record)
         assert kept.attempt == number
         found.append(kept.status)
     raise AssertionError
@@ -324,10 +325,10 @@ class TestCompanions:
 
     def test_proofs_and_noise_scales_come_along_once_each(self, make: Maker, out: Path) -> None:
         a, b = make("a", record(CELLS[0])), make("b", record(CELLS[1]))
-        scale = noise_scale.NoiseScale("f" * 16, {}, "w", "tiny", "digits", 320, "sgd", 0.1, 0, "jax", 0, 10, 32, 8, 4)
+        scale = noise_scales.NoiseScale("f" * 16, {}, "w", "tiny", "digits", 320, "sgd", 0.1, 0, "jax", 0, 10, 32, 8, 4)
         for run in (a, b):
             codec.write_json(run.proofs_folder / f"{proof().id}.json", proof())
-            noise_scale.keep(run.folder, scale)
+            noise_scales.keep(run.folder, scale)
         codec.write_json(b.proofs_folder / "fedcba9876543210.json", proof("fedcba9876543210"))
         with_crlf(b.folder)
         merge([a, b], out)
@@ -335,7 +336,7 @@ class TestCompanions:
             "0123456789abcdef.json",
             "fedcba9876543210.json",
         ]
-        assert noise_scale.stored(out) == [scale]
+        assert noise_scales.stored(out) == [scale]
         assert (out / "proofs" / "fedcba9876543210.json").read_bytes().count(b"\r") == 0
 
     def test_another_proof_of_the_same_name_is_kept_beside_it(self, make: Maker, out: Path) -> None:
@@ -345,7 +346,7 @@ class TestCompanions:
             codec.write_json(run.proofs_folder / f"{one.id}.json", one)
         merge([a, b], out)
         merge([b, a], out)
-        found = [runfiles.read(path, parity.Proof) for path in sorted((out / "proofs").iterdir())]
+        found = [files.read(path, parity.Proof) for path in sorted((out / "proofs").iterdir())]
         assert sorted(one.problem for one in found) == ["", "the probe crashed"]
         assert (out / "proofs" / f"{proof().id}.json").exists()
 
@@ -463,8 +464,8 @@ class TestInUse:
 MERGE = """
 import sys
 from pathlib import Path
-from harness.merging import merge
-from harness.store import Run
+from harness.runs.merging import merge
+from harness.runs.folder import Run
 print("ready", flush=True)
 merge([Run.open(Path(folder)) for folder in sys.argv[2:]], Path(sys.argv[1]))
 """
@@ -493,7 +494,7 @@ def test_killed_at_any_moment_and_repeated_it_ends_the_same(make: Maker, tmp_pat
     assert kills
     merge([a, b], killed)
     found = {name: text for name, text in content(killed).items() if not name.endswith(".tmp")}
-    assert {name: text for name, text in found.items() if name != runlock.HOLDER_FILE} == whole
+    assert {name: text for name, text in found.items() if name != locks.HOLDER_FILE} == whole
 
 
 class TestCommand:

@@ -14,7 +14,9 @@ from harness import noise_probe, noise_scale
 from harness.core.errors import StoreError
 from harness.core.model import Dense, Dropout, Flatten, ModelSpec
 from harness.core.training import OptimizerSpec
-from harness.noise_scale import Estimate, NoiseScale, estimate
+from harness.noise_scale import estimate
+from harness.runs import noise_scales
+from harness.runs.noise_scales import Estimate, NoiseScale
 from tests.unit.records import JAX, TENSORFLOW, cell
 
 BATCH_SIZE = 128
@@ -122,8 +124,8 @@ def test_the_smallest_batch_the_first_seed_and_most_epochs_stand_for_a_work() ->
     assert first.inputs == cells[2].inputs
     assert (second.training.batch_size, second.training.optimizer) == (8, sgd)
     assert {one.target for one in (first, second)} == {TENSORFLOW}
-    assert [noise_scale.work_of(one) for one in (cells[0], cells[4])] == [
-        noise_scale.work_of(one) for one in (first, second)
+    assert [noise_scales.work_of(one) for one in (cells[0], cells[4])] == [
+        noise_scales.work_of(one) for one in (first, second)
     ]
     assert noise_probe.usual_steps(first) == (0, 10, 50)
     assert noise_probe.usual_steps(cell(32, epochs=1)) == (0, 10)
@@ -161,16 +163,16 @@ def made(step: int = 0, batches: int = 32) -> NoiseScale:
 
 
 def test_what_is_kept_is_found_again_and_a_damaged_file_is_none(tmp_path: Path) -> None:
-    assert noise_scale.stored(tmp_path) == []
+    assert noise_scales.stored(tmp_path) == []
     kept = [made(0), made(10), made(20, 64)]
     for one in reversed(kept):
-        noise_scale.keep(tmp_path, one)
-    assert noise_scale.stored(tmp_path) == kept
+        noise_scales.keep(tmp_path, one)
+    assert noise_scales.stored(tmp_path) == kept
     (tmp_path / "noise-scale" / f"{kept[1].id}.json").write_text("{")
-    assert noise_scale.stored(tmp_path) == [kept[0], kept[2]]
+    assert noise_scales.stored(tmp_path) == [kept[0], kept[2]]
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "noise-scale").write_text("in the way")
     with pytest.raises(StoreError, match="a file is in the way"):
-        noise_scale.keep(tmp_path, made())
+        noise_scales.keep(tmp_path, made())

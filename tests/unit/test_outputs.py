@@ -223,10 +223,10 @@ def test_a_folder_is_made_where_a_link_points_to(home: Path) -> None:
 
 @posix
 def test_a_run_may_be_where_a_link_points_to(home: Path) -> None:
-    from harness import store
+    from harness.runs import folder as run_folder
 
     (home / "run").symlink_to("large-disk/run")
-    store.Run.create(home / "run", records.plan([records.cell()]))
+    run_folder.Run.create(home / "run", records.plan([records.cell()]))
     assert (home / "large-disk" / "run" / "plan.json").is_file()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.commands.parts import chosen, shard
 from harness.core.errors import UsageError
-from harness.store import Plan
+from harness.runs.folder import Plan
 from tests.unit.records import JAX, TENSORFLOW, cell
 
 CELLS = tuple(cell(size, target, seed=seed) for seed in (0, 1) for size in (16, 32, 64) for target in (JAX, TENSORFLOW))

@@ -158,7 +158,7 @@ class TestTerminal:
 
 class TestConsole:
     CODE = (
-        "import sys; from pathlib import Path; from harness import analysis; from harness.store import Run;"
+        "import sys; from pathlib import Path; from harness import analysis; from harness.runs.folder import Run;"
         "from harness.report import terminal;"
         "frame = analysis.summary(Run.open(Path(sys.argv[1])).records());"
         "terminal.print_summary(frame, terminal.console_for(sys.stdout), Path('run'),"

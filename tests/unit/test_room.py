@@ -14,10 +14,12 @@ import pytest
 from harness import datasets, inputs, parity, targets
 from harness.cache import room
 from harness.cache.keeping import Keeping
-from harness.commands import running, sweep
+from harness.commands import running
 from harness.core.errors import CellError, StoreError, Unsupported, WorkerCrashed
 from harness.core.model import Dense, Flatten
 from harness.parity import Probe
+from harness.paths import RUNS_FOLDER
+from harness.runs import folder as run_folder
 from harness.verify import ProbeFolder
 from tests.unit.builders import small_cell, small_model
 
@@ -39,9 +41,9 @@ def test_folders_named_in_the_same_second_are_each_somebodys_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "datetime", Frozen)
+    monkeypatch.setattr(run_folder, "datetime", Frozen)
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(sweep.default_folder, ["study"] * 16))
+        folders = list(pool.map(run_folder.default_folder, ["study"] * 16))
     assert len(set(folders)) == 16
     assert all(folder.is_dir() for folder in folders)
     assert {folder.name for folder in folders} >= {"study-20261123-101500", "study-20261123-101500-2"}
@@ -49,9 +51,9 @@ def test_folders_named_in_the_same_second_are_each_somebodys_own(
 
 def test_a_file_where_runs_belong_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / sweep.RUNS_FOLDER).touch()
+    (tmp_path / RUNS_FOLDER).touch()
     with pytest.raises(StoreError, match="a file is in the way"):
-        sweep.default_folder("study")
+        run_folder.default_folder("study")
 
 
 def test_a_probe_without_room_says_what_it_needs_and_what_is_free(

@@ -17,11 +17,11 @@ from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
 from harness.heats import Runner
+from harness.runs.folder import Plan, Run
 from harness.slurm import programs, submissions
 from harness.slurm.outcomes import STATUSES, only_told, settle
 from harness.slurm.programs import ENDED, Job, Task
 from harness.slurm.submissions import FORGOTTEN, Standing, Submission
-from harness.store import Plan, Run
 from tests.unit.records import TENSORFLOW, cell, record
 
 JOB, OTHER = Job("7"), Job("8")

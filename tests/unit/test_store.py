@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import StoreError
 from harness.core.record import FAILED, STATUSES, Blocks, Epoch, Record
-from harness.store import AlreadyRecorded, Plan, Run, encode_record
+from harness.runs.folder import AlreadyRecorded, Plan, Run, encode_record
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, plan, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -307,7 +307,7 @@ class TestResume:
 HOLD = """
 import sys
 from pathlib import Path
-from harness.store import Run
+from harness.runs.folder import Run
 with Run.open(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()
@@ -344,7 +344,7 @@ class TestLock:
 SAVE_ALL = """
 import dataclasses, sys
 from pathlib import Path
-from harness.store import Run
+from harness.runs.folder import Run
 from tests.unit.records import record
 run = Run.open(Path(sys.argv[1]))
 with run.locked():

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness import analysis, store
+from harness import analysis
 from harness.core.errors import HarnessError, UsageError
 from harness.core.record import Epoch, Record
 from harness.report import to_mlflow
+from harness.runs import folder as run_folder
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -249,7 +250,7 @@ def test_a_library_that_is_broken_is_told_from_one_that_is_missing(
 
 
 def test_a_run_of_the_first_version_is_logged(database: str) -> None:
-    records = list(store.Run.open(GOLDEN).records([]))
+    records = list(run_folder.Run.open(GOLDEN).records([]))
     assert export(records, database) == len(records)
     found = runs(database)
     assert {made.cell_id: made.status for made in records} == {

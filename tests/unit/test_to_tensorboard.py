@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from harness import analysis, store
+from harness import analysis
 from harness.core.errors import HarnessError, UsageError
 from harness.core.record import Epoch, Record
 from harness.report import to_tensorboard, tracking
+from harness.runs import folder as run_folder
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 REPOSITORY = Path(__file__).parents[2]
@@ -231,7 +232,7 @@ class TestFolder:
 
 
 def test_a_run_of_the_first_version_is_exported(tmp_path: Path) -> None:
-    records = list(store.Run.open(GOLDEN).records([]))
+    records = list(run_folder.Run.open(GOLDEN).records([]))
     assert export(records, tmp_path) == len(records)
     rows = Dashboard(tmp_path).rows
     assert {made.cell_id: made.status for made in records} == {

@@ -11,14 +11,15 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import inputs, refusals, runlock
+from harness import inputs, refusals
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.core.record import Record
-from harness.merging.deciding import Chain
-from harness.merging.sources import KEPT, Outcome, Source, identity_of, read
-from harness.store import Run, encode_record
+from harness.runs import locks
+from harness.runs.folder import Run, encode_record
+from harness.runs.merging.deciding import Chain
+from harness.runs.merging.sources import KEPT, Outcome, Source, identity_of, read
 
 _DIGITS = 8
 """Of the digest in the name of a file whose own name was taken."""
@@ -56,7 +57,7 @@ class Writer:
             if (waiting := [cell for cell in heat.cells if self._is_news(cell.cell_id)])
         }
         for number in heats:
-            if runlock.claim_path(self._out.folder, number).exists():
+            if locks.claim_path(self._out.folder, number).exists():
                 self._claim(number, [])
         try:
             for source in self._sources:

@@ -9,9 +9,8 @@ from typing import Any
 
 from harness import last_words
 from harness.core.cell import Cell
-from harness.core.record import Record
-from harness.lane import now
-from harness.store import AlreadyRecorded, Run
+from harness.core.record import Record, now
+from harness.runs.folder import AlreadyRecorded, Run
 
 LONGEST_LINE = 200
 

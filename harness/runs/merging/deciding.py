@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
-from harness.merging.sources import Outcome, Source
+from harness.runs.merging.sources import Outcome, Source
 
 
 @dataclass(frozen=True)

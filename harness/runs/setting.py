@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import refusals, runfiles, targets
+from harness import refusals, targets
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.datasets.extent import Extent
-from harness.store import Run
+from harness.runs import files
+from harness.runs.folder import Run
 from harness.targets import TargetDefinition
 
 SETTING_FILE = "setting.json"
@@ -65,7 +66,7 @@ def read(run: Run) -> Setting:
             f"{run.folder}: has no {SETTING_FILE}, so its heats cannot be run one by one; "
             "the sweep that planned it writes one: repeat its command with --out"
         )
-    return runfiles.read(path, Setting)
+    return files.read(path, Setting)
 
 
 def require_planned(run: Run, definitions: dict[str, TargetDefinition]) -> None:

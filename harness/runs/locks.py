@@ -105,3 +105,7 @@ def _holder(path: Path) -> str:
         return f"process {found['process']} on {found['host']}"
     except (OSError, ValueError, KeyError):
         return "it has not said which"
+
+
+DEAD_CLAIM_SECONDS = 120.0
+"""How long the lock of a process may outlive its machine: until a file server ends the lease of its locks (NFS: 90)."""

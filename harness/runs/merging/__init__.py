@@ -27,10 +27,10 @@ from pathlib import Path
 from harness import plan as plans
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.merging.deciding import Conflict, ConflictError, decide
-from harness.merging.sources import survey
-from harness.merging.writing import Contribution, Writer
-from harness.store import PLAN_FILE, Run
+from harness.runs.folder import PLAN_FILE, Run
+from harness.runs.merging.deciding import Conflict, ConflictError, decide
+from harness.runs.merging.sources import survey
+from harness.runs.merging.writing import Contribution, Writer
 
 __all__ = ["Conflict", "ConflictError", "Contribution", "Merged", "merge"]
 

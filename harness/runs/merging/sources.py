@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import noise_scale, parity, runfiles
+from harness import parity
 from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
-from harness.store import Run, encode_record
+from harness.runs import files, noise_scales
+from harness.runs.folder import Run, encode_record
 
-KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scale.FOLDER: noise_scale.NoiseScale}
+KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scales.FOLDER: noise_scales.NoiseScale}
 """Folders of small files that go along with the records, and what is in one."""
 
 
@@ -73,7 +74,7 @@ def survey(run: Run) -> Source:
     earlier: dict[str, dict[int, Outcome]] = {}
     for path, cell_id, number in run.attempts():
         try:
-            record = runfiles.read(path, Record)
+            record = files.read(path, Record)
         except StoreError as error:
             problems.append(error)
             continue
@@ -105,7 +106,7 @@ def _outcome(path: Path, record: Record) -> Outcome:
 
 def read(outcome: Outcome) -> Record:
     """The record. Raises StoreError if it is another than it was."""
-    record = runfiles.read(outcome.path, Record)
+    record = files.read(outcome.path, Record)
     if _outcome(outcome.path, record).digest != outcome.digest:
         raise StoreError(f"{outcome.path}: has changed meanwhile; repeat this command")
     return record
@@ -120,7 +121,7 @@ def _values(folder: Path, cls: type, problems: list[StoreError]) -> dict[str, An
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            found[path.name] = runfiles.read(path, cls)
+            found[path.name] = files.read(path, cls)
         except StoreError as error:
             problems.append(error)
     return found

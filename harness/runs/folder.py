@@ -15,22 +15,25 @@ first few hundred bytes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from harness import outputs, refusals, runfiles, runlock
+from harness import outputs, refusals
 from harness import plan as plans
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import STATUSES, Record
-from harness.paths import PLAN_FILE
+from harness.paths import PLAN_FILE, RUNS_FOLDER
 from harness.plan import Plan
+from harness.runs import files, locks, plan_file
 
 __all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record", "open_run"]
 
@@ -70,7 +73,7 @@ class Run:
             raise refusals.unwritable(folder, error) from error
         if PLAN_FILE not in entries and any(not _is_ours_before_the_plan(name) for name in entries):
             raise StoreError(f"{folder}: is not a run folder and not empty; choose another, or empty it")
-        with runlock.held(folder):
+        with locks.held(folder):
             if (folder / PLAN_FILE).exists():
                 run = cls.open(folder)
                 differs = plans.difference(run.plan, plan)
@@ -80,7 +83,7 @@ class Run:
             try:
                 for name in FOLDERS:
                     (folder / name).mkdir(exist_ok=True)
-                codec.write_atomically(folder / PLAN_FILE, plans.encode(plan))
+                codec.write_atomically(folder / PLAN_FILE, plan_file.encode(plan))
             except OSError as error:
                 raise refusals.unwritable(folder, error) from error
         return cls(folder, plan)
@@ -93,7 +96,7 @@ class Run:
         if not path.is_file():
             problem = "is not a run folder (it has no plan.json)" if folder.exists() else "there is no such run folder"
             raise StoreError(f"{folder}: {problem}")
-        return cls(folder, plans.read(path))
+        return cls(folder, plan_file.read(path))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -101,7 +104,7 @@ class Run:
 
         Heats may be running elsewhere all the same: see ``claimed``.
         """
-        with runlock.held(self.folder):
+        with locks.held(self.folder):
             try:
                 for name in FOLDERS:
                     (self.folder / name).mkdir(exist_ok=True)
@@ -116,7 +119,7 @@ class Run:
 
         Raises StoreError if the folder cannot be written.
         """
-        with runlock.claimed(self.folder, heat) as mine:
+        with locks.claimed(self.folder, heat) as mine:
             if not mine:
                 yield False
                 return
@@ -126,7 +129,7 @@ class Run:
             yield True
             if all(self._record_path(cell.cell_id).exists() for cell in cells):
                 with suppress(OSError):  # Windows removes no file that is open
-                    runlock.claim_path(self.folder, heat).unlink(missing_ok=True)
+                    locks.claim_path(self.folder, heat).unlink(missing_ok=True)
 
     def waiting(self, cells: Collection[Cell], retry: frozenset[str] = frozenset()) -> list[Cell]:
         """Those of ``cells`` that have no record or one whose status is in ``retry``; only their files are looked at.
@@ -263,7 +266,7 @@ class Run:
         ]
 
     def _read(self, path: Path) -> Record:
-        record = runfiles.read(path, Record)
+        record = files.read(path, Record)
         self._require_planned(path, record.cell_id)
         if record.status not in STATUSES:
             raise StoreError(f"{path}: status {record.status!r} is not known; allowed: {', '.join(STATUSES)}")
@@ -306,7 +309,7 @@ def encode_record(record: Record) -> bytes:
     """The bytes of a record's file. Equal records give equal bytes."""
     plain = codec.to_json(record)
     first = {key: plain.pop(key) for key in _FIRST_KEYS}
-    return runfiles.document(first | plain)
+    return files.document(first | plain)
 
 
 def _remove(strays: Iterator[Path]) -> None:
@@ -316,6 +319,24 @@ def _remove(strays: Iterator[Path]) -> None:
 
 def _is_ours_before_the_plan(name: str) -> bool:
     """What a harness killed while it made the folder may have left there."""
-    return name in (runlock.LOCK_FILE, runlock.HOLDER_FILE, runlock.CLAIMS_FOLDER, *FOLDERS) or (
+    return name in (locks.LOCK_FILE, locks.HOLDER_FILE, locks.CLAIMS_FOLDER, *FOLDERS) or (
         name.startswith(".") and name.endswith(".tmp")
     )
+
+
+def default_folder(name: str) -> Path:
+    """Make a folder for a new run: its name and the time, and a number where another run has that already.
+
+    Of several harnesses that are started in the same second each gets its own. Raises StoreError.
+    """
+    base = Path(RUNS_FOLDER) / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()  # which of several succeeds for one only
+                return folder
+    except OSError as error:
+        raise refusals.unwritable(base, error) from error
+    raise AssertionError("numbers never end")

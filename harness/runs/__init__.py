@@ -1,0 +1,1 @@
+"""A run folder: its plan, its records, and who works in it."""
