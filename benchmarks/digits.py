@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.datasets import digits
-from harness.datasets.arrays import Arrays
 from harness.machine import facts as machine_facts
+from harness.plan.datasets import digits
+from harness.plan.datasets.arrays import Arrays
 
 MOST_SECONDS = 20.0
 MOST_SOFTMAX = 0.95

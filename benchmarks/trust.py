@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, comparison, datasets, heats, inputs, models, statistics, targets
+from harness import compare, comparison, heats, statistics
 from harness.commands import common, running
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Target
@@ -39,6 +39,7 @@ from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.hosts import Hosts
 from harness.lane import Files, Lane, Progress
 from harness.machine import facts as machine_facts
+from harness.plan import datasets, inputs, models, targets
 from harness.runs import folder as run_folder
 from harness.verify import Verifier
 

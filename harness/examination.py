@@ -32,7 +32,7 @@ from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.machine.other_load import held_back
 from harness.paths import cache_place
-from harness.targets import TargetDefinition
+from harness.plan.targets import TargetDefinition
 
 PACE_SECONDS = 0.8
 """How long the empty loop runs: some four hundred blocks."""

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import inputs, refusals, rounds
+from harness import refusals, rounds
 from harness.cache import room
 from harness.core import codec
 from harness.core.cell import Cell, Target
@@ -30,7 +30,8 @@ from harness.machine import allocation
 from harness.machine import facts as machine_facts
 from harness.machine.other_load import Load, Neighbours
 from harness.parity import Proof
-from harness.plan import INTERLEAVES, heats
+from harness.plan import inputs
+from harness.plan.plan import INTERLEAVES, heats
 from harness.rounds import Rounds
 from harness.runs.folder import AlreadyRecorded, Run
 from harness.runs.orphans import untrained

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from harness import inputs
 from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
 from harness.core.cell import Cell, Dataset, Inputs, Target
@@ -28,6 +27,7 @@ from harness.lane import CellWorker
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.parity import Probe
+from harness.plan import inputs
 from harness.verify import ProbeFolder, opened
 
 VERSION = 1

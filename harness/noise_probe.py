@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import inputs, noise_scale
+from harness import noise_scale
 from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError
@@ -31,6 +31,7 @@ from harness.core.training import PRECISIONS, OptimizerSpec, TrainingSpec
 from harness.lane import CellWorker, Files
 from harness.parity import Probe as ProbeArrays
 from harness.parity import dropout_rates
+from harness.plan import inputs
 from harness.runs import noise_scales
 from harness.runs.noise_scales import NoiseScale
 from harness.verify import ProbeFolder, load_probed, opened

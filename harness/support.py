@@ -14,7 +14,7 @@ from typing import Any
 from harness.core.cell import INPUTS
 from harness.core.model import LAYERS
 from harness.core.training import OPTIMIZERS, PRECISIONS
-from harness.targets import TargetDefinition
+from harness.plan.targets import TargetDefinition
 
 Capabilities = Mapping[str, Any]
 

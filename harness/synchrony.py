@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import inputs
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError
 from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
@@ -26,6 +25,7 @@ from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
 from harness.lane import CellWorker
 from harness.parity import Probe
+from harness.plan import inputs
 from harness.statistics import proportionality
 from harness.verify import ProbeFolder, opened
 from harness.wording import plural

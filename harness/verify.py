@@ -19,7 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness import device_proof, inputs, parity, refusals
+from harness import device_proof, parity, refusals
 from harness.cache import room
 from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
@@ -31,6 +31,7 @@ from harness.core.record import now
 from harness.core.training import OptimizerSpec
 from harness.lane import CellWorker, device_facts, require_device
 from harness.parity import Proof
+from harness.plan import inputs
 
 ATTEMPTS = 2
 """How often a probe may fail to run (a crash, a time-out) before its target is given up."""

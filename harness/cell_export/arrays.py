@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import datasets, inputs
 from harness.core.cell import Cell, Dataset
 from harness.core.codec import read_json
 from harness.core.errors import ContractError, UsageError
-from harness.datasets import Prepared
-from harness.datasets.arrays import Arrays
-from harness.datasets.cache import DESCRIPTION
 from harness.paths import DATASETS, cache_place
+from harness.plan import datasets, inputs
+from harness.plan.datasets import Prepared
+from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.cache import DESCRIPTION
 
 
 def arrays(cell: Cell, inputs_folder: Path, prepare: Callable[[str], Prepared]) -> dict[str, NDArray[Any]]:

@@ -54,14 +54,14 @@ def targets_or_run_folders(context: click.Context, parameter: click.Parameter, i
 
 def models() -> Iterable[str]:
     """Names of the built-in models."""
-    from harness import shipped
+    from harness.plan import shipped
 
     return shipped.files(shipped.MODELS)
 
 
 def presets() -> Iterable[str]:
     """Names of the built-in sweeps."""
-    from harness import shipped
+    from harness.plan import shipped
 
     return shipped.files(shipped.SWEEPS)
 
@@ -70,8 +70,8 @@ def targets() -> Iterable[str]:
     """Names of the built-in targets, and of those in ``harness.toml``."""
     from pathlib import Path
 
-    from harness import shipped, tomlfile
     from harness.paths import OWN_FILE
+    from harness.plan import shipped, tomlfile
 
     found = [*shipped.files(shipped.TARGETS)]
     with suppress(HarnessError, AttributeError):  # a file that is none, or ``targets`` that is no table

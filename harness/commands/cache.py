@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness import cache_contents, datasets, workers
+from harness import cache_contents, workers
 from harness.cache import room
 from harness.cache_contents import KINDS, Current, Entry
 from harness.commands import common
 from harness.commands.page import charts_file
 from harness.core.errors import HarnessError, UsageError
 from harness.paths import CACHE_VARIABLE, DATASETS, ENVIRONMENTS, cache_place
+from harness.plan import datasets, own_file
 from harness.wording import megabytes, nearest, plural
 
 IN_USE = "in use by a running harness"
@@ -96,7 +97,7 @@ def _base() -> Path:
 
 def _current() -> Current:
     identities: dict[str, tuple[str, ...]] = {}
-    for name, definition in common.target_definitions().items():
+    for name, definition in own_file.target_definitions().items():
         identities[definition.environment] = (*identities.get(definition.environment, ()), name)
     return Current(workers.code_sha256(), charts_file(), datasets.built_in_keys(), identities)
 

@@ -16,9 +16,10 @@ from harness.cell_export import Known
 from harness.commands import common
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
+from harness.plan import own_file
+from harness.plan.targets import TargetDefinition
 from harness.progress import name
 from harness.runs import folder as run_folder
-from harness.targets import TargetDefinition
 from harness.wording import nearest
 
 SCRIPT, ARRAYS = ".py", ".npz"
@@ -90,7 +91,7 @@ def _require_free(path: Path) -> None:
 
 def _definition(cell: Cell) -> TargetDefinition | None:
     """The target as it is defined now, if it is still in the same environment."""
-    found = common.target_definitions().get(cell.target.name)
+    found = own_file.target_definitions().get(cell.target.name)
     return found if found is not None and found.environment == cell.target.environment else None
 
 

@@ -15,7 +15,7 @@ from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
 from harness.core.record import Record
-from harness.plan import by_place, packed
+from harness.plan.plan import by_place, packed
 from harness.progress import RunProgress
 from harness.refusals import NotWritable
 from harness.runs import folder as run_folder

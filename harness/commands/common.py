@@ -13,20 +13,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import datasets, environments, targets, tomlfile
+from harness import environments
 from harness.cache.keeping import Keeping
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.core.record import STATUSES
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
-from harness.datasets import Prepared
-from harness.paths import OWN_FILE
+from harness.plan import datasets
+from harness.plan.datasets import Prepared
+from harness.plan.sweep import DATASET_SUFFIX, DATASETS, FLAGS
+from harness.plan.targets import TargetDefinition
 from harness.report.terminal import console_for, drop_output
-from harness.sweep import DATASET_SUFFIX, DATASETS, FLAGS
-from harness.targets import TargetDefinition
 from harness.wording import nearest
-
-OWN_TABLES = ("targets", "slurm", "ray")
 
 WIDEST_TABLE = 1000
 """Columns."""
@@ -167,24 +165,6 @@ class _TerminalBar:
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what.replace("[", "\\["), total=total or None)
         self._progress.update(self._tasks[what], completed=done, total=total or None)
-
-
-def target_definitions(own: Mapping[str, Any] | None = None, source: str = "") -> dict[str, TargetDefinition]:
-    """Built-in targets, those of ``harness.toml`` in the present folder, and those of a sweep file."""
-    file = Path(OWN_FILE)
-    before = [(own_table("targets"), str(file))] if file.exists() else []
-    return targets.definitions(own, source, before=before)
-
-
-def own_table(name: str) -> dict[str, Any]:
-    """One of the tables of ``harness.toml`` in the present folder, empty where there is none. Raises UsageError."""
-    file = Path(OWN_FILE)
-    content = tomlfile.read(file) if file.exists() else {}
-    wrong = [key for key, value in sorted(content.items()) if key not in OWN_TABLES or not isinstance(value, dict)]
-    if wrong:
-        raise UsageError(f"{file}: unknown key {wrong[0]!r}; allowed: tables named [targets.NAME], [slurm], [ray]")
-    found: dict[str, Any] = content.get(name, {})
-    return found
 
 
 def build_environments(

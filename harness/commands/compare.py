@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import compare, comparison, datasets, heats, inputs, models, shells, stored_runs, targets
+from harness import compare, comparison, heats, shells, stored_runs
 from harness.commands import common, running
 from harness.commands.running import terminable
 from harness.comparison import Comparison, LaneKey
@@ -20,12 +20,13 @@ from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record, now
 from harness.core.training import TrainingSpec
 from harness.lane import Progress
+from harness.plan import datasets, inputs, models, own_file, targets
+from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
+from harness.plan.targets import TargetDefinition
 from harness.progress import duration
 from harness.report import comparing
 from harness.runs import folder as run_folder
 from harness.runs.folder import default_folder
-from harness.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
-from harness.targets import TargetDefinition
 from harness.wording import nearest, plural
 
 DEFAULT_BATCH_SIZES = (32, 128, 512)
@@ -68,7 +69,7 @@ def run(request: Request) -> int:
         raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
     goal = compare.Goal(_precision(request.precision), seconds_of(request.budget))
     common.compute_precision(request.compute_precision)
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(side, definitions) for side in request.sides])
     console = common.standard_error()
     dataset = common.prepare_dataset(_dataset(request.dataset), request.data_dir, console)

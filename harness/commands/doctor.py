@@ -14,14 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness import doctor, examination, parity, targets
+from harness import doctor, examination, parity
 from harness.commands import common, running
 from harness.core.cell import Target
 from harness.core.errors import CellError, StoreError
 from harness.core.messages import Train
 from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
 from harness.hosts import Hosts
-from harness.targets import TargetDefinition
+from harness.plan import own_file, targets
+from harness.plan.targets import TargetDefinition
 from harness.verify import ProbeFolder, opened
 from harness.wording import megabytes, processors
 
@@ -49,7 +50,7 @@ class Request:
 
 def run(request: Request) -> int:
     """Look, judge, print. Exit status 1 if a target that was named is not ready. Raises UsageError: unknown name."""
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     texts = list(dict.fromkeys(request.names)) or list(definitions)
     wanted = [targets.resolve(text, definitions) for text in texts]
     machine = examination.look_at_machine()

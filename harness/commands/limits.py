@@ -10,6 +10,7 @@ from harness.commands import common, running
 from harness.core import codec
 from harness.core.errors import CellError
 from harness.limits import Limits
+from harness.plan import own_file
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Request:
 
 def run(request: Request) -> int:
     """Measure afresh, print and store. Exit status 1 if one could not be measured."""
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     wanted = running.every_mode(request.targets, definitions)
     console = common.standard_error()
     problems = common.build_environments(definitions, wanted, console)

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import datasets, environments, models, sweep, targets
+from harness import environments
 from harness.commands import common
 from harness.core.codec import to_json
 from harness.core.errors import UsageError
 from harness.core.model import Layer, ModelSpec
-from harness.datasets.extent import extent
-from harness.sweep import DATASETS
-from harness.targets import TargetDefinition
+from harness.plan import datasets, models, own_file, sweep, targets
+from harness.plan.datasets.extent import extent
+from harness.plan.sweep import DATASETS
+from harness.plan.targets import TargetDefinition
 from harness.wording import nearest
 
 
@@ -86,7 +87,7 @@ def list_sweeps(json: bool) -> int:
 
 def list_targets(json: bool) -> int:
     """Print every target and the state of its environment."""
-    found = [(definition, environments.inspect(definition)) for definition in common.target_definitions().values()]
+    found = [(definition, environments.inspect(definition)) for definition in own_file.target_definitions().values()]
     if json:
         common.write_json(
             [
@@ -126,7 +127,7 @@ def sync_targets(names: Sequence[str]) -> int:
 
     Those for GPUs are gigabytes, and of no use on most machines: they are built when they are named.
     """
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     on_processor = [definition for definition in definitions.values() if definition.accelerator == "cpu"]
     wanted = [_definition(name, definitions) for name in names] or on_processor
     console = common.standard_error()

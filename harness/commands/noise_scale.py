@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import inputs, noise_probe, targets
+from harness import noise_probe
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
@@ -16,10 +16,11 @@ from harness.core.errors import StoreError, UsageError
 from harness.lane import Files
 from harness.noise_probe import Meter
 from harness.noise_scale import FEWEST_BATCHES
+from harness.plan import inputs, own_file, targets
+from harness.plan.targets import TargetDefinition
 from harness.runs import folder as run_folder
 from harness.runs import noise_scales
 from harness.runs.noise_scales import NoiseScale
-from harness.targets import TargetDefinition
 
 MOST_BATCHES = 4096
 NEWS_SECONDS = 10.0
@@ -44,7 +45,7 @@ class Request:
 def run(request: Request) -> int:
     """Measure what the run folder has not yet, keep it, print it all. Exit status 1 if something failed."""
     kept = _open(request.run)
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     target = targets.resolve(request.target or kept.plan.cells[0].target.label, definitions)
     batches = common.whole_number("--batches", request.batches, FEWEST_BATCHES, MOST_BATCHES)
     wanted = {

@@ -12,9 +12,9 @@ from harness.cache.keeping import Keeping, mark_used
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
-from harness.datasets.extent import Extent
 from harness.loading import Reading
 from harness.paths import PAGES, cache_place
+from harness.plan.datasets.extent import Extent
 from harness.report import advice, page
 from harness.report.fairness import Proof
 from harness.report.works import NoisePoint

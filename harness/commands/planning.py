@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import datasets, environments, inputs, models, sweep, targets
+from harness import environments
 from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
-from harness.datasets.extent import Extent, extent
-from harness.estimate import Estimates
 from harness.machine import facts as machine_facts
 from harness.paths import OWN_FILE
+from harness.plan import datasets, inputs, models, own_file, sweep, targets
+from harness.plan.datasets.extent import Extent, extent
+from harness.plan.estimate import Estimates
+from harness.plan.targets import TargetDefinition
 from harness.progress import duration, name
 from harness.runs import folder as run_folder
-from harness.targets import TargetDefinition
 from harness.wording import plural
 
 UNFETCHED = ""
@@ -54,7 +55,7 @@ def prepare(
     there already.
     """
     asked = sweep.load(source, overrides)
-    definitions = common.target_definitions(asked.own_targets, asked.source)
+    definitions = own_file.target_definitions(asked.own_targets, asked.source)
     resolved = tuple(targets.resolve(text, definitions) for text in asked.targets)
     specs = [models.load(text) for text in asked.models]
     known = None if fetch else _undownloaded(asked.dataset, data_dir)
@@ -109,7 +110,7 @@ def _tell(source: str, dataset: Dataset, images: Extent) -> None:
 
 def launcher_tables(prepared: Prepared, launcher: str) -> list[tuple[Mapping[str, Any], str]]:
     """A launcher's tables, those of ``harness.toml`` first, and the file that each stands in. Raises UsageError."""
-    return [(common.own_table(launcher), OWN_FILE), (prepared.launchers[launcher], prepared.source)]
+    return [(own_file.own_table(launcher), OWN_FILE), (prepared.launchers[launcher], prepared.source)]
 
 
 def show(

@@ -15,7 +15,7 @@ from harness import launching
 from harness.commands import common, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
-from harness.plan import by_place, packed
+from harness.plan.plan import by_place, packed
 from harness.progress import RunProgress
 from harness.ray_cluster import options as asked
 from harness.ray_cluster import tasks

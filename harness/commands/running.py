@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import environments, heats, hosts, inputs, limits, targets, verify, workers
+from harness import environments, heats, hosts, limits, verify, workers
 from harness.cache import room
 from harness.commands import common
 from harness.core import system
@@ -28,9 +28,10 @@ from harness.lane import CellWorker, Stopped
 from harness.machine import allocation, nvidia
 from harness.machine import facts as machine_facts
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
+from harness.plan import inputs, targets
+from harness.plan.targets import TargetDefinition
 from harness.progress import RunProgress
 from harness.runs import folder as run_folder
-from harness.targets import TargetDefinition
 
 REFERENCE = "reference"
 END_SLACK = timedelta(seconds=30)

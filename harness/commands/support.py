@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from harness import support, targets
+from harness import support
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.errors import CellError
+from harness.plan import own_file, targets
 from harness.workers import START_SECONDS
 
 
 def run(json: bool) -> int:
     """Start a host for each adapter and environment, and print what they declare. Status 1 if one does not answer."""
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     wanted = [targets.resolve(name, definitions) for name in sorted(set(support.declarers(definitions).values()))]
     console = common.standard_error()
     problems = common.build_environments(definitions, wanted, console)

@@ -12,13 +12,14 @@ from typing import Any
 
 import harness
 from harness import shells
-from harness.commands import cluster, common, ending, parts, planning, ray_sweep, running
+from harness.commands import cluster, common, ending, planning, ray_sweep, running
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.record import now
-from harness.estimate import Estimates
 from harness.launching import places
 from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place
+from harness.plan import own_file, shards
+from harness.plan.estimate import Estimates
 from harness.progress import RunProgress
 from harness.runs import folder as run_folder
 from harness.runs import setting
@@ -53,7 +54,7 @@ class Request:
 def run(request: Request) -> int:
     """Plan, and unless only that was asked, run or submit. Returns the exit status."""
     _check(request)
-    shard = parts.shard(request.shard)
+    shard = shards.shard(request.shard)
     prepared = planning.prepare(request.source, request.overrides, request.data_dir, not request.plan_only, request.out)
     options = cluster.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
     of_ray = ray_sweep.options(prepared, request.ray) if request.launcher == "ray" else {}
@@ -69,7 +70,7 @@ def run(request: Request) -> int:
     )
     estimates = Estimates(cache_place(SPEEDS_FILE))
     if request.plan_only:
-        part = parts.chosen(plan, shard, request.only)
+        part = shards.chosen(plan, shard, request.only)
         recorded = _recorded(request.out)
         planning.show(prepared, estimates, recorded, part, request.json)
         if options and not request.json:
@@ -80,7 +81,7 @@ def run(request: Request) -> int:
         cluster.require_slurm(options)
     on_ray = ray_sweep.connect(of_ray) if of_ray else None
     kept = run_folder.Run.create(request.out or default_folder(prepared.name), plan)
-    part = parts.chosen(kept.plan, shard, request.only)
+    part = shards.chosen(kept.plan, shard, request.only)
     with kept.locked():
         setting.write(kept, _setting(prepared, request))
         waiting = [cell for cell in _waiting(kept, request.retry) if cell.cell_id in part]
@@ -121,7 +122,7 @@ def _check(request: Request) -> None:
 
 
 def _setting(prepared: planning.Prepared, request: Request) -> setting.Setting:
-    own = [(common.own_table("targets"), Path(OWN_FILE)), (prepared.own_targets, Path(prepared.source))]
+    own = [(own_file.own_table("targets"), Path(OWN_FILE)), (prepared.own_targets, Path(prepared.source))]
     return setting.Setting(
         dataset=prepared.dataset_source,
         data_dir=str(prepared.data_dir.expanduser().absolute()) if prepared.data_dir else "",

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from harness import models, support, synchrony
+from harness import support, synchrony
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
@@ -21,6 +21,7 @@ from harness.core.errors import CellError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.parity import Proof, Quantity
+from harness.plan import models, own_file
 from harness.synchrony import Synchronisation
 from harness.workers import Worker
 
@@ -56,7 +57,7 @@ class Request:
 
 def run(request: Request) -> int:
     """Probe afresh, print the tables, store the proofs. Exit status 1 if anything fails."""
-    definitions = common.target_definitions()
+    definitions = own_file.target_definitions()
     wanted = running.every_mode(request.targets, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
     optimizers = [common.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]

@@ -26,13 +26,13 @@ from functools import cached_property
 from pathlib import Path
 
 from harness import outputs, refusals
-from harness import plan as plans
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import STATUSES, Record
 from harness.paths import PLAN_FILE, RUNS_FOLDER
-from harness.plan import Plan
+from harness.plan import plan as plans
+from harness.plan.plan import Plan
 from harness.runs import files, locks, plan_file
 
 __all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record", "open_run"]

@@ -13,7 +13,7 @@ from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import StoreError
 from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
-from harness.plan import INTERLEAVES, Plan, Row, key_of, row_of
+from harness.plan.plan import INTERLEAVES, Plan, Row, key_of, row_of
 from harness.runs import files
 
 

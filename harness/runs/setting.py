@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import refusals, targets
+from harness import refusals
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
-from harness.datasets.extent import Extent
+from harness.plan import targets
+from harness.plan.datasets.extent import Extent
+from harness.plan.targets import TargetDefinition
 from harness.runs import files
 from harness.runs.folder import Run
-from harness.targets import TargetDefinition
 
 SETTING_FILE = "setting.json"
 

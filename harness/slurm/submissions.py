@@ -32,7 +32,7 @@ from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.paths import CACHE_VARIABLE
-from harness.plan import by_place, packed
+from harness.plan.plan import by_place, packed
 from harness.runs import files as runs_files
 from harness.runs.folder import Run
 from harness.slurm import programs

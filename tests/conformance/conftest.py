@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import targets
 from harness.commands import running
 from harness.core.cell import Target
 from harness.hosts import Hosts
+from harness.plan import targets
 from harness.verify import Verifier
 from harness.workers import Launch, Worker
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from backends import registry
-from harness import targets
 from harness.commands.running import REFERENCE
+from harness.plan import targets
 
 from .conftest import every_lane
 

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import datasets, environments, inputs, models
+from harness import environments
 from harness.commands import cell as command
 from harness.core.cell import Cell
 from harness.core.model import Dense
 from harness.core.record import Record, now
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
-from harness.datasets import Prepared
 from harness.interpreters import clean_variables
 from harness.lane import Files, Lane
+from harness.plan import datasets, inputs, models
+from harness.plan.datasets import Prepared
 from harness.runs import folder as run_folder
 
 from .conftest import TIMEOUT, Bench

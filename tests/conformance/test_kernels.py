@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import device_proof, inputs, models, parity
+from harness import device_proof, parity
 from harness.core.cell import Target
 from harness.core.messages import Placed
 from harness.core.training import OPTIMIZERS, LearningRate, OptimizerSpec
+from harness.plan import inputs, models
 from harness.verify import placement_of
 
 from .conftest import TIMEOUT, Bench

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import models
 from harness.core.cell import Target
 from harness.core.model import ModelSpec
 from harness.core.training import PRECISIONS, OptimizerSpec
 from harness.parity import Proof
+from harness.plan import models
 
 from .conftest import Bench
 from .test_parity import UNUSUAL

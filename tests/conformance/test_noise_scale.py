@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import inputs
 from harness.commands.running import REFERENCE
 from harness.core.cell import Cell, Dataset
 from harness.core.model import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import TrainingSpec
 from harness.lane import Files
 from harness.noise_probe import Meter
+from harness.plan import inputs
 from harness.runs.noise_scales import Estimate
 
 from .conftest import TIMEOUT, Bench

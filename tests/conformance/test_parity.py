@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 
-from harness import models
 from harness.core.model import (
     Activation,
     AveragePool,
@@ -20,6 +19,7 @@ from harness.core.model import (
     ModelSpec,
 )
 from harness.core.training import OPTIMIZERS, OptimizerSpec
+from harness.plan import models
 
 from .conftest import Bench
 

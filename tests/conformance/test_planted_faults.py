@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import models
 from harness.core.cell import Target
 from harness.core.model import AveragePool, Conv2D, Dense, Flatten, ModelSpec
 from harness.core.training import OptimizerSpec
+from harness.plan import models
 from harness.workers import Worker
 
 from . import faulty_backends

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import models, synchrony
+from harness import synchrony
+from harness.plan import models
 
 from .conftest import TIMEOUT, Bench
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from harness import interpreters, targets
+from harness import interpreters
 from harness.commands.running import REFERENCE
 from harness.core import system
+from harness.plan import targets
 
 EXAMPLE = Path(__file__).parents[1] / "example_backend"
 HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"

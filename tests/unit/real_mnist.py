@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.datasets import DATA_VARIABLE, mnist
+from harness.plan.datasets import DATA_VARIABLE, mnist
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 FOLDERS = [*(Path(name).expanduser() for name in [os.environ.get(DATA_VARIABLE)] if name), SHARED]

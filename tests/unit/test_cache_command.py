@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness import cache_contents, cli, datasets, environments, targets, workers
+from harness import cache_contents, cli, environments, workers
 from harness.cache import in_use
 from harness.commands.page import charts_file
+from harness.plan import datasets, targets
 
 OLD = "old-code"
 HOLDS = """

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import cli, datasets, inputs
+from harness import cli
 from harness.core.cell import Cell, Target
 from harness.core.training import TrainingSpec
+from harness.plan import datasets, inputs
 from harness.runs import folder as run_folder
 from tests.unit import records
 from tests.unit.builders import reference_target

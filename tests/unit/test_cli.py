@@ -16,8 +16,9 @@ import click
 import numpy as np
 import pytest
 
-from harness import __version__, cli, tomlfile
+from harness import __version__, cli
 from harness.commands import planning
+from harness.plan import tomlfile
 from harness.runs import folder as run_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import models, sweep, targets
 from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.plan import models, sweep, targets
 from tests.unit.test_layers_of_imports import HEAVY
 
 HARNESS = Path(sys.executable).with_name("harness")

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import datasets
 from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
-from harness.datasets import cache
-from harness.datasets.arrays import Arrays
+from harness.plan import datasets
+from harness.plan.datasets import cache
+from harness.plan.datasets.arrays import Arrays
 
 SMALL = Dataset("small", "00", train_examples=100, test_examples=20, image_shape=(28, 28, 1), classes=10)
 
@@ -180,6 +180,6 @@ def test_describing_prepares_nothing(own_cache: Path, tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_import_numpy_or_httpx() -> None:
-    script = "import sys, harness.datasets; print([m for m in ('numpy', 'httpx', 'filelock') if m in sys.modules])"
+    script = "import sys, harness.plan.datasets; print([m for m in ('numpy', 'httpx', 'filelock') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import datasets
-from harness.datasets import digits
+from harness.plan import datasets
+from harness.plan.datasets import digits
 
 
 @pytest.fixture(scope="module")

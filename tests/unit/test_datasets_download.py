@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import datasets
 from harness.core.errors import DatasetError
-from harness.datasets import mnist
-from harness.datasets.download import Patience, fetch
-from harness.datasets.known import KnownFile
+from harness.plan import datasets
+from harness.plan.datasets import mnist
+from harness.plan.datasets.download import Patience, fetch
+from harness.plan.datasets.known_file import KnownFile
 from tests.unit import real_mnist
 
 CONTENT = random.Random(0).randbytes(200_000)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import datasets
 from harness.core.errors import DatasetError
-from harness.datasets import mnist
+from harness.plan import datasets
+from harness.plan.datasets import mnist
 from tests.unit import real_mnist
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import datasets
 from harness.core.errors import DatasetError
+from harness.plan import datasets
 
 
 @pytest.fixture(autouse=True)

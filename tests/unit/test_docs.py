@@ -23,7 +23,6 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from harness import models, sweep, targets, tomlfile
 from harness.cli import cli
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -31,6 +30,7 @@ from harness.core.model import LAYERS
 from harness.core.record import STATUSES, Blocks, Epoch, Phases, Record
 from harness.heats import HeatFacts
 from harness.parity import Proof
+from harness.plan import models, sweep, targets, tomlfile
 from harness.runs import folder as run_folder
 from harness.runs import locks, noise_scales, setting
 from harness.slurm import options, submissions

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness import examination, interpreters, needs, targets
+from harness import examination, interpreters, needs
 from harness.core.errors import EnvironmentBuildError
 from harness.core.system.graphics import wsl_of
 from harness.doctor import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
 from harness.machine import nvidia
+from harness.plan import targets
 
 GIB = 1024**3
 QUIET = Machine(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.datasets.extent import Extent, extent
+from harness.plan.datasets.extent import Extent, extent
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import targets
 from harness.core import system, variables
 from harness.machine import nvidia
 from harness.machine.nvidia import Device
+from harness.plan import targets
 from tests.unit.recorded_nvml import NVMLError, RecordedNvml
 
 

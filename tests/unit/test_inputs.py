@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import inputs, models
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.core.training import TrainingSpec
+from harness.plan import inputs, models
 from tests.unit.builders import reference_target, small_cell
 
 

@@ -16,20 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import tomlfile
+from harness.plan import tomlfile
 
 ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
-    "core last_words needs paths shipped statistics wording",
-    (
-        "cache device_proof inputs interpreters launching machine manifest network plan ranking refusals "
-        "shells tolerances tomlfile"
-    ),
-    (
-        "analysis comparison datasets doctor environments estimate models outputs parity ray_cluster sweep "
-        "targets witnesses workers"
-    ),
+    "core last_words needs paths statistics wording",
+    "cache device_proof interpreters launching machine manifest network ranking refusals shells tolerances",
+    "analysis comparison doctor environments outputs parity plan ray_cluster witnesses workers",
     "cache_contents cell_export hosts lane report runs stored_runs support",
     "examination loading noise_scale progress rounds slurm verify",
     "heats limits noise_probe synchrony",
@@ -318,6 +312,6 @@ def test_loading_every_backend_module_loads_no_framework_and_no_harness_but_the_
     none(name for name in loaded if name.startswith("harness.") and not name.startswith("harness.core"))
 
 
-@pytest.mark.parametrize("module", ["harness.cli", "harness.tomlfile"])
+@pytest.mark.parametrize("module", ["harness.cli", "harness.plan.tomlfile"])
 def test_loading_the_command_line_loads_nothing_heavy(module: str) -> None:
     assert tops(loaded_by(module)).isdisjoint(HEAVY)

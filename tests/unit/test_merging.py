@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import cli, inputs, parity
+from harness import cli, parity
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
+from harness.plan import inputs
 from harness.runs import files, locks, noise_scales
 from harness.runs.folder import Run, encode_record
 from harness.runs.merging import ConflictError, merge

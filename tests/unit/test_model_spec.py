@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import models
 from harness.core.errors import ModelError
 from harness.core.model import (
     LAYERS,
@@ -28,6 +27,7 @@ from harness.core.model import (
     window_output,
     without_dropout,
 )
+from harness.plan import models
 from tests.unit.strategies import instances, no_deadline
 from tests.unit.strategies import models as valid_models
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import models
 from harness.core.errors import ModelError, UsageError
 from harness.core.model import AveragePool, BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec
+from harness.plan import models
 
 KINDS = "conv2d, max_pool, average_pool, global_average_pool, batch_norm, activation, flatten, dropout, dense"
 HEAD = 'name = "x"\ninput_shape = [8, 8, 1]\n'

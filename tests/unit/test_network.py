@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness import datasets, network
+from harness import network
 from harness.core.errors import DatasetError, UsageError
+from harness.plan import datasets
 from tests.unit.test_datasets_download import CONTENT, Mirror, Serve, get, nobody, serve
 
 __all__ = ["serve"]

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.commands.parts import chosen, shard
 from harness.core.errors import UsageError
+from harness.plan.shards import chosen, shard
 from harness.runs.folder import Plan
 from tests.unit.records import JAX, TENSORFLOW, cell
 

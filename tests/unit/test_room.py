@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import datasets, inputs, parity, targets
+from harness import parity
 from harness.cache import room
 from harness.cache.keeping import Keeping
 from harness.commands import running
@@ -19,6 +19,7 @@ from harness.core.errors import CellError, StoreError, Unsupported, WorkerCrashe
 from harness.core.model import Dense, Flatten
 from harness.parity import Probe
 from harness.paths import RUNS_FOLDER
+from harness.plan import datasets, inputs, targets
 from harness.runs import folder as run_folder
 from harness.verify import ProbeFolder
 from tests.unit.builders import small_cell, small_model
@@ -136,7 +137,7 @@ def test_free_room_is_that_of_the_disk_a_folder_will_be_on(tmp_path: Path) -> No
 def test_a_dataset_is_made_elsewhere_where_the_cache_has_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.datasets import cache
+    from harness.plan.datasets import cache
 
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     build, told = cache._build, []

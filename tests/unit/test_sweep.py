@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import datasets, models, sweep
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.training import LearningRate, OptimizerSpec
-from harness.sweep import Planned, Sweep
+from harness.plan import datasets, models, sweep
+from harness.plan.sweep import Planned, Sweep
 from tests.unit.strategies import no_deadline
 
 HEAD = 'name = "mine"\nmodel = "mnist-cnn"\ntarget = "jax-cpu"\ndataset = "digits"\nbatch_size = 32\n'

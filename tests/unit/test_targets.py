@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness import targets
 from harness.core import system
 from harness.core.cell import MODES
 from harness.core.errors import UsageError, WrongDevice
+from harness.plan import targets
 
 LOCKS = sorted((targets.FOLDER / "locks").glob("*.txt"))
 

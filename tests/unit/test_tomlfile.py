@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness import tomlfile, wording
+from harness import wording
 from harness.core.errors import UsageError
+from harness.plan import tomlfile
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1)]
@@ -183,5 +184,5 @@ def test_nearest_finds_the_closest_name_whatever_its_case_and_dashes() -> None:
 
 
 def test_importing_it_imports_no_validation_library() -> None:
-    code = "import sys, harness.tomlfile; sys.exit('pydantic' in sys.modules)"
+    code = "import sys, harness.plan.tomlfile; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness import plan as plans
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
+from harness.plan import plan as plans
 from harness.runs.folder import PLAN_FILE, Run
 from harness.runs.merging.deciding import Conflict, ConflictError, decide
 from harness.runs.merging.sources import survey

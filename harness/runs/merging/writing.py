@@ -11,11 +11,12 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import inputs, refusals
+from harness import refusals
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.core.record import Record
+from harness.plan import inputs
 from harness.runs import locks
 from harness.runs.folder import Run, encode_record
 from harness.runs.merging.deciding import Chain

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import DatasetError
-from harness.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import Arrays
 
 SPLITS = ("train", "test")
 IMAGE_TYPES = ("uint8", "float32", "float64")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import Arrays
 
 VERSION = 1
 """Raised with every change of the bytes."""

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import DatasetError
-from harness.datasets.arrays import Arrays
-from harness.datasets.download import PATIENCE, Patience, fetch
-from harness.datasets.known import KnownFile
+from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.download import PATIENCE, Patience, fetch
+from harness.plan.datasets.known_file import KnownFile
 
 KEY = "mnist"
 CLASSES = 10

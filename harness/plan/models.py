@@ -8,7 +8,7 @@
     kernel = [4, 4]                # or 4
 
 The keys of each layer are the fields of its dataclass in ``harness.core.model``, with the same defaults.
-Built-in models are the files in ``harness/models/``. Every mistake is a ``UsageError`` of one line that
+Built-in models are the files in ``harness/plan/builtin/models/``. Every mistake is a ``UsageError`` of one line that
 names the file, the layer by number and kind, and the key.
 """
 
@@ -22,9 +22,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from harness import shipped, tomlfile, wording
+from harness import wording
 from harness.core.errors import ModelError, UsageError
 from harness.core.model import LAYERS, ModelSpec
+from harness.plan import shipped, tomlfile
 
 SUFFIX = shipped.SUFFIX
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from harness import network
 from harness.core.errors import DatasetError
-from harness.datasets.known import KnownFile
+from harness.plan.datasets.known_file import KnownFile
 
 if TYPE_CHECKING:
     import httpx
@@ -65,7 +65,7 @@ def fetch(
     ``folder`` keeps unfinished parts; ``progress`` gets bytes as the mirror sends them. Raises
     DatasetError with the failure of every mirror, UsageError for a network setting that is wrong.
     """
-    from harness.datasets.client import client as made
+    from harness.plan.datasets.client import client as made
 
     failures = []
     with made(patience.connect, patience.silence) as client:

@@ -24,8 +24,8 @@ from harness.cache.keeping import Keeping, mark_used
 from harness.core.cell import Dataset
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, DatasetError
-from harness.datasets.arrays import Arrays
 from harness.paths import DATASETS, OTHER_CACHE, cache_place
+from harness.plan.datasets.arrays import Arrays
 from harness.refusals import lacks_room_or_permission
 
 DESCRIPTION = "dataset.json"

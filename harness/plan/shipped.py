@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 SUFFIX = ".toml"
-MODELS, TARGETS, SWEEPS = (Path(__file__).with_name(name) for name in ("models", "targets", "sweeps"))
+MODELS, TARGETS, SWEEPS = (Path(__file__).parent / "builtin" / name for name in ("models", "targets", "sweeps"))
 
 
 def files(folder: Path) -> dict[str, Path]:

@@ -11,7 +11,8 @@
 
 Axes take one value or a list: model, target, cpus, batch_size, epochs, seed, optimizer, learning_rate, precision. A
 sweep has one cell for each combination of them; each number of cpus makes of each target one of its own. Presets are
-the files in ``harness/sweeps/``. Every mistake is a ``UsageError`` of one line that names file and key, or the flag.
+the files in ``harness/plan/builtin/sweeps/``. Every mistake is a ``UsageError`` of one line that names file and key, or
+the flag.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness import shipped, tomlfile, wording
+from harness import wording
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
-from harness.plan import INTERLEAVES
+from harness.plan import shipped, tomlfile
+from harness.plan.plan import INTERLEAVES
 
 FOLDER = shipped.SWEEPS
 SUFFIX = shipped.SUFFIX

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.plan import Plan, packed
+from harness.plan.plan import Plan, packed
 from harness.wording import nearest
 
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")

@@ -21,12 +21,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from harness import shipped, tomlfile, wording
+from harness import wording
 from harness.core import system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError, WrongDevice
 from harness.core.variables import ONLY_DEVICE, shown_devices
+from harness.plan import shipped, tomlfile
 
 FOLDER = shipped.TARGETS
 DEVICE = "{device}"

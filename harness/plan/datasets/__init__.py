@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import tomlfile, wording
+from harness import wording
 from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
+from harness.plan import tomlfile
 
 if TYPE_CHECKING:
     from harness.cache.keeping import Keeping
-    from harness.datasets.cache import Content
+    from harness.plan.datasets.cache import Content
 
 DATA_VARIABLE = "HARNESS_DATA_DIR"
 """Environment variable: the folder of the four MNIST files, where no ``data_dir`` is given."""
@@ -74,10 +75,10 @@ def prepare(
     report = progress or _silent
     if source == "mnist":
         return _prepare_mnist(_chosen_folder(data_dir), report, keeping)
-    from harness.datasets import cache
+    from harness.plan.datasets import cache
 
     if source == "digits":
-        from harness.datasets import digits
+        from harness.plan.datasets import digits
 
         def draw(_: Path) -> Content:
             arrays = digits.make(lambda done, total: report("making digits", done, total))
@@ -85,7 +86,7 @@ def prepare(
 
         return Prepared(*cache.entry(_digits_key(), draw, report, keeping))
     path = _own_file(source)
-    from harness.datasets import npz
+    from harness.plan.datasets import npz
 
     def read_own(_: Path) -> Content:
         arrays, classes = npz.read(path)
@@ -99,10 +100,10 @@ def describe(source: str, data_dir: Path | None = None) -> Description:
     """Say what ``source`` is and whether it is there. Raises UsageError for an unknown name."""
     if source == "mnist":
         return _describe_mnist(_chosen_folder(data_dir))
-    from harness.datasets import cache
+    from harness.plan.datasets import cache
 
     if source == "digits":
-        from harness.datasets import digits
+        from harness.plan.datasets import digits
 
         return Description(
             name="digits",
@@ -114,7 +115,7 @@ def describe(source: str, data_dir: Path | None = None) -> Description:
             test_examples=digits.TEST_EXAMPLES,
         )
     path = _own_file(source)
-    from harness.datasets import npz
+    from harness.plan.datasets import npz
 
     try:
         outline = npz.outline(path)
@@ -133,7 +134,7 @@ def describe(source: str, data_dir: Path | None = None) -> Description:
 
 def built_in_keys() -> frozenset[str]:
     """The names in the cache of the datasets that the present code makes or downloads."""
-    from harness.datasets import mnist
+    from harness.plan.datasets import mnist
 
     return frozenset({mnist.KEY, _digits_key()})
 
@@ -166,7 +167,7 @@ def _at_most(wanted: int | None, available: int, name: str, split: str, asked_by
 
 
 def _prepare_mnist(folder: Path | None, report: Progress, keeping: Keeping | None) -> Prepared:
-    from harness.datasets import cache, mnist
+    from harness.plan.datasets import cache, mnist
 
     # A folder that a person names is read and checked even if the cache has the same content already.
     arrays = None if folder is None else mnist.read_folder(folder)
@@ -179,7 +180,7 @@ def _prepare_mnist(folder: Path | None, report: Progress, keeping: Keeping | Non
 
 
 def _describe_mnist(folder: Path | None) -> Description:
-    from harness.datasets import cache, mnist
+    from harness.plan.datasets import cache, mnist
 
     reason = ""
     if folder is not None:
@@ -201,7 +202,7 @@ def _describe_mnist(folder: Path | None) -> Description:
 
 
 def _digits_key() -> str:
-    from harness.datasets import digits
+    from harness.plan.datasets import digits
 
     return f"digits-{digits.VERSION}"
 
