@@ -27,14 +27,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import environments
 from harness.core.codec import to_json
 from harness.core.errors import HarnessError, UsageError, WorkerCrashed
-from harness.interpreters import clean_variables, problem_of
 from harness.machine import facts as machine_facts
 from harness.paths import cache_folder
 from harness.plan import models, targets
+from harness.workers import environments
 from harness.workers.code_bundle import bundle
+from harness.workers.interpreters import clean_variables, problem_of
 
 LANES = Path(__file__).with_name("adapter_overhead_lanes.py")
 TARGETS = {"tensorflow": "tensorflow-cpu:graph", "jax": "jax-with-keras:jit"}

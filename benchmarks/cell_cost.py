@@ -27,15 +27,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import environments
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import CellError, HarnessError
 from harness.core.training import TrainingSpec
-from harness.lane import Files, Lane
+from harness.lane import Lane
 from harness.machine import facts as machine_facts
 from harness.paths import cache_folder
 from harness.plan import inputs, models, targets
-from harness.workers import Launch, Worker, bundle
+from harness.workers import Launch, Worker, bundle, environments
+from harness.workers.cell_worker import Files
 
 TARGETS = {"tensorflow": "tensorflow-cpu", "jax": "jax-cpu"}
 FORKED_BAR = 0.5

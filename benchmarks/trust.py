@@ -36,12 +36,13 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import HarnessError
 from harness.core.record import now
 from harness.core.training import OptimizerSpec, TrainingSpec
-from harness.hosts import Hosts
-from harness.lane import Files, Lane, Progress
+from harness.lane import Lane, Progress
 from harness.machine import facts as machine_facts
 from harness.plan import datasets, inputs, models, targets
 from harness.runs import folder as run_folder
 from harness.verify import Verifier
+from harness.workers.cell_worker import Files
+from harness.workers.hosts import Hosts
 
 PARTS = ("same", "planted", "others", "disturbed", "alone")
 FRAMEWORKS = {"tensorflow": "tensorflow-cpu", "jax": "jax-cpu"}

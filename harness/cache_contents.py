@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import environments
 from harness.cache import in_use
 from harness.paths import BUNDLES, DATASETS, ENVIRONMENTS, LIMITS, PAGES, PROOFS, SPEEDS_FILE
 from harness.plan.datasets import cache as datasets
+from harness.workers import environments
 from harness.workers.code_bundle import ID_LENGTH
 
 SPEEDS = "speeds"

@@ -135,7 +135,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Examined:
-    """One target's facts. ``environment`` and ``detail`` as in ``harness.environments``.
+    """One target's facts. ``environment`` and ``detail`` as in ``harness.workers.environments``.
 
     Besides those states there is ``no uv``: not built, and uv is not to be had.
     ``interpreter``: a person's own, or empty. ``folder``: where an environment of the harness's is or will be.

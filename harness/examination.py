@@ -21,18 +21,19 @@ from typing import Any
 
 import psutil
 
-from harness import cache_contents, environments, needs
+from harness import cache_contents, needs
 from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.core.told import asked
 from harness.doctor import Cache, Examined, Gpu, Machine, Pace
-from harness.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.machine.other_load import held_back
 from harness.paths import cache_place
 from harness.plan.targets import TargetDefinition
+from harness.workers import environments
+from harness.workers.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
 
 PACE_SECONDS = 0.8
 """How long the empty loop runs: some four hundred blocks."""

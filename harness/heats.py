@@ -24,8 +24,7 @@ from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
 from harness.core.record import Record
-from harness.hosts import Hosts
-from harness.lane import CellWorker, Files, Lane, Progress
+from harness.lane import Lane, Progress
 from harness.machine import allocation
 from harness.machine import facts as machine_facts
 from harness.machine.other_load import Load, Neighbours
@@ -36,6 +35,8 @@ from harness.rounds import Rounds
 from harness.runs.folder import AlreadyRecorded, Run
 from harness.runs.orphans import untrained
 from harness.verify import Verifier
+from harness.workers.cell_worker import CellWorker, Files
+from harness.workers.hosts import Hosts
 
 NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after the other"
 

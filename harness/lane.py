@@ -14,14 +14,14 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness import device_proof, witnesses
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, Unsupported, WrongDevice
-from harness.core.messages import Block, Closed, Evaluate, Evaluated, HostReady, Open, Opened, Reply, Request, Train
+from harness.core.messages import Block, Evaluate, Evaluated, Opened, Request, Train
 from harness.core.record import Blocks, Epoch, Phases, Record, now
+from harness.workers.cell_worker import CellWorker, Files
 
 BLOCK_SECONDS = 0.075
 """What a block should take: long beside a clock's and a pipe's cost, short beside a machine's drift."""
@@ -47,57 +47,6 @@ class Stopped(KeyboardInterrupt):
         super().__init__(why)
         self.status = status
         self.why = why
-
-
-class CellWorker(Protocol):
-    """What a lane needs of a worker process."""
-
-    @property
-    def ready(self) -> HostReady:
-        """What the host said of itself once its framework was imported."""
-
-    def open(self, request: Open, timeout: float) -> Opened:
-        """Prepare the cell."""
-
-    def post(self, request: Request) -> None:
-        """A question whose answer is waited for by asking it again. Raises CellError."""
-
-    def ask(self, request: Request, timeout: float) -> Reply:
-        """One question, one answer. Raises CellError."""
-
-    def said(self) -> str:
-        """The end of what it wrote to its log since the cell was opened."""
-
-    def finish(self, timeout: float) -> Closed:
-        """End the cell well."""
-
-    def abandon(self) -> None:
-        """End the cell at once."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a cell's arrays are, and the only folders its worker may write to.
-
-    ``programs``: where compiled programs may be kept for the next process; None: it compiles afresh.
-    """
-
-    dataset: Path
-    parameters: Path
-    order: Path
-    scratch: Path
-    programs: Path | None = None
-
-    def opening(self, cell: Cell) -> Open:
-        """The request to prepare a cell on these arrays."""
-        return Open(
-            cell=cell,
-            dataset=str(self.dataset),
-            parameters=str(self.parameters),
-            order=str(self.order),
-            scratch=str(self.scratch),
-            programs=str(self.programs or ""),
-        )
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import now
 from harness.core.told import asked
 from harness.core.training import TrainingSpec
-from harness.lane import CellWorker
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.parity import Probe
 from harness.plan import inputs
 from harness.verify import ProbeFolder, opened
+from harness.workers.cell_worker import CellWorker
 
 VERSION = 1
 """Of how it is measured; another one measures anew."""

@@ -23,12 +23,12 @@ from harness.core.errors import CellError
 from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
 from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
-from harness.lane import CellWorker
 from harness.parity import Probe
 from harness.plan import inputs
 from harness.statistics import proportionality
 from harness.verify import ProbeFolder, opened
 from harness.wording import plural
+from harness.workers.cell_worker import CellWorker
 
 INTERCEPT = 0.10
 """Largest distance from proportion: the time at no steps as share of the largest block's."""

@@ -29,9 +29,10 @@ from harness.core.messages import Forward, Open, Placed, Placement, Probe
 from harness.core.model import ModelSpec
 from harness.core.record import now
 from harness.core.training import OptimizerSpec
-from harness.lane import CellWorker, device_facts, require_device
+from harness.lane import device_facts, require_device
 from harness.parity import Proof
 from harness.plan import inputs
+from harness.workers.cell_worker import CellWorker
 
 ATTEMPTS = 2
 """How often a probe may fail to run (a crash, a time-out) before its target is given up."""

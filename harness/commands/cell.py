@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, environments, outputs, shells
+from harness import cell_export, outputs, shells
 from harness.cell_export import Known
 from harness.commands import common
 from harness.core.cell import Cell
@@ -21,6 +21,7 @@ from harness.plan.targets import TargetDefinition
 from harness.progress import name
 from harness.runs import folder as run_folder
 from harness.wording import nearest
+from harness.workers import environments
 
 SCRIPT, ARRAYS = ".py", ".npz"
 MOST_NAMED = 6

@@ -13,7 +13,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import environments
 from harness.cache.keeping import Keeping
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, UsageError
@@ -25,6 +24,7 @@ from harness.plan.sweep import DATASET_SUFFIX, DATASETS, FLAGS
 from harness.plan.targets import TargetDefinition
 from harness.report.terminal import console_for, drop_output
 from harness.wording import nearest
+from harness.workers import environments
 
 WIDEST_TABLE = 1000
 """Columns."""

@@ -20,11 +20,11 @@ from harness.core.cell import Target
 from harness.core.errors import CellError, StoreError
 from harness.core.messages import Train
 from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
-from harness.hosts import Hosts
 from harness.plan import own_file, targets
 from harness.plan.targets import TargetDefinition
 from harness.verify import ProbeFolder, opened
 from harness.wording import megabytes, processors
+from harness.workers.hosts import Hosts
 
 ANSWER_SECONDS = 300.0
 """Longest wait for one answer of a worker: a first start compiles kernels for a new GPU."""

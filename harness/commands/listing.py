@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import environments
 from harness.commands import common
 from harness.core.codec import to_json
 from harness.core.errors import UsageError
@@ -16,6 +15,7 @@ from harness.plan.datasets.extent import extent
 from harness.plan.sweep import DATASETS
 from harness.plan.targets import TargetDefinition
 from harness.wording import nearest
+from harness.workers import environments
 
 
 def list_models(json: bool) -> int:

@@ -13,7 +13,6 @@ from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import StoreError, UsageError
-from harness.lane import Files
 from harness.noise_probe import Meter
 from harness.noise_scale import FEWEST_BATCHES
 from harness.plan import inputs, own_file, targets
@@ -21,6 +20,7 @@ from harness.plan.targets import TargetDefinition
 from harness.runs import folder as run_folder
 from harness.runs import noise_scales
 from harness.runs.noise_scales import NoiseScale
+from harness.workers.cell_worker import Files
 
 MOST_BATCHES = 4096
 NEWS_SECONDS = 10.0

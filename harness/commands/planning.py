@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import environments
 from harness.commands import common
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
@@ -20,6 +19,7 @@ from harness.plan.targets import TargetDefinition
 from harness.progress import duration, name
 from harness.runs import folder as run_folder
 from harness.wording import plural
+from harness.workers import environments
 
 UNFETCHED = ""
 """The hash of a dataset that is still to be downloaded: cells of it have no identity yet."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import environments, heats, hosts, limits, verify, workers
+from harness import heats, limits, verify, workers
 from harness.cache import room
 from harness.commands import common
 from harness.core import system
@@ -24,7 +24,7 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
 from harness.core.record import FAILED
 from harness.instruments import Instruments, device_facts
-from harness.lane import CellWorker, Stopped
+from harness.lane import Stopped
 from harness.machine import allocation, nvidia
 from harness.machine import facts as machine_facts
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
@@ -32,6 +32,8 @@ from harness.plan import inputs, targets
 from harness.plan.targets import TargetDefinition
 from harness.progress import RunProgress
 from harness.runs import folder as run_folder
+from harness.workers import environments, hosts
+from harness.workers.cell_worker import CellWorker
 
 REFERENCE = "reference"
 END_SLACK = timedelta(seconds=30)

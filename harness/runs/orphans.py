@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import last_words
 from harness.core.cell import Cell
 from harness.core.record import Record, now
 from harness.runs.folder import AlreadyRecorded, Run
+from harness.workers import last_words
 
 LONGEST_LINE = 200
 

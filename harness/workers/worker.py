@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from harness import last_words
 from harness.core import device_failures, messages, system
 from harness.core.errors import (
     CellError,
@@ -24,6 +23,7 @@ from harness.core.errors import (
     WrongDevice,
 )
 from harness.core.messages import ChildExited, Close, Closed, Failed, HostReady, Open, Opened, Reply, Request, Train
+from harness.workers import last_words
 from harness.workers.channel import Channel, Ended, Event, Line, Overlong
 from harness.workers.launch import Launch
 

@@ -10,10 +10,10 @@ import pytest
 
 from harness.commands import running
 from harness.core.cell import Target
-from harness.hosts import Hosts
 from harness.plan import targets
 from harness.verify import Verifier
 from harness.workers import Launch, Worker
+from harness.workers.hosts import Hosts
 
 TIMEOUT = 600.0
 

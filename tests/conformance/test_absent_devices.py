@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import environments
 from harness.core import system
 from harness.machine import nvidia
 from harness.plan import targets
+from harness.workers import environments
 from tests.process.processes import wait_until_none
 from tests.process.small_sweep import Sweeper, made_cache
 

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import environments
 from harness.commands import cell as command
 from harness.core.cell import Cell
 from harness.core.model import Dense
 from harness.core.record import Record, now
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
-from harness.interpreters import clean_variables
-from harness.lane import Files, Lane
+from harness.lane import Lane
 from harness.plan import datasets, inputs, models
 from harness.plan.datasets import Prepared
 from harness.runs import folder as run_folder
+from harness.workers import environments
+from harness.workers.cell_worker import Files
+from harness.workers.interpreters import clean_variables
 
 from .conftest import TIMEOUT, Bench
 from .test_parity import UNUSUAL

@@ -16,10 +16,10 @@ from harness.commands.running import REFERENCE
 from harness.core.cell import Cell, Dataset
 from harness.core.model import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import TrainingSpec
-from harness.lane import Files
 from harness.noise_probe import Meter
 from harness.plan import inputs
 from harness.runs.noise_scales import Estimate
+from harness.workers.cell_worker import Files
 
 from .conftest import TIMEOUT, Bench
 

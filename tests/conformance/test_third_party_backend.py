@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from harness import interpreters
 from harness.commands.running import REFERENCE
 from harness.core import system
 from harness.plan import targets
+from harness.workers import interpreters
 
 EXAMPLE = Path(__file__).parents[1] / "example_backend"
 HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"

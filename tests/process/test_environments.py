@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness import environments, interpreters
 from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError
 from harness.paths import CACHE_VARIABLE
 from harness.plan import targets
+from harness.workers import environments, interpreters
 
 REFERENCE = targets.built_in()["reference"]
 BUILDER = """

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from harness import examination, interpreters
+from harness import examination
 from harness.commands import live
-from harness.interpreters import clean_variables
 from harness.ray_cluster import tasks
 from harness.slurm import submissions
 from harness.slurm.options import Options
 from harness.slurm.programs import Job
+from harness.workers import interpreters
+from harness.workers.interpreters import clean_variables
 from tests.process.small_sweep import HARNESS, Sweeper
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"

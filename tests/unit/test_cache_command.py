@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from harness import cache_contents, cli, environments, workers
+from harness import cache_contents, cli, workers
 from harness.cache import in_use
 from harness.commands.page import charts_file
 from harness.plan import datasets, targets
+from harness.workers import environments
 
 OLD = "old-code"
 HOLDS = """

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from harness import examination, interpreters, needs
+from harness import examination, needs
 from harness.core.errors import EnvironmentBuildError
 from harness.core.system.graphics import wsl_of
 from harness.doctor import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
 from harness.machine import nvidia
 from harness.plan import targets
+from harness.workers import interpreters
 
 GIB = 1024**3
 QUIET = Machine(

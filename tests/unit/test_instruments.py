@@ -19,13 +19,13 @@ from harness.core.cell import Target
 from harness.core.errors import WorkerCrashed
 from harness.core.record import Blocks, Record
 from harness.instruments import Instruments
-from harness.lane import CellWorker
 from harness.limits import Limiter
 from harness.machine import nvidia
 from harness.machine.energy import MIXED
 from harness.machine.processor_energy import HostEnergy
 from harness.machine.sampler import Sampler
 from harness.manifest import manifest
+from harness.workers.cell_worker import CellWorker
 from tests.unit.recorded_nvml import RecordedNvml
 from tests.unit.records import JAX, cell, record
 

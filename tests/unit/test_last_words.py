@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.last_words import telling
+from harness.workers.last_words import telling
 
 ABSL_BEFORE = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
 ABSL_INFO = "I0000 00:00:1795962379.663189   31711 port.cc:153] oneDNN custom operations are on."

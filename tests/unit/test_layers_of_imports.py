@@ -21,10 +21,10 @@ from harness.plan import tomlfile
 ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
-    "core last_words needs paths statistics wording",
-    "cache device_proof interpreters launching machine manifest network ranking refusals shells tolerances",
-    "analysis comparison doctor environments outputs parity plan ray_cluster witnesses workers",
-    "cache_contents cell_export hosts lane report runs stored_runs support",
+    "core needs paths statistics wording",
+    "cache device_proof launching machine manifest network ranking refusals shells tolerances",
+    "analysis comparison doctor outputs parity plan ray_cluster witnesses workers",
+    "cache_contents cell_export lane report runs stored_runs support",
     "examination loading noise_scale progress rounds slurm verify",
     "heats limits noise_probe synchrony",
     "compare instruments",

@@ -29,10 +29,10 @@ from harness.cache.keeping import mark_used
 from harness.core import system
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, EnvironmentBuildError
-from harness.interpreters import clean_variables, downloadable, find_python, how_to_get, problem_of, uv_binary
 from harness.paths import ENVIRONMENTS, OTHER_CACHE, cache_place
 from harness.refusals import lacks_room_or_permission
 from harness.wording import megabytes
+from harness.workers.interpreters import clean_variables, downloadable, find_python, how_to_get, problem_of, uv_binary
 
 State = Literal["ready", "buildable", "broken", "no python", "unavailable"]
 Progress = Callable[[str], None]
