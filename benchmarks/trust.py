@@ -39,8 +39,8 @@ from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.lane import Lane, Progress
 from harness.machine import facts as machine_facts
 from harness.plan import datasets, inputs, models, targets
+from harness.proof.verifier import Verifier
 from harness.runs import folder as run_folder
-from harness.verify import Verifier
 from harness.workers.cell_worker import Files
 from harness.workers.hosts import Hosts
 

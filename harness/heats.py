@@ -28,13 +28,13 @@ from harness.lane import Lane, Progress
 from harness.machine import allocation
 from harness.machine import facts as machine_facts
 from harness.machine.other_load import Load, Neighbours
-from harness.parity import Proof
 from harness.plan import inputs
 from harness.plan.plan import INTERLEAVES, heats
+from harness.proof.parity import Proof
+from harness.proof.verifier import Verifier
 from harness.rounds import Rounds
 from harness.runs.folder import AlreadyRecorded, Run
 from harness.runs.orphans import untrained
-from harness.verify import Verifier
 from harness.workers.cell_worker import CellWorker, Files
 from harness.workers.hosts import Hosts
 

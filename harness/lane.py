@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from harness import device_proof, witnesses
-from harness.core.cell import Cell, Target
-from harness.core.errors import CellError, Unsupported, WrongDevice
-from harness.core.messages import Block, Evaluate, Evaluated, Opened, Request, Train
+from harness.core.cell import Cell
+from harness.core.errors import CellError, Unsupported
+from harness.core.messages import Block, Evaluate, Evaluated, Request, Train
 from harness.core.record import Blocks, Epoch, Phases, Record, now
+from harness.proof import device as device_proof
+from harness.proof.device_facts import device_facts, require_device
 from harness.workers.cell_worker import CellWorker, Files
 
 BLOCK_SECONDS = 0.075
@@ -372,23 +373,6 @@ class Lane:
 def _request(kind: str, steps: int, settle: int = 0, number: int = -1) -> Train:
     """A block in turns, or one that is not timed, ends when its process is at rest; alone the next one follows."""
     return Train(steps, settle, rest=number >= 0 or kind != "train")
-
-
-def device_facts(target: Target, worker: CellWorker, opened: Opened) -> dict[str, Any]:
-    """What the backend says of the device of a cell that it opened, and what other witnesses know. Raises CellError."""
-    variables = worker.ready.worker.get("variables") or {}
-    seen = witnesses.facts(target, opened.pid, worker.said(), variables)
-    if not seen.get("adapter") and opened.device.get("adapter"):
-        del seen["adapter"]  # a backend without TensorFlow's log names its adapter itself
-    return {**opened.device, **seen}
-
-
-def require_device(problem: str, peak_memory_bytes: int | None = None) -> None:
-    """Raise WrongDevice if there is a ``problem``; the worker's peak memory stays known."""
-    if problem:
-        error = WrongDevice(problem)
-        error.peak_memory_bytes = peak_memory_bytes
-        raise error
 
 
 def worker_facts(worker: CellWorker, device: dict[str, Any]) -> dict[str, Any]:

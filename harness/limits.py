@@ -25,9 +25,9 @@ from harness.core.told import asked
 from harness.core.training import TrainingSpec
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
-from harness.parity import Probe
 from harness.plan import inputs
-from harness.verify import ProbeFolder, opened
+from harness.proof.probes import Probe
+from harness.proof.probing import ProbeFolder, opened
 from harness.workers.cell_worker import CellWorker
 
 VERSION = 1

@@ -28,12 +28,12 @@ from harness.core.errors import CellError
 from harness.core.messages import Block, Probe, Train
 from harness.core.record import now
 from harness.core.training import PRECISIONS, OptimizerSpec, TrainingSpec
-from harness.parity import Probe as ProbeArrays
-from harness.parity import dropout_rates
 from harness.plan import inputs
+from harness.proof.probes import Probe as ProbeArrays
+from harness.proof.probes import dropout_rates
+from harness.proof.probing import ProbeFolder, load_probed, opened
 from harness.runs import noise_scales
 from harness.runs.noise_scales import NoiseScale
-from harness.verify import ProbeFolder, load_probed, opened
 from harness.workers.cell_worker import CellWorker, Files
 
 VERSION = 1

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness import doctor, examination, parity
+from harness import doctor, examination
 from harness.commands import common, running
 from harness.core.cell import Target
 from harness.core.errors import CellError, StoreError
@@ -22,7 +22,8 @@ from harness.core.messages import Train
 from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
 from harness.plan import own_file, targets
 from harness.plan.targets import TargetDefinition
-from harness.verify import ProbeFolder, opened
+from harness.proof import probes
+from harness.proof.probing import ProbeFolder, opened
 from harness.wording import megabytes, processors
 from harness.workers.hosts import Hosts
 
@@ -81,7 +82,7 @@ def try_device(target: Target, pool: Hosts, folder: Path) -> Trial:
     """Have the target's worker train one step of a small network; ``folder`` is removed afterwards."""
     try:
         with (
-            ProbeFolder(folder, parity.ties_probe("float32", target)) as files,
+            ProbeFolder(folder, probes.ties_probe("float32", target)) as files,
             opened(pool.worker(target), files.request, ANSWER_SECONDS, trained=True) as (worker, facts),
         ):
             worker.ask(Train(1), ANSWER_SECONDS)

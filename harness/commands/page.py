@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from harness import outputs, parity
+from harness import outputs
 from harness.cache.keeping import Keeping, mark_used
 from harness.commands import common
 from harness.core import codec
@@ -15,6 +15,7 @@ from harness.core.errors import StoreError, UsageError
 from harness.loading import Reading
 from harness.paths import PAGES, cache_place
 from harness.plan.datasets.extent import Extent
+from harness.proof import parity
 from harness.report import advice, page
 from harness.report.fairness import Proof
 from harness.report.works import NoisePoint

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import heats, limits, verify, workers
+from harness import heats, limits, workers
 from harness.cache import room
 from harness.commands import common
 from harness.core import system
@@ -31,6 +31,7 @@ from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.plan import inputs, targets
 from harness.plan.targets import TargetDefinition
 from harness.progress import RunProgress
+from harness.proof import verifier as proof_verifier
 from harness.runs import folder as run_folder
 from harness.workers import environments, hosts
 from harness.workers.cell_worker import CellWorker
@@ -178,7 +179,7 @@ def open_run(
     fork: bool,
     scratch: Path | None = None,
     logs: Path | None = None,
-) -> tuple[hosts.Hosts, verify.Verifier, Instruments]:
+) -> tuple[hosts.Hosts, proof_verifier.Verifier, Instruments]:
     """What the cells of a run folder need: the environments of ``wanted`` and of the reference, hosts, a verifier.
 
     And what measures beside them. ``scratch`` and ``logs``: folders other than those of the run.
@@ -274,14 +275,16 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 def open_verifier(
     definitions: Mapping[str, TargetDefinition], pool: hosts.Hosts, code: str, scratch: Path, timeout: float
-) -> verify.Verifier:
+) -> proof_verifier.Verifier:
     """A verifier that starts the reference's worker when it first needs it."""
     target = targets.resolve(REFERENCE, definitions)
 
     def reference() -> tuple[Target, CellWorker]:
         return target, pool.worker(target)
 
-    return verify.Verifier(cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, common.keeping)
+    return proof_verifier.Verifier(
+        cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, common.keeping
+    )
 
 
 def open_limiter(code: str, scratch: Path, timeout: float) -> limits.Limiter:

@@ -13,16 +13,17 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from harness import support, synchrony
+from harness import support
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS
-from harness.parity import Proof, Quantity
 from harness.plan import models, own_file
-from harness.synchrony import Synchronisation
+from harness.proof import synchrony
+from harness.proof.parity import Proof, Quantity
+from harness.proof.synchrony import Synchronisation
 from harness.workers import Worker
 
 TIMED_MODEL = "mnist-cnn"

@@ -11,7 +11,7 @@ import pytest
 from harness.commands import running
 from harness.core.cell import Target
 from harness.plan import targets
-from harness.verify import Verifier
+from harness.proof.verifier import Verifier
 from harness.workers import Launch, Worker
 from harness.workers.hosts import Hosts
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import device_proof, parity
 from harness.core.cell import Target
 from harness.core.messages import Placed
 from harness.core.training import OPTIMIZERS, LearningRate, OptimizerSpec
 from harness.plan import inputs, models
-from harness.verify import placement_of
+from harness.proof import device as device_proof
+from harness.proof import probes
+from harness.proof.probing import placement_of
 
 from .conftest import TIMEOUT, Bench
 
@@ -50,7 +51,7 @@ def placed(
 ) -> Placed:
     """A step of a built-in model; ``changes``: whether the learning rate does, in the course of the training."""
     spec = models.load(model)
-    probe = parity.placement_probe(
+    probe = probes.placement_probe(
         spec, OptimizerSpec(optimizer), precision, target, inputs.draw_parameters(spec, seed=0)
     )
     if not changes:
@@ -58,7 +59,7 @@ def placed(
     return placement_of(probe, bench.hosts.worker(target), folder / "probe", TIMEOUT, GPU)
 
 
-def with_constant_rate(probe: parity.Probe) -> parity.Probe:
+def with_constant_rate(probe: probes.Probe) -> probes.Probe:
     training = replace(probe.cell.training, learning_rate=LearningRate(0.01))
     return replace(probe, cell=replace(probe.cell, training=training))
 

@@ -14,8 +14,8 @@ import pytest
 from harness.core.cell import Target
 from harness.core.model import ModelSpec
 from harness.core.training import PRECISIONS, OptimizerSpec
-from harness.parity import Proof
 from harness.plan import models
+from harness.proof.parity import Proof
 
 from .conftest import Bench
 from .test_parity import UNUSUAL

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import synchrony
 from harness.plan import models
+from harness.proof import synchrony
 
 from .conftest import TIMEOUT, Bench
 

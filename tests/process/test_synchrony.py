@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import synchrony
 from harness.core.cell import Target
 from harness.core.model import Dense, Flatten, ModelSpec
-from harness.synchrony import Figures, Synchronisation
+from harness.proof import synchrony
+from harness.proof.synchrony import Figures, Synchronisation
 from harness.workers import Worker
 from tests.process.fake_backend import STEP_SECONDS
 from tests.process.small_cell import Place

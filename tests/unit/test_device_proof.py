@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness import device_proof, lane, witnesses
 from harness.core.cell import Target
 from harness.core.messages import HostReady, Opened, Operation, Placed
 from harness.machine import nvidia
+from harness.proof import device as device_proof
+from harness.proof import device_facts
 
 TENSORFLOW_CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
 TENSORFLOW_GPU = "/job:localhost/replica:0/task:0/device:GPU:0"
@@ -153,7 +154,7 @@ def test_an_adapters_own_memory_is_told_by_its_name(
 ) -> None:
     monkeypatch.setattr(nvidia, "devices", lambda: (nvidia.Device(0, "Some GPU", "GPU-1", 8, None, None, None, None),))
     log = f"DirectML: creating device on adapter 0 ({adapter})"
-    assert witnesses.facts(target("directml"), 42, log, {}) == {"adapter": adapter, **told}
+    assert device_facts.facts(target("directml"), 42, log, {}) == {"adapter": adapter, **told}
 
 
 class TestTheDriver:
@@ -162,27 +163,27 @@ class TestTheDriver:
     @pytest.fixture(autouse=True)
     def one_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nvidia, "index_of", lambda number, variables, found: 0)
-        monkeypatch.setattr(witnesses, "_is_ours", lambda pid: pid == 42)
-        monkeypatch.setattr(witnesses.system, "wsl_version", lambda: None)
+        monkeypatch.setattr(device_facts, "_is_ours", lambda pid: pid == 42)
+        monkeypatch.setattr(device_facts.system, "wsl_version", lambda: None)
 
     @pytest.mark.parametrize(("listed", "told"), [((7, 42), True), ((7,), False), ((), False)])
     def test_tells_whether_the_worker_computes_there(
         self, monkeypatch: pytest.MonkeyPatch, listed: tuple[int, ...], told: bool
     ) -> None:
         monkeypatch.setattr(nvidia, "processes", lambda index: listed)
-        assert witnesses.facts(target("cuda"), 42, "", {}) == {"driver_lists_process": told}
+        assert device_facts.facts(target("cuda"), 42, "", {}) == {"driver_lists_process": told}
 
     @pytest.mark.parametrize(("listed", "pid"), [(None, 42), ((7,), 8)])
     def test_says_nothing_where_processes_cannot_be_told_apart(
         self, monkeypatch: pytest.MonkeyPatch, listed: tuple[int, ...] | None, pid: int
     ) -> None:
         monkeypatch.setattr(nvidia, "processes", lambda index: listed)
-        assert witnesses.facts(target("cuda"), pid, "", {}) == {}
+        assert device_facts.facts(target("cuda"), pid, "", {}) == {}
 
     def test_says_nothing_under_wsl(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nvidia, "processes", lambda index: ())
-        monkeypatch.setattr(witnesses.system, "wsl_version", lambda: 2)
-        assert witnesses.facts(target("cuda"), 42, "", {}) == {}
+        monkeypatch.setattr(device_facts.system, "wsl_version", lambda: 2)
+        assert device_facts.facts(target("cuda"), 42, "", {}) == {}
 
 
 @pytest.mark.parametrize(("own", "told"), [("Some GPU", "Some GPU"), ("", ""), (None, "")])
@@ -194,5 +195,5 @@ def test_a_backend_may_name_its_adapter_itself(own: str | None, told: str) -> No
             return "nothing of the kind"
 
     opened = Opened(42, 0.0, 0.0, 0.0, {} if own is None else {"adapter": own})
-    found = lane.device_facts(target("directml"), Quiet(), opened)  # type: ignore[arg-type]
+    found = device_facts.device_facts(target("directml"), Quiet(), opened)  # type: ignore[arg-type]
     assert found["adapter"] == told

@@ -29,8 +29,8 @@ from harness.core.errors import UsageError
 from harness.core.model import LAYERS
 from harness.core.record import STATUSES, Blocks, Epoch, Phases, Record
 from harness.heats import HeatFacts
-from harness.parity import Proof
 from harness.plan import models, sweep, targets, tomlfile
+from harness.proof.parity import Proof
 from harness.runs import folder as run_folder
 from harness.runs import locks, noise_scales, setting
 from harness.slurm import options, submissions

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import cli, parity
+from harness import cli
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.plan import inputs
+from harness.proof import parity
 from harness.runs import files, locks, noise_scales
 from harness.runs.folder import Run, encode_record
 from harness.runs.merging import ConflictError, merge

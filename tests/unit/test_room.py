@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from harness import parity
 from harness.cache import room
 from harness.cache.keeping import Keeping
 from harness.commands import running
 from harness.core.errors import CellError, StoreError, Unsupported, WorkerCrashed
 from harness.core.model import Dense, Flatten
-from harness.parity import Probe
 from harness.paths import RUNS_FOLDER
 from harness.plan import datasets, inputs, targets
+from harness.proof import probes
+from harness.proof.probes import Probe
+from harness.proof.probing import ProbeFolder
 from harness.runs import folder as run_folder
-from harness.verify import ProbeFolder
 from tests.unit.builders import small_cell, small_model
 
 
 @pytest.fixture
 def probe() -> Probe:
-    return parity.ties_probe("float32", targets.resolve("reference", targets.definitions()))
+    return probes.ties_probe("float32", targets.resolve("reference", targets.definitions()))
 
 
 class Frozen(datetime):

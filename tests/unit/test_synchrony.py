@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import synchrony
 from harness.core import codec
 from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
-from harness.synchrony import Synchronisation, figures
+from harness.proof import synchrony
+from harness.proof.synchrony import Synchronisation, figures
 
 STEP, READ_BACK = 0.010, 0.002
 COUNTS, CONTROL, REPEATS = (3, 6, 12, 24), 12, 5

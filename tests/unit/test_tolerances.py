@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness import parity, tolerances
 from harness.core.errors import Unsupported
 from harness.core.training import PRECISIONS
-from harness.parity import Quantity
+from harness.proof import parity, tolerances
+from harness.proof.parity import Quantity
 
 MIXED = [name for name in PRECISIONS if name != "float32"]
 BITS = {"mixed_bfloat16": 8, "mixed_float16": 11}

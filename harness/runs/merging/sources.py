@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import parity
 from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
+from harness.proof import parity
 from harness.runs import files, noise_scales
 from harness.runs.folder import Run, encode_record
 

@@ -23,10 +23,10 @@ from harness.core.errors import CellError
 from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
 from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
-from harness.parity import Probe
 from harness.plan import inputs
+from harness.proof.probes import Probe
+from harness.proof.probing import ProbeFolder, opened
 from harness.statistics import proportionality
-from harness.verify import ProbeFolder, opened
 from harness.wording import plural
 from harness.workers.cell_worker import CellWorker
 

@@ -11,9 +11,12 @@ from typing import Any
 
 from harness.core import system
 from harness.core.cell import Target
+from harness.core.errors import WrongDevice
+from harness.core.messages import Opened
 from harness.core.told import asked
-from harness.device_proof import adapter_in
 from harness.machine import nvidia
+from harness.proof.device import adapter_in
+from harness.workers.cell_worker import CellWorker
 
 
 def facts(target: Target, pid: int, log: str, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -56,3 +59,20 @@ def _is_ours(pid: int) -> bool:
 
     parents = asked(lambda: {process.pid for process in psutil.Process(pid).parents()})[0]
     return parents is not None and os.getpid() in parents
+
+
+def device_facts(target: Target, worker: CellWorker, opened: Opened) -> dict[str, Any]:
+    """What the backend says of the device of a cell that it opened, and what other witnesses know. Raises CellError."""
+    variables = worker.ready.worker.get("variables") or {}
+    seen = facts(target, opened.pid, worker.said(), variables)
+    if not seen.get("adapter") and opened.device.get("adapter"):
+        del seen["adapter"]  # a backend without TensorFlow's log names its adapter itself
+    return {**opened.device, **seen}
+
+
+def require_device(problem: str, peak_memory_bytes: int | None = None) -> None:
+    """Raise WrongDevice if there is a ``problem``; the worker's peak memory stays known."""
+    if problem:
+        error = WrongDevice(problem)
+        error.peak_memory_bytes = peak_memory_bytes
+        raise error

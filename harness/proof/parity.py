@@ -1,7 +1,7 @@
 """What is compared to prove that a target does the reference's work; ``tolerances`` says how far apart the two may be.
 
 Pure: it makes probe cells and arrays, and turns two sides' arrays into a ``Proof``. Running the probes
-is ``harness.verify``'s affair.
+is ``harness.proof.verifier``'s affair.
 
 Probe of a model and optimizer: dropout rates at zero, random images, two epochs of two steps of four images,
 with the learning rate dropping between the epochs (which tells how momentum treats it). Compared are
@@ -32,29 +32,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.cell import Cell, Dataset, Inputs, Target
+from harness.core.cell import Target
 from harness.core.codec import LATER, digest
-from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
-from harness.core.training import COMPUTE_DTYPES, LearningRate, OptimizerSpec, TrainingSpec
-from harness.tolerances import TEST_EXAMPLES, scale, scale_error, size, tolerances, too_exact
-
-PARITY_VERSION = 1
-"""Counts changes of the probes or tolerances: a proof of another version does not count."""
-
-EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
-PROBE_EPSILON = 1e-3
-DRAWS = 8
-SAFE_MARGIN = 1e-5
-"""A draw with this margin is taken at once: a hundred times float32's rounding."""
-STEPS = EXAMPLES // BATCH_SIZE * EPOCHS
-DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
-TIED_KERNEL_SIZE = 3
+from harness.core.model import ModelSpec
+from harness.core.training import COMPUTE_DTYPES, OptimizerSpec
+from harness.proof.probes import PARITY_VERSION
+from harness.proof.tolerances import scale, scale_error, size, tolerances, too_exact
 
 TOO_EXACT = "too_exact"
 SCALES = {"gradient_scale": "gradients", "parameter_scale": "parameters"}
@@ -130,19 +119,6 @@ class Proof:
         return "; ".join(quantity.fault for quantity in self.quantities if not quantity.passed)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A cell to open and the arrays to give it."""
-
-    cell: Cell
-    images: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    test_images: NDArray[np.float32]
-    test_labels: NDArray[np.int32]
-    parameters: dict[str, NDArray[np.float32]]
-    order: NDArray[np.int32]
-
-
 def key_of(
     target: Target, model: ModelSpec, optimizer: OptimizerSpec, precision: str, **circumstances: Any
 ) -> dict[str, Any]:
@@ -164,116 +140,12 @@ def key_of(
     }
 
 
-def training_probe(
-    model: ModelSpec,
-    optimizer: OptimizerSpec,
-    precision: str,
-    target: Target,
-    parameters: dict[str, NDArray[np.float32]],
-    draw: int = 0,
-) -> Probe:
-    """The probe of a model and optimizer; ``parameters`` are its initial ones, ``draw`` numbers the images."""
-    generator = np.random.default_rng([PARITY_VERSION, EXAMPLES, draw])
-    images = generator.random((EXAMPLES, *model.input_shape), dtype=np.float32)
-    labels = generator.integers(0, model.classes, EXAMPLES).astype(np.int32)
-    order = np.stack([generator.permutation(EXAMPLES) for _ in range(EPOCHS)]).astype(np.int32)
-    training = TrainingSpec(
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        optimizer=replace(optimizer, epsilon=PROBE_EPSILON),
-        learning_rate=LearningRate(base=0.01, drop_epochs=(1,), factor=0.3),
-        precision=precision,
-    )
-    return Probe(
-        cell=_cell(without_dropout(model), training, target, EXAMPLES, TEST_EXAMPLES),
-        images=images,
-        labels=labels,
-        test_images=generator.random((TEST_EXAMPLES, *model.input_shape), dtype=np.float32),
-        test_labels=generator.integers(0, model.classes, TEST_EXAMPLES).astype(np.int32),
-        parameters=parameters,
-        order=order,
-    )
-
-
-def placement_probe(
-    model: ModelSpec,
-    optimizer: OptimizerSpec,
-    precision: str,
-    target: Target,
-    parameters: dict[str, NDArray[np.float32]],
-) -> Probe:
-    """Like ``training_probe``, but with the model's dropout: its operations must be somewhere as well."""
-    probe = training_probe(model, optimizer, precision, target, parameters)
-    return replace(probe, cell=replace(probe.cell, model=model))
-
-
-def has_ties(model: ModelSpec) -> bool:
-    """Whether a model can tell which of tied maxima a gradient goes to."""
-    return any(isinstance(layer, MaxPool) for layer in model.layers)
-
-
-def ties_probe(precision: str, target: Target) -> Probe:
-    """Binary images, a kernel that is 1 at its centre, overlapping windows: ties everywhere."""
-    model = ModelSpec("ties", (10, 10, 1), (Conv2D(2, (3, 3)), MaxPool((3, 3), strides=(2, 2)), Flatten(), Dense(4)))
-    generator = np.random.default_rng([PARITY_VERSION, TIED_KERNEL_SIZE])
-    kernel = np.zeros((TIED_KERNEL_SIZE, TIED_KERNEL_SIZE, 1, 2), np.float32)
-    kernel[TIED_KERNEL_SIZE // 2, TIED_KERNEL_SIZE // 2] = 1.0
-    parameters = {
-        "01_conv2d/kernel": kernel,
-        "01_conv2d/bias": np.zeros(2, np.float32),
-        "04_dense/kernel": generator.uniform(-0.5, 0.5, model.parameter_shapes["04_dense/kernel"]).astype(np.float32),
-        "04_dense/bias": np.zeros(4, np.float32),
-    }
-    images = generator.integers(0, 2, (BATCH_SIZE, *model.input_shape)).astype(np.float32)
-    labels = generator.integers(0, model.classes, BATCH_SIZE).astype(np.int32)
-    training = TrainingSpec(batch_size=BATCH_SIZE, optimizer=OptimizerSpec("sgd"), precision=precision)
-    return Probe(
-        cell=_cell(model, training, target, BATCH_SIZE, BATCH_SIZE),
-        images=images,
-        labels=labels,
-        test_images=images,
-        test_labels=labels,
-        parameters=parameters,
-        order=np.arange(BATCH_SIZE, dtype=np.int32)[None],
-    )
-
-
 def compare_ties(
     reference: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], precision: str
 ) -> tuple[Quantity, ...]:
     """The quantity of a ties probe: the error of the kernel's gradient."""
     group = _named(reference, "gradient/01_conv2d/kernel")
     return (_worst("tied maxima", group, reference, found, tolerances(precision)["gradients"], precision),)
-
-
-def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
-    """The distinct rates above zero of a model."""
-    return tuple(sorted({layer.rate for layer in model.layers if isinstance(layer, Dropout) and layer.rate > 0}))
-
-
-def dropout_probe(rate: float, precision: str, target: Target) -> Probe:
-    """Ones through dropout and an identity: the logits are the mask. Nothing is learned: only masks move the loss."""
-    side = math.isqrt(DROPOUT_UNITS)
-    model = ModelSpec("dropout", (side, side, 1), (Flatten(), Dropout(rate), Dense(DROPOUT_UNITS, bias=False)))
-    generator = np.random.default_rng([PARITY_VERSION, DROPOUT_UNITS])
-    training = TrainingSpec(
-        batch_size=DROPOUT_EXAMPLES,
-        epochs=DROPOUT_STEPS,
-        optimizer=OptimizerSpec("sgd"),
-        learning_rate=LearningRate(base=0.0),
-        precision=precision,
-    )
-    images = np.ones((DROPOUT_EXAMPLES, side, side, 1), np.float32)
-    labels = generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32)
-    return Probe(
-        cell=_cell(model, training, target, DROPOUT_EXAMPLES, DROPOUT_EXAMPLES),
-        images=images,
-        labels=labels,
-        test_images=images,
-        test_labels=labels,
-        parameters={"03_dense/kernel": np.eye(DROPOUT_UNITS, dtype=np.float32)},
-        order=np.tile(np.arange(DROPOUT_EXAMPLES, dtype=np.int32), (DROPOUT_STEPS, 1)),
-    )
 
 
 def compare_training(
@@ -344,11 +216,6 @@ def compare_dropout(
         Quantity("dropout in evaluation", float(np.max(np.abs(evaluation - 1.0))), 1e-5, label),
         Quantity("dropout same step", float(len(losses) - len(np.unique(losses))), 0.0, label),
     )
-
-
-def _cell(model: ModelSpec, training: TrainingSpec, target: Target, examples: int, test_examples: int) -> Cell:
-    dataset = Dataset("probe", "", examples, test_examples, model.input_shape, model.classes)
-    return Cell(model, training, dataset, Inputs("", ""), target)
 
 
 def _named(reference: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
