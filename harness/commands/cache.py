@@ -9,12 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness import cache_contents, workers
+from harness import workers
 from harness.cache import room
-from harness.cache_contents import KINDS, Current, Entry
 from harness.commands import common
 from harness.commands.page import charts_file
 from harness.core.errors import HarnessError, UsageError
+from harness.doctor import cache
+from harness.doctor.cache import KINDS, Current, Entry
 from harness.paths import CACHE_VARIABLE, DATASETS, ENVIRONMENTS, cache_place
 from harness.plan import datasets, own_file
 from harness.wording import megabytes, nearest, plural
@@ -25,7 +26,7 @@ IN_USE = "in use by a running harness"
 def show(json: bool) -> int:
     """Print what is there by kind; environments and datasets one by one."""
     base = _base()
-    found = cache_contents.look(base, _current())
+    found = cache.look(base, _current())
     free = room.free_bytes(base)
     if json:
         common.write_json({**_place(base, free), "entries": [_plain(entry) for entry in found]})
@@ -54,7 +55,7 @@ def clear(kinds: Sequence[str], unused: bool, yes: bool, json: bool) -> int:
     base = _base()
     wanted = [
         entry
-        for entry in cache_contents.look(base, _current())
+        for entry in cache.look(base, _current())
         if entry.kind in (kinds or KINDS) and (entry.unused or not unused)
     ]
     if wanted and not yes and not _agreed(f"Remove {_sum(wanted)} from {base}?"):
@@ -75,7 +76,7 @@ def clear(kinds: Sequence[str], unused: bool, yes: bool, json: bool) -> int:
 def _removed(base: Path, entry: Entry) -> str:
     """Remove one; why it is left, or empty."""
     try:
-        return "" if cache_contents.remove(base, entry) else IN_USE
+        return "" if cache.remove(base, entry) else IN_USE
     except OSError as error:
         return error.strerror or str(error)
 
@@ -116,13 +117,13 @@ def _print(found: Iterable[Entry]) -> None:
 
 def _row(entry: Entry) -> tuple[str, str, str]:
     """What entries have in common that are shown as one row; large ones have rows of their own."""
-    alone = entry.kind in (ENVIRONMENTS, DATASETS, cache_contents.OTHER)
+    alone = entry.kind in (ENVIRONMENTS, DATASETS, cache.OTHER)
     return entry.kind, (entry.title or entry.path.name) if alone else "", entry.unused
 
 
 def _order(entry: Entry) -> tuple[int, str, str]:
     kind, title, unused = _row(entry)
-    return [*KINDS, cache_contents.OTHER].index(kind), title, unused
+    return [*KINDS, cache.OTHER].index(kind), title, unused
 
 
 def _bytes(entries: Iterable[Entry]) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness import doctor, examination
 from harness.commands import common, running
 from harness.core.cell import Target
 from harness.core.errors import CellError, StoreError
 from harness.core.messages import Train
-from harness.doctor import Diagnosis, Examined, Finding, Machine, Trial
+from harness.doctor import inspection, rules
+from harness.doctor.rules import Diagnosis, Examined, Finding, Machine, Trial
 from harness.plan import own_file, targets
 from harness.plan.targets import TargetDefinition
 from harness.proof import probes
@@ -54,13 +54,13 @@ def run(request: Request) -> int:
     definitions = own_file.target_definitions()
     texts = list(dict.fromkeys(request.names)) or list(definitions)
     wanted = [targets.resolve(text, definitions) for text in texts]
-    machine = examination.look_at_machine()
-    examined = {target.name: examination.look_at_target(definitions[target.name]) for target in wanted}
+    machine = inspection.look_at_machine()
+    examined = {target.name: inspection.look_at_target(definitions[target.name]) for target in wanted}
     named = dict(zip(texts, wanted, strict=True))
     able = {text: target for text, target in named.items() if examined[target.name].environment == "ready"}
     trials = _tried(able, definitions) if request.names and not request.quick else {}
-    diagnoses = [doctor.diagnose(examined[target.name], machine, trials.get(text)) for text, target in named.items()]
-    about = doctor.machine_findings(machine)
+    diagnoses = [rules.diagnose(examined[target.name], machine, trials.get(text)) for text, target in named.items()]
+    about = rules.machine_findings(machine)
     if request.json:
         common.write_json(_plain(machine, about, texts, [*examined.values()], diagnoses))
     else:
@@ -155,7 +155,7 @@ def _machine_rows(machine: Machine) -> list[tuple[str, str]]:
     ]
 
 
-def _cache(cache: doctor.Cache | None) -> str:
+def _cache(cache: rules.Cache | None) -> str:
     if cache is None:
         return "not looked at"
     free = "" if cache.free_bytes is None else f", {megabytes(cache.free_bytes)} free on its disk"
@@ -185,7 +185,7 @@ def _gibibytes(count: int | None) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / doctor.GIBIBYTE:.1f} GiB"
+    return f"{count / rules.GIBIBYTE:.1f} GiB"
 
 
 def _where(trial: Trial | None) -> str:

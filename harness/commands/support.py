@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from harness import support
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.errors import CellError
+from harness.doctor import support
 from harness.plan import own_file, targets
 from harness.workers import START_SECONDS
 

@@ -13,13 +13,13 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from harness import support
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.doctor import support
 from harness.plan import models, own_file
 from harness.proof import synchrony
 from harness.proof.parity import Proof, Quantity

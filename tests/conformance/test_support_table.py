@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import support
+from harness.doctor import support
 
 from .conftest import Bench
 

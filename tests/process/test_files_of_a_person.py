@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness import examination
 from harness.commands import live
+from harness.doctor import inspection
 from harness.ray_cluster import tasks
 from harness.slurm import submissions
 from harness.slurm.options import Options
@@ -68,9 +68,9 @@ def test_an_interpreter_is_asked_where_they_lie(here: Path) -> None:
     python = Path(sys.executable)
     assert interpreters.problem_of(python) == ""
     variables = clean_variables()
-    answer = examination._ask(python, examination._PACKAGES, (), variables)
+    answer = inspection._ask(python, inspection._PACKAGES, (), variables)
     assert answer["packages"]
-    assert examination._ask(python, examination._LOADING, ["nowhere.so"], variables) == ["nowhere.so"]
+    assert inspection._ask(python, inspection._LOADING, ["nowhere.so"], variables) == ["nowhere.so"]
     assert not (here / "imported").exists()
 
 

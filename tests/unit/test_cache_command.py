@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness import cache_contents, cli, workers
+from harness import cli, workers
 from harness.cache import in_use
 from harness.commands.page import charts_file
+from harness.doctor import cache as doctor_cache
 from harness.plan import datasets, targets
 from harness.workers import environments
 
@@ -196,7 +197,7 @@ def test_links_are_not_followed_out_of_the_cache(cache: Path, call: Call, tmp_pa
         pytest.skip(f"no links can be made here: {error}")
     (cache / "limits").rename(tmp_path / "limits")
     (cache / "limits").symlink_to(tmp_path / "limits", target_is_directory=True)
-    assert cache_contents.size(cache / "datasets" / "digits-0") < 800
+    assert doctor_cache.size(cache / "datasets" / "digits-0") < 800
     status, _, err = call("clear", "datasets", "limits", "--yes")
     assert status == 1
     assert "is a link, which is not followed" in err

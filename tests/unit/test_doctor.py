@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from harness import examination, needs
 from harness.core.errors import EnvironmentBuildError
 from harness.core.system.graphics import wsl_of
-from harness.doctor import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
+from harness.doctor import inspection, requirements
+from harness.doctor.rules import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
 from harness.machine import nvidia
 from harness.plan import targets
 from harness.workers import interpreters
@@ -253,7 +253,7 @@ def test_a_target_whose_device_is_there_is_ready(target: Examined, changes: dict
 
 @pytest.mark.parametrize("platform", ["windows", "linux"])
 def test_missing_libraries_of_the_system_are_named_one_by_one(platform: str) -> None:
-    toolkits = needs.system_libraries("tensorflow_keras", "cuda", TENSORFLOW_210, platform)
+    toolkits = requirements.system_libraries("tensorflow_keras", "cuda", TENSORFLOW_210, platform)
     every = tuple(file for toolkit in toolkits for file in toolkit.files)
     assert len(every) == 8
     found = diagnose(cuda(packages=TENSORFLOW_210, missing=every), machine(platform=platform))
@@ -269,9 +269,9 @@ def test_missing_libraries_of_the_system_are_named_one_by_one(platform: str) -> 
 
 
 def test_libraries_are_asked_of_no_system_for_packages_that_bring_them() -> None:
-    assert needs.system_libraries("tensorflow_keras", "cuda", PIP_CUDA, "linux") == ()
-    assert needs.system_libraries("tensorflow_keras", "cpu", TENSORFLOW_210, "linux") == ()
-    assert needs.system_libraries("jax_flax", "cuda", TENSORFLOW_210, "linux") == ()
+    assert requirements.system_libraries("tensorflow_keras", "cuda", PIP_CUDA, "linux") == ()
+    assert requirements.system_libraries("tensorflow_keras", "cpu", TENSORFLOW_210, "linux") == ()
+    assert requirements.system_libraries("jax_flax", "cuda", TENSORFLOW_210, "linux") == ()
     assert diagnose(cuda(packages=TENSORFLOW_210), QUIET).state == "ready"
 
 
@@ -312,7 +312,7 @@ def test_the_right_packages_are_no_finding() -> None:
 
 def test_a_device_that_variables_hide_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    hidden = examination.look_at_target(targets.built_in()["jax-cuda"]).hidden
+    hidden = inspection.look_at_target(targets.built_in()["jax-cuda"]).hidden
     assert hidden.startswith("asked for device 0, but CUDA_VISIBLE_DEVICES shows none (''")
     found = diagnose(cuda(hidden=hidden), QUIET)
     assert found.state == "no device"
@@ -358,9 +358,9 @@ def test_the_built_in_targets_need_the_cuda_that_their_lock_files_bring() -> Non
     found = {}
     for name, definition in targets.built_in().items():
         assert definition.lock is not None
-        packages = needs.locked_packages(definition.lock.read_text(encoding="utf-8"))
+        packages = requirements.locked_packages(definition.lock.read_text(encoding="utf-8"))
         assert packages["numpy"]
-        found[name] = needs.cuda_of(packages)
+        found[name] = requirements.cuda_of(packages)
     assert {name: major for name, major in found.items() if major} == {
         "jax-cuda": 12,
         "tensorflow-cuda": 12,
@@ -369,7 +369,7 @@ def test_the_built_in_targets_need_the_cuda_that_their_lock_files_bring() -> Non
 
 
 def test_the_pace_is_measured_in_the_time_allowed() -> None:
-    pace = examination.measure_pace(0.1)
+    pace = inspection.measure_pace(0.1)
     assert pace.block_seconds > 0
     assert 0 <= pace.apart < math.inf
     assert pace.stolen is None or 0 <= pace.stolen <= 1
@@ -378,11 +378,11 @@ def test_the_pace_is_measured_in_the_time_allowed() -> None:
 def test_gpus_are_told_with_whoever_computes_there(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = 2**22 + 1  # beyond the largest process id of Linux
     listed = [nvidia.Device(index, f"GPU {index}", f"GPU-{index}", 8 * GIB, None, None, None, None) for index in (0, 1)]
-    monkeypatch.setattr(examination, "PACE_SECONDS", 0.01)
+    monkeypatch.setattr(inspection, "PACE_SECONDS", 0.01)
     monkeypatch.setattr(nvidia, "driver_version", lambda: "550.54.15")
     monkeypatch.setattr(nvidia, "devices", lambda: tuple(listed))
     monkeypatch.setattr(nvidia, "processes", lambda index: (os.getpid(), nobody) if index == 0 else None)
-    found = examination.look_at_machine()
+    found = inspection.look_at_machine()
     assert found.driver == "550.54.15"
     assert [(one.index, one.name, one.memory_bytes) for one in found.gpus] == [
         (0, "GPU 0", 8 * GIB),
@@ -403,7 +403,7 @@ def own(tmp_path: Path, **table: Any) -> Examined:
         **table,
     }
     definition = targets.definitions({"mine": table}, str(tmp_path / "harness.toml"))["mine"]
-    return examination.look_at_target(definition)
+    return inspection.look_at_target(definition)
 
 
 def test_an_interpreter_is_asked_for_its_packages_and_tensorflow_for_its_build(tmp_path: Path) -> None:
@@ -422,25 +422,25 @@ def test_an_interpreter_is_asked_for_its_packages_and_tensorflow_for_its_build(t
     assert found.cuda_build is False
     assert set(found.missing) <= {
         file
-        for toolkit in needs.system_libraries("tensorflow_keras", "cuda", TENSORFLOW_210, "linux")
+        for toolkit in requirements.system_libraries("tensorflow_keras", "cuda", TENSORFLOW_210, "linux")
         for file in toolkit.files
     }
 
 
 def test_a_library_is_missing_where_it_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toolkit = needs.Toolkit("T", ("libno-such-thing.so.7",), "https://link")
-    monkeypatch.setattr(needs, "system_libraries", lambda *facts: (toolkit,))
+    toolkit = requirements.Toolkit("T", ("libno-such-thing.so.7",), "https://link")
+    monkeypatch.setattr(requirements, "system_libraries", lambda *facts: (toolkit,))
     assert own(tmp_path).missing == ("libno-such-thing.so.7",)
 
 
 def test_the_cache_is_looked_at_without_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
-    empty = examination.look_at_cache()
+    empty = inspection.look_at_cache()
     assert (empty.folder, empty.bytes, empty.writable) == (str(tmp_path / "cache"), 0, True)
     assert not (tmp_path / "cache").exists()
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "file").write_bytes(b"x" * 1234)
-    assert examination.look_at_cache().bytes == 1234
+    assert inspection.look_at_cache().bytes == 1234
 
 
 def test_a_missing_uv_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,6 +448,6 @@ def test_a_missing_uv_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise EnvironmentBuildError("uv, which builds environments, is missing: install it with `pip install uv`")
 
     monkeypatch.setattr(interpreters, "uv_binary", absent)
-    monkeypatch.setattr(examination, "uv_binary", absent)
+    monkeypatch.setattr(inspection, "uv_binary", absent)
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
-    assert examination.look_at_target(targets.built_in()["reference"]).environment == "no uv"
+    assert inspection.look_at_target(targets.built_in()["reference"]).environment == "no uv"

@@ -21,11 +21,11 @@ from harness.plan import tomlfile
 ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
-    "core needs paths statistics wording",
+    "core paths statistics wording",
     "cache launching machine manifest network ranking refusals shells",
-    "analysis comparison doctor outputs plan ray_cluster workers",
-    "cache_contents cell_export proof report stored_runs support",
-    "examination lane limits runs",
+    "analysis comparison outputs plan ray_cluster workers",
+    "cell_export doctor proof report stored_runs",
+    "lane limits runs",
     "instruments loading noise_scale progress rounds slurm",
     "heats noise_probe",
     "compare",

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness import support
 from harness.core.model import LAYERS
 from harness.core.training import OPTIMIZERS
+from harness.doctor import support
+from harness.doctor.support import UNEXPLAINED, Row, declarers, markdown, refusal, rows
 from harness.plan import targets
 from harness.plan.targets import TargetDefinition
-from harness.support import UNEXPLAINED, Row, declarers, markdown, refusal, rows
 
 ABLE: dict[str, Any] = {
     "accelerators": ["cpu", "directml"],

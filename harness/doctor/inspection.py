@@ -1,4 +1,4 @@
-"""Looking at the machine and at targets: the facts that ``harness.doctor`` judges.
+"""Looking at the machine and at targets: the facts that ``harness.doctor.rules`` judges.
 
 Nothing is built or downloaded, and no framework is imported: an interpreter is asked for its packages by their
 metadata, and for libraries of the system by loading them.
@@ -21,12 +21,12 @@ from typing import Any
 
 import psutil
 
-from harness import cache_contents, needs
 from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.core.told import asked
-from harness.doctor import Cache, Examined, Gpu, Machine, Pace
+from harness.doctor import cache, requirements
+from harness.doctor.rules import Cache, Examined, Gpu, Machine, Pace
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.machine.other_load import held_back
@@ -124,10 +124,12 @@ def look_at_target(definition: TargetDefinition) -> Examined:
     variables = {**clean_variables(), **own}
     answer = _ask(found.python, _PACKAGES, (), variables) if is_built else None
     if isinstance(answer, dict):
-        packages = {needs.normalised(name): version for name, version in answer["packages"].items()}
+        packages = {requirements.normalised(name): version for name, version in answer["packages"].items()}
     else:
-        packages = {} if definition.lock is None else needs.locked_packages(_text(definition.lock))
-    toolkits = needs.system_libraries(definition.backend, definition.accelerator, packages, system.platform_name())
+        packages = {} if definition.lock is None else requirements.locked_packages(_text(definition.lock))
+    toolkits = requirements.system_libraries(
+        definition.backend, definition.accelerator, packages, system.platform_name()
+    )
     files = [file for toolkit in toolkits for file in toolkit.files]
     # Any Python loads them as well as the target's own will, but for folders that only its own knows.
     missing = _ask(found.python if is_built else Path(sys.executable), _LOADING, files, variables) if files else []
@@ -147,7 +149,7 @@ def look_at_cache() -> Cache:
     """The user's cache, which is not made if it is not there. Raises OSError where a file is in the way."""
     folder = cache_place()
     existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
-    return Cache(str(folder), cache_contents.size(folder), room.free_bytes(folder), os.access(existing, os.W_OK))
+    return Cache(str(folder), cache.size(folder), room.free_bytes(folder), os.access(existing, os.W_OK))
 
 
 def measure_pace(seconds: float) -> Pace:

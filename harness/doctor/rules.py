@@ -1,6 +1,6 @@
 """What keeps each target from working on this machine, and what harms measurements here: facts in, findings out.
 
-Nothing here looks at anything: ``harness.examination`` gathers the facts, so each rule can be tested with made-up
+Nothing here looks at anything: ``harness.doctor.inspection`` gathers the facts, so each rule can be tested with made-up
 ones. A finding is one line for a person, with the command or the link that mends it.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness import shells
-from harness.needs import OLDEST_DRIVERS, cuda_of, has_jax_plugin, system_libraries, wanted_packages
+from harness.doctor.requirements import OLDEST_DRIVERS, cuda_of, has_jax_plugin, system_libraries, wanted_packages
 from harness.paths import OTHER_CACHE
 from harness.wording import megabytes, plural, processors
 

@@ -1,0 +1,1 @@
+"""What each target needs, what is missing, and what mends it."""
