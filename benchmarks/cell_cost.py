@@ -30,8 +30,8 @@ from rich.table import Table
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import CellError, HarnessError
 from harness.core.training import TrainingSpec
-from harness.lane import Lane
 from harness.machine import facts as machine_facts
+from harness.measure.lane import Lane
 from harness.paths import cache_folder
 from harness.plan import inputs, models, targets
 from harness.workers import Launch, Worker, bundle, environments

@@ -29,15 +29,17 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, comparison, heats, statistics
+from harness import comparison, statistics
 from harness.commands import common, running
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Target
 from harness.core.errors import HarnessError
 from harness.core.record import now
 from harness.core.training import OptimizerSpec, TrainingSpec
-from harness.lane import Lane, Progress
 from harness.machine import facts as machine_facts
+from harness.measure import heat, series
+from harness.measure import runner as measure_runner
+from harness.measure.lane import Lane, Progress
 from harness.plan import datasets, inputs, models, targets
 from harness.proof.verifier import Verifier
 from harness.runs import folder as run_folder
@@ -120,9 +122,9 @@ class Bench:
         with run.locked():
             pool, verifier = self.hosts(place)
             with pool:
-                measure = heats.Measure(compare.HEAT_SECONDS, self.folder / "programs")
-                runner = heats.Runner(run, pool, verifier, self.dataset.folder, TIMEOUT, Silent(), measure)
-                compare.Series(run, runner, lanes, compare.Goal(precision, seconds)).run(cells)
+                measure = heat.Measure(series.HEAT_SECONDS, self.folder / "programs")
+                runner = measure_runner.Runner(run, pool, verifier, self.dataset.folder, TIMEOUT, Silent(), measure)
+                series.Series(run, runner, lanes, series.Goal(precision, seconds)).run(cells)
         found = comparison.compare((one for one in run.records() if one.status != "skipped"), lanes)
         (one,) = found
         if one.interval is None:

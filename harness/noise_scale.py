@@ -7,7 +7,8 @@ perfectly; well above it, more examples make hardly a better step. It says nothi
 It is a property of one point, and so is its interval: as |G|^2 goes up and down, eight steps of mnist-cnn with momentum
 have taken it from 480 to 210, and eight more to 320.
 
-Measuring it is ``harness.noise_probe``'s affair. One point of training is one file, ``RUN/noise-scale/ID.json``.
+Measuring it is ``harness.measure.noise_probe``'s affair. One point of training is one file,
+``RUN/noise-scale/ID.json``.
 """
 
 from __future__ import annotations

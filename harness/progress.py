@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.core.training import PRECISIONS
-from harness.lane import Progress as LaneProgress
+from harness.measure.lane import Progress as LaneProgress
 from harness.wording import plural
 
 REFRESH_SECONDS = 0.5

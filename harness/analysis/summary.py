@@ -40,16 +40,15 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     ``train_seconds``: all timed blocks but compile. ``flops_per_second``: of ``images_per_second``, by the operations
     of a model's forward and backward pass (``ModelSpec.training_flops``), the optimizer's not counted.
     ``limit_flops_per_second`` and ``limit_bytes_per_second``: what the device does at most through this target
-    (``harness.limits``); ``limit_share``: of the first, what training reached, for training in the same type.
-    ``peak_memory_bytes``: largest resident set of the worker in host memory; ``peak_device_memory_bytes``: most that
-    the framework's allocator had in use on the device; ``process_device_memory_bytes``: most that the driver counted
-    for the worker; ``beyond_dedicated_memory``: whether the device's own memory was too small, so that it spilled.
-    ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
+    (``harness.measure.device_limits``); ``limit_share``: of the first, what training reached, for training in the same
+    type. ``peak_memory_bytes``: largest resident set of the worker in host memory; ``peak_device_memory_bytes``: most
+    that the framework's allocator had in use on the device; ``process_device_memory_bytes``: most that the driver
+    counted for the worker; ``beyond_dedicated_memory``: whether the device's own memory was too small, so that it
+    spilled. ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
     ``pace_error``: standard error of the logarithm of ``images_per_second`` within the process, from ``pace_batches``
     batches of its ``train_blocks`` (``statistics.batch_median_error``); it knows nothing of other processes.
     ``machine``: its anonymous id, and ``node`` its name in a cluster; a cell that never trained and names none is given
-    the run's, if it has one only.
-    Empty (null) where a record has no such measurement.
+    the run's, if it has one only. Empty (null) where a record has no such measurement.
     """
     rows = [_row(record) for record in records]
     return machines.of_the_only_one(pl.DataFrame(rows, schema=_schema(), orient="row")).sort(_ORDER)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import compare, comparison, heats, shells, stored_runs
+from harness import comparison, shells, stored_runs
 from harness.commands import common, running
 from harness.commands.running import terminable
 from harness.comparison import Comparison, LaneKey
@@ -19,7 +19,9 @@ from harness.core.cell import Cell, Dataset
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record, now
 from harness.core.training import TrainingSpec
-from harness.lane import Progress
+from harness.measure import heat, series
+from harness.measure import runner as measure_runner
+from harness.measure.lane import Progress
 from harness.plan import datasets, inputs, models, own_file, targets
 from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
 from harness.plan.targets import TargetDefinition
@@ -67,7 +69,7 @@ def run(request: Request) -> int:
         return _stored(folders, request.json)
     if any(are_runs):
         raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
-    goal = compare.Goal(_precision(request.precision), seconds_of(request.budget))
+    goal = series.Goal(_precision(request.precision), seconds_of(request.budget))
     common.compute_precision(request.compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(side, definitions) for side in request.sides])
@@ -131,7 +133,7 @@ def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> run_f
         drawn = inputs.identify(model, dataset.train_examples, training.epochs, training.seed)
         cells += [
             Cell(model, training, dataset, drawn, key.target, repeat, key.lane)
-            for repeat in range(compare.MOST_REPEATS)
+            for repeat in range(series.MOST_REPEATS)
             for key in lanes
         ]
     plan = run_folder.Plan(
@@ -149,7 +151,7 @@ def _execute(
     kept: run_folder.Run,
     waiting: Sequence[Cell],
     lanes: Sequence[LaneKey],
-    goal: compare.Goal,
+    goal: series.Goal,
     definitions: Mapping[str, TargetDefinition],
     dataset: Path,
     request: Request,
@@ -166,10 +168,10 @@ def _execute(
             common.say(console, f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
 
     with pool, instruments, terminable():
-        measure = heats.Measure(compare.HEAT_SECONDS, kept.scratch_folder / "programs")
-        runner = heats.Runner(kept, pool, verifier, dataset, request.timeout, _Quiet(), measure, instruments)
+        measure = heat.Measure(series.HEAT_SECONDS, kept.scratch_folder / "programs")
+        runner = measure_runner.Runner(kept, pool, verifier, dataset, request.timeout, _Quiet(), measure, instruments)
         try:
-            compare.Series(kept, runner, lanes, goal, tell).run(waiting)
+            series.Series(kept, runner, lanes, goal, tell).run(waiting)
         except KeyboardInterrupt:
             return True
     shutil.rmtree(kept.scratch_folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import common, running
-from harness.core import system
+from harness.core import record, system
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.machine import allocation
@@ -34,7 +34,7 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     told = setting.read(kept)
     definitions = told.definitions()
     setting.require_planned(kept, definitions)
-    waiting = kept.waiting(cells, running.INTERRUPTED)
+    waiting = kept.waiting(cells, record.INTERRUPTED)
     console = common.standard_error()
     if not waiting:
         common.say(console, "nothing to run: every cell has its record")
@@ -45,7 +45,7 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     dataset = common.planned_dataset(source, waiting[0], data_dir, kept.folder).folder
     logs = kept.logs_folder / (allocation.name() or f"{socket.gethostname()}-{os.getpid()}")
     with running.temporary_folder("heat") as scratch:
-        work = running.Work(definitions, dataset, told.timeout, told.fork, running.INTERRUPTED, scratch, logs)
+        work = running.Work(definitions, dataset, told.timeout, told.fork, record.INTERRUPTED, scratch, logs)
         elsewhere = running.run_cells(kept, waiting, work, console, lambda: _progress(waiting))
     if elsewhere:
         common.say(console, f"{elsewhere} of the heats: another process runs them")

@@ -9,7 +9,7 @@ from functools import partial
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.errors import CellError
-from harness.limits import Limits
+from harness.measure.device_limits import Limits
 from harness.plan import own_file
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness import launching
 from harness.commands import common, planning, running
+from harness.core import record as core_record
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
 from harness.plan.plan import by_place, packed
@@ -156,7 +157,7 @@ class _Following:
                 else:
                     time.sleep(POLL_SECONDS)
                 self._settle_all()
-                self._tell(running.INTERRUPTED)
+                self._tell(core_record.INTERRUPTED)
                 if time.monotonic() - looked >= LOOK_SECONDS:
                     self._look()
                     looked = time.monotonic()
@@ -225,7 +226,7 @@ class _Following:
             deadline = time.monotonic() + tasks.STOP_SECONDS + POLL_SECONDS
             while live and time.monotonic() < deadline:
                 live = [one for one in live if one not in self._cluster.wait(live, POLL_SECONDS)]
-                self._tell(running.INTERRUPTED)
+                self._tell(core_record.INTERRUPTED)
         finally:
             self._cluster.cancel(live, force=True)
 

@@ -16,17 +16,19 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import heats, limits, workers
+from harness import workers
 from harness.cache import room
 from harness.commands import common
 from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
-from harness.core.record import FAILED
-from harness.instruments import Instruments, device_facts
-from harness.lane import Stopped
+from harness.core.record import FAILED_TOO, INTERRUPTED
 from harness.machine import allocation, nvidia
 from harness.machine import facts as machine_facts
+from harness.measure import device_limits
+from harness.measure import runner as measure_runner
+from harness.measure.instruments import Instruments, device_facts
+from harness.measure.lane import Stopped
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.plan import inputs, targets
 from harness.plan.targets import TargetDefinition
@@ -39,12 +41,6 @@ from harness.workers.cell_worker import CellWorker
 REFERENCE = "reference"
 END_SLACK = timedelta(seconds=30)
 """Slurm's clock, and when it looks at it."""
-
-INTERRUPTED = frozenset({"interrupted"})
-"""Statuses of records that make way for another attempt unasked."""
-
-FAILED_TOO = frozenset({*FAILED, "skipped"})
-"""Those that do on request: with what failed, what was skipped because a smaller batch had failed."""
 
 DEFAULT_TARGETS = ("tensorflow-cpu", "jax-cpu")
 
@@ -233,7 +229,7 @@ def run_cells(
         kept, work.definitions, wanted, console, work.timeout, work.fork, work.scratch, work.logs
     )
     with pool, instruments, watcher() as progress, terminable():
-        runner = heats.Runner(
+        runner = measure_runner.Runner(
             kept, pool, verifier, work.dataset, work.timeout, progress, instruments=instruments, scratch=work.scratch
         )
         return runner.run_planned(cells, work.again)
@@ -287,9 +283,9 @@ def open_verifier(
     )
 
 
-def open_limiter(code: str, scratch: Path, timeout: float) -> limits.Limiter:
+def open_limiter(code: str, scratch: Path, timeout: float) -> device_limits.Limiter:
     """What gives each target its device's limits, from the user's cache where they are there."""
-    return limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, common.keeping)
+    return device_limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, common.keeping)
 
 
 def _circumstances(code: str) -> dict[str, Any]:

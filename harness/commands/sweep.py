@@ -13,6 +13,7 @@ from typing import Any
 import harness
 from harness import shells
 from harness.commands import cluster, common, ending, planning, ray_sweep, running
+from harness.core import record
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.record import now
@@ -164,7 +165,7 @@ def _recorded(folder: Path | None) -> dict[str, str]:
 
 def _again(retry: bool) -> frozenset[str]:
     """Statuses of records that make way for another attempt."""
-    return running.FAILED_TOO if retry else running.INTERRUPTED
+    return record.FAILED_TOO if retry else record.INTERRUPTED
 
 
 def _waiting(kept: run_folder.Run, retry: bool) -> list[Cell]:

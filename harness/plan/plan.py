@@ -16,7 +16,7 @@ from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell
 
 INTERLEAVES = ("block", "cell", "none")
-"""How the cells of a heat take turns: see ``harness.heats``. The first is the default of new plans."""
+"""How the cells of a heat take turns: see ``harness.measure.runner``. The first is the default of new plans."""
 
 MOST_TASKS = 200
 """Tasks that heats are packed into, unless told how many heats each has: each starts its frameworks anew, and a

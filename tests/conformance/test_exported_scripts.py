@@ -18,7 +18,7 @@ from harness.core.cell import Cell
 from harness.core.model import Dense
 from harness.core.record import Record, now
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
-from harness.lane import Lane
+from harness.measure.lane import Lane
 from harness.plan import datasets, inputs, models
 from harness.plan.datasets import Prepared
 from harness.runs import folder as run_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from harness.commands.running import REFERENCE
-from harness.limits import Limiter, Limits
+from harness.measure.device_limits import Limiter, Limits
 
 from .conftest import TIMEOUT, Bench
 

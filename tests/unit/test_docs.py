@@ -27,8 +27,7 @@ from harness.cli import cli
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.model import LAYERS
-from harness.core.record import STATUSES, Blocks, Epoch, Phases, Record
-from harness.heats import HeatFacts
+from harness.core.record import STATUSES, Blocks, Epoch, HeatFacts, Phases, Record
 from harness.plan import models, sweep, targets, tomlfile
 from harness.proof.parity import Proof
 from harness.runs import folder as run_folder

@@ -13,18 +13,18 @@ from typing import Any, cast
 
 import pytest
 
-from harness import instruments
 from harness.core import codec, system
 from harness.core.cell import Target
 from harness.core.errors import WorkerCrashed
 from harness.core.record import Blocks, Record
-from harness.instruments import Instruments
-from harness.limits import Limiter
 from harness.machine import nvidia
 from harness.machine.energy import MIXED
 from harness.machine.processor_energy import HostEnergy
 from harness.machine.sampler import Sampler
 from harness.manifest import manifest
+from harness.measure import instruments
+from harness.measure.device_limits import Limiter
+from harness.measure.instruments import Instruments
 from harness.workers.cell_worker import CellWorker
 from tests.unit.recorded_nvml import RecordedNvml
 from tests.unit.records import JAX, cell, record

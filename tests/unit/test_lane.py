@@ -8,7 +8,7 @@ import pytest
 from harness.core.messages import Block, HostReady, Opened, Train
 from harness.core.model import Dense, Flatten
 from harness.core.training import TrainingSpec
-from harness.lane import Lane
+from harness.measure.lane import Lane
 from harness.workers.cell_worker import Files
 from tests.unit.builders import small_cell, small_model
 

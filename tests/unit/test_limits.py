@@ -10,10 +10,11 @@ import pytest
 
 from backends import loop
 from backends.reference_yardstick import ReferenceYardstick
-from harness import analysis, limits
+from harness import analysis
 from harness.core.cell import Target
 from harness.core.messages import Limit
-from harness.limits import Limits
+from harness.measure import device_limits
+from harness.measure.device_limits import Limits
 from tests.unit.records import MODEL, cell, record
 
 
@@ -74,9 +75,11 @@ def test_the_reference_s_yardstick_multiplies_and_adds() -> None:
 
 def test_memory_is_what_is_free_and_of_unknown_devices_a_little() -> None:
     target = cell().target
-    assert limits.memory_bytes(target, {}) > 2**20
-    assert limits.memory_bytes(_on("directml"), {}) == limits.UNKNOWN_MEMORY_BYTES
-    assert limits.memory_bytes(_on("cuda"), {"CUDA_VISIBLE_DEVICES": "MIG-0"}) == limits.UNKNOWN_MEMORY_BYTES
+    assert device_limits.memory_bytes(target, {}) > 2**20
+    assert device_limits.memory_bytes(_on("directml"), {}) == device_limits.UNKNOWN_MEMORY_BYTES
+    assert (
+        device_limits.memory_bytes(_on("cuda"), {"CUDA_VISIBLE_DEVICES": "MIG-0"}) == device_limits.UNKNOWN_MEMORY_BYTES
+    )
 
 
 def _on(accelerator: str) -> Target:

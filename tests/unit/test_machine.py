@@ -7,10 +7,10 @@ import hashlib
 import psutil
 import pytest
 
-from harness import limits
 from harness.core import system
 from harness.core.cell import Target
 from harness.machine import facts as machine_facts
+from harness.measure import device_limits
 
 CPU = Target("t", "reference", "cpu", "numpy", "resident", "lock:none")
 NODE = "SLURMD_NODENAME"
@@ -54,7 +54,7 @@ def test_a_fact_that_the_system_does_not_give_is_none_with_the_reason(monkeypatc
     assert load == {**dict.fromkeys(told), "untold": dict.fromkeys(told, reason)}
     facts = machine_facts.facts.__wrapped__()
     assert (facts["memory_bytes"], facts["logical_cores"], facts["physical_cores"]) == (None, None, None)
-    assert limits.memory_bytes(CPU, {}) == limits.UNKNOWN_MEMORY_BYTES
+    assert device_limits.memory_bytes(CPU, {}) == device_limits.UNKNOWN_MEMORY_BYTES
 
 
 def test_the_quota_is_among_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,4 +66,4 @@ def test_memory_beyond_a_containers_limit_is_not_available(monkeypatch: pytest.M
     monkeypatch.setattr(system, "memory_limit", lambda: 2**20)
     monkeypatch.setattr(system, "memory_left", lambda: 2**10)
     assert machine_facts.facts.__wrapped__()["memory_limit_bytes"] == 2**20
-    assert machine_facts.load()["available_memory_bytes"] == limits.memory_bytes(CPU, {}) == 2**10
+    assert machine_facts.load()["available_memory_bytes"] == device_limits.memory_bytes(CPU, {}) == 2**10

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness import noise_probe, noise_scale
+from harness import noise_scale
 from harness.core.errors import StoreError
 from harness.core.model import Dense, Dropout, Flatten, ModelSpec
 from harness.core.training import OptimizerSpec
+from harness.measure import noise_probe
 from harness.noise_scale import estimate
 from harness.runs import noise_scales
 from harness.runs.noise_scales import Estimate, NoiseScale

@@ -12,7 +12,7 @@ import pytest
 
 from harness import cli
 from harness.core.errors import StoreError
-from harness.heats import Runner
+from harness.measure.runner import Runner
 from tests.unit.records import JAX, cell
 
 

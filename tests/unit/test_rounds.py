@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness import rounds
 from harness.core.messages import Block
-from harness.rounds import Rounds, order, take_turns
+from harness.measure import rounds
+from harness.measure.rounds import Rounds, order, take_turns
 
 
 class Clock:

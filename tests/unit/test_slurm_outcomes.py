@@ -16,7 +16,7 @@ from harness.commands import cluster
 from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
-from harness.heats import Runner
+from harness.measure.runner import Runner
 from harness.runs.folder import Plan, Run
 from harness.slurm import programs, submissions
 from harness.slurm.outcomes import STATUSES, only_told, settle

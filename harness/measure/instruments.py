@@ -14,13 +14,13 @@ from typing import Any
 from harness.core.cell import Target
 from harness.core.errors import CellError
 from harness.core.record import Record
-from harness.limits import Limiter
 from harness.machine import energy as energy_meter
 from harness.machine import nvidia
 from harness.machine.energy import Window
 from harness.machine.processor_energy import HostEnergy
 from harness.machine.sampler import Sample, Sampler
 from harness.machine.windows_gpus import GpuCounters
+from harness.measure.device_limits import Limiter
 from harness.workers.cell_worker import CellWorker
 
 HOST = "host"

@@ -1,10 +1,10 @@
 """Which cells run together and in what order, and running them: planned cells in, records out.
 
 A heat is all cells that differ only in their target. With ``interleave`` "block" its lanes are resident at the same
-time and take turns in short blocks (``harness.rounds``); with "cell" they run whole, one after the other, in an order
-that turns round from heat to heat, so that none is always the one on the warmer machine; with "none" whole in the
-order of the plan. Where memory does not hold all lanes of a heat, it falls back from block to cell. Every
-planned cell ends as exactly one record, whatever becomes of its worker.
+time and take turns in short blocks (``harness.measure.rounds``); with "cell" they run whole, one after the other, in an
+order that turns round from heat to heat, so that none is always the one on the warmer machine; with "none" whole in the
+order of the plan. Where memory does not hold all lanes of a heat, it falls back from block to cell. Every planned cell
+ends as exactly one record, whatever becomes of its worker.
 """
 
 from __future__ import annotations
@@ -12,105 +12,38 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from harness import refusals, rounds
+from harness import refusals
 from harness.cache import room
 from harness.core import codec
-from harness.core.cell import Cell, Target
+from harness.core.cell import Cell
 from harness.core.errors import CellError, HarnessError, StoreError, WorkerCrashed
-from harness.core.record import Record
-from harness.lane import Lane, Progress
+from harness.core.record import HeatFacts, Record
 from harness.machine import allocation
 from harness.machine import facts as machine_facts
 from harness.machine.other_load import Load, Neighbours
+from harness.measure import rounds
+from harness.measure.heat import Instruments, Measure, Watcher
+from harness.measure.lane import Lane
+from harness.measure.rounds import Rounds
 from harness.plan import inputs
 from harness.plan.plan import INTERLEAVES, heats
 from harness.proof.parity import Proof
 from harness.proof.verifier import Verifier
-from harness.rounds import Rounds
 from harness.runs.folder import AlreadyRecorded, Run
 from harness.runs.orphans import untrained
-from harness.workers.cell_worker import CellWorker, Files
+from harness.workers.cell_worker import Files
 from harness.workers.hosts import Hosts
 
 NOT_HELD = "memory did not hold all lanes at once, so they ran whole, one after the other"
 
 FEWEST_ROUNDS = 6
 """Of a heat that is measured by time: one whole cycle of orders for three lanes."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How heats of a comparison differ from those of a sweep: they stop when they have measured for ``seconds``,
-    or for FEWEST_ROUNDS where these take longer.
-
-    Nothing is evaluated, and compiled programs are kept in ``programs`` for later processes on the processor. On
-    other accelerators they are not: a compilation may choose its algorithms by timing them, which is
-    part of what differs between processes.
-    """
-
-    seconds: float
-    programs: Path
-
-
-@dataclass(frozen=True)
-class HeatFacts:
-    """How a cell ran beside others, for its record.
-
-    ``interleave``: "block", "cell" or "none", as it was really done; ``fallback`` says why, where that is not what was
-    asked for. ``cells``: all of the heat. ``rounds`` of which ``dropped`` (number -> reason) do not count;
-    ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
-    cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
-    ``opened_together``: the lanes were built and compiled at the same time, so those phases are not one lane's own.
-    ``other_processors`` and ``stolen_processors``: how busy others kept the machine meanwhile;
-    ``throttled_processors``: what a quota held back; ``load_untold``: why the first is not known (``neighbours.Load``).
-    """
-
-    interleave: str
-    cells: tuple[str, ...]
-    fallback: str = ""
-    rounds: int = 0
-    dropped: dict[str, str] | None = None
-    block_steps: int = 0
-    settle_steps: int = 0
-    measured_seconds: float | None = None
-    idle_share: float | None = None
-    opened_together: bool = False
-    other_processors: float | None = None
-    stolen_processors: float | None = None
-    throttled_processors: float | None = None
-    load_untold: str = ""
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def started(self, cell: Cell, doing: str) -> None:
-        """A cell's turn has come; ``doing`` says what comes first."""
-
-    def progressed(self, progress: Progress) -> None:
-        """A block is done."""
-
-    def finished(self, record: Record) -> None:
-        """A cell's record is saved."""
-
-
-class Instruments(Protocol):
-    """Who measures beside the cells. Nothing that fails there fails a cell: it is left out."""
-
-    def facts(self, target: Target, worker: CellWorker) -> dict[str, Any]:
-        """Facts of the target's device, for the machine's part of the record. Raises CellError of a dead worker."""
-
-    def limit(self, target: Target, worker: Callable[[], CellWorker]) -> dict[str, Any]:
-        """What the device can do at most; ``worker`` gives the live worker, which has no cell open."""
-
-    def power(self, record: Record, process: int | None) -> dict[str, Any]:
-        """How the device ran while the cell of a record trained in ``process``."""
 
 
 @dataclass(frozen=True)

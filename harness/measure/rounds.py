@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.core import system
-from harness.lane import Lane
+from harness.measure.lane import Lane
 
 BLOCK_SECONDS = 0.004
 """What the timed part of the slowest lane's block should take, at least one step."""

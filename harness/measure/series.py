@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness import comparison, statistics
 from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell
-from harness.heats import Runner
+from harness.measure.runner import Runner
 from harness.runs.folder import Run
 
 HEAT_SECONDS = 4.0

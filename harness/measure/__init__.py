@@ -1,0 +1,1 @@
+"""Cells to records: lanes take turns in heats, measured by what stands beside them."""
