@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import comparison, statistics
+from harness import statistics
+from harness.analysis import comparison
+from harness.analysis.comparison import Comparison, LaneKey
 from harness.commands import common, running
-from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Target
 from harness.core.errors import HarnessError
 from harness.core.record import now

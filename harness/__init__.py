@@ -22,6 +22,6 @@ def load(run: str | Path, table: str = "cells") -> polars.DataFrame:
     ``harness.analysis`` says what the columns are. Raises ``harness.core.errors.UsageError`` where there is no run or
     no such table, StoreError for records that cannot be read.
     """
-    from harness import loading
+    from harness.analysis import reading
 
-    return loading.table(run, table)
+    return reading.table(run, table)

@@ -14,14 +14,14 @@ import polars as pl
 
 from harness.analysis import accuracy as reached
 from harness.analysis import advice as advising
-from harness.analysis import load as loads
+from harness.analysis import other_load as loads
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
 from harness.analysis import step_model
 from harness.analysis.advice import Advice, Choice, Obstacles
 from harness.analysis.collected import Collected, collect, comparable
-from harness.analysis.load import Blame
 from harness.analysis.machines import Facts, several, side_by_side
+from harness.analysis.other_load import Blame
 from harness.analysis.summary import agreement, summary
 from harness.analysis.tables import WORK
 
@@ -92,8 +92,8 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     """Compute everything.
 
     ``accuracy``: the test accuracy that matters, a share of one; without one ``accuracy.accuracies`` chooses.
-    ``obstacles``: WORK -> why its targets must not be compared with each other (``harness.manifest.obstacles`` of the
-    records that ``comparable`` names); the advice keeps them apart then.
+    ``obstacles``: WORK -> why its targets must not be compared with each other (``harness.analysis.manifest.obstacles``
+    of the records that ``comparable`` names); the advice keeps them apart then.
     """
     curves = reached.curves(collected)
     chosen, ladder = reached.accuracies(curves, accuracy)

@@ -13,8 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from harness import ranking
-from harness.analysis import machines
+from harness.analysis import machines, ranking
 from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reach
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import load, machines, summary
+from harness.analysis import machines, other_load, summary
 from harness.analysis.tables import COUNTED, grouped, work_of
 from harness.core.record import NOT_THE_WORK, Record
 
@@ -41,7 +41,7 @@ def collect(records: Iterable[Record]) -> Collected:
             machines.remember(found, record)
             if record.status not in NOT_THE_WORK:
                 epochs.extend(_epochs(record))
-                disturbances.extend(load.disturbances(record))
+                disturbances.extend(other_load.disturbances(record))
             yield record
 
     cells = summary.summary(watched())
@@ -62,7 +62,7 @@ def collect(records: Iterable[Record]) -> Collected:
     return Collected(
         cells,
         pl.DataFrame(rows, schema=columns, orient="row"),
-        pl.DataFrame(disturbances, schema=load.DISTURBANCES, orient="row"),
+        pl.DataFrame(disturbances, schema=other_load.DISTURBANCES, orient="row"),
         found,
     )
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import comparison, shells, stored_runs
+from harness import shells
+from harness.analysis import across_runs, comparison
+from harness.analysis.comparison import Comparison, LaneKey
 from harness.commands import common, running
 from harness.commands.running import terminable
-from harness.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record, now
@@ -217,11 +218,11 @@ def _stored(folders: Sequence[Path], json: bool) -> int:
     common.say(
         common.standard_error(),
         "warning: these runs did not take turns, so drift between them is not cancelled; "
-        f"the intervals allow {100 * stored_runs.RUN_TO_RUN:g} % (one standard deviation) for each run",
+        f"the intervals allow {100 * across_runs.RUN_TO_RUN:g} % (one standard deviation) for each run",
     )
     names = (str(folders[0]), str(folders[1]))
     _tell_diverged([*sides[0], *sides[1]])
-    found = stored_runs.compare_runs(sides[0], sides[1], names)
+    found = across_runs.compare_runs(sides[0], sides[1], names)
     if not found:
         raise UsageError("compare: the two runs have no work in common (same model, training, dataset and inputs)")
     _show(found, None, json)

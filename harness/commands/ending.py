@@ -10,7 +10,7 @@ from harness.core.record import FAILED
 from harness.runs import folder as run_folder
 
 if TYPE_CHECKING:
-    from harness.loading import Reading
+    from harness.analysis.reading import Reading
 
 
 def page_of(kept: run_folder.Run) -> tuple[Reading | None, str]:
@@ -18,12 +18,12 @@ def page_of(kept: run_folder.Run) -> tuple[Reading | None, str]:
 
     Each is empty, with a warning, where it could not be had: that must not cost a sweep.
     """
-    from harness import loading
+    from harness.analysis import reading as analysis_reading
     from harness.commands import page
 
     reading, path = None, kept.folder / page.PAGE_FILE
     try:
-        reading = loading.read(kept)
+        reading = analysis_reading.read(kept)
         page.write(reading, path)
     except HarnessError as error:
         common.say(common.standard_error(), f"warning: no page: {error}")

@@ -135,12 +135,12 @@ def _handler(page: LivePage) -> type[BaseHTTPRequestHandler]:
 
 
 def _render(folder: Path, version: str) -> bytes:
-    from harness import loading
+    from harness.analysis import reading
     from harness.commands import page
     from harness.report.page import render
     from harness.runs import folder as run_folder
 
-    return render(page.view(loading.read(run_folder.open_run(folder)), version)).encode("utf-8")
+    return render(page.view(reading.read(run_folder.open_run(folder)), version)).encode("utf-8")
 
 
 def _first_line(stream: IO[bytes]) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from harness.analysis.noise_scale import FEWEST_BATCHES
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import StoreError, UsageError
 from harness.measure import noise_probe
 from harness.measure.noise_probe import Meter
-from harness.noise_scale import FEWEST_BATCHES
 from harness.plan import inputs, own_file, targets
 from harness.plan.targets import TargetDefinition
 from harness.runs import folder as run_folder

@@ -8,11 +8,11 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 from harness import outputs
+from harness.analysis.reading import Reading
 from harness.cache.keeping import Keeping, mark_used
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
-from harness.loading import Reading
 from harness.paths import PAGES, cache_place
 from harness.plan.datasets.extent import Extent
 from harness.proof import parity

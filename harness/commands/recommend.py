@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from harness import loading
 from harness.analysis import Advice
+from harness.analysis import reading as analysis_reading
 from harness.commands import common
 from harness.core import codec
 from harness.core.errors import UsageError
@@ -20,7 +20,7 @@ from harness.runs import folder as run_folder
 def run(folder: Path, accuracy: str | None, json: bool) -> int:
     """Print the advice. Exit status 1 if there is none, or a record could not be read."""
     wanted = accuracy_of(accuracy)
-    reading = loading.read(run_folder.open_run(folder), wanted)
+    reading = analysis_reading.read(run_folder.open_run(folder), wanted)
     for problem in reading.unreadable:
         common.say(common.standard_error(), f"warning: {problem}; it does not count")
     found = reading.found.advice
@@ -48,7 +48,7 @@ def accuracy_of(text: str | None) -> float | None:
     return value
 
 
-def _show(reading: loading.Reading) -> None:
+def _show(reading: analysis_reading.Reading) -> None:
     console = common.standard_output()
     found = reading.found.advice
     several = machines(reading.found.cells, reading.found.side_by_side, reading.found.machines)

@@ -16,7 +16,7 @@ from harness.wording import plural
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis, Outline
-    from harness.loading import Reading
+    from harness.analysis.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Request:
 
 def run(request: Request) -> int:
     """Show a stored run. Exit status 1 if a record could not be read."""
-    from harness import loading
+    from harness.analysis import reading as analysis_reading
     from harness.commands.recommend import accuracy_of
 
     accuracy = accuracy_of(request.accuracy)
@@ -63,7 +63,7 @@ def run(request: Request) -> int:
     kept = run_folder.open_run(request.run)
     if not request.makes_files:
         return show(kept, request.format)
-    reading = loading.read(kept, accuracy)
+    reading = analysis_reading.read(kept, accuracy)
     warn(reading.unreadable)
     _draw(request, reading)
     _export(request, reading)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import noise_scale
+from harness.analysis import noise_scale
 from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell, Dataset, Inputs, Target
 from harness.core.errors import CellError

@@ -2,7 +2,7 @@
 
 The repeats of each kind of work are planned beforehand; when one has told enough, those that are left become
 ``skipped`` records that say so. Batch sizes take turns as well, so that all have some repeats early. Nothing here
-computes an interval: ``harness.comparison`` does.
+computes an interval: ``harness.analysis.comparison`` does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness import comparison, statistics
-from harness.comparison import Comparison, LaneKey
+from harness import statistics
+from harness.analysis import comparison
+from harness.analysis.comparison import Comparison, LaneKey
 from harness.core.cell import Cell
 from harness.measure.runner import Runner
 from harness.runs.folder import Run

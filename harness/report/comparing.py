@@ -1,6 +1,6 @@
 """A comparison for a person at a terminal: a row per lane and batch size, verdicts, and what differs between lanes.
 
-Goes in: ``harness.comparison.Comparison`` rows. Comes out: text.
+Goes in: ``harness.analysis.comparison.Comparison`` rows. Comes out: text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparison import NOT_COMPARABLE, Comparison
+from harness.analysis.comparison import NOT_COMPARABLE, Comparison
 from harness.report.headline import ABSENT, figure
 from harness.wording import plural
 

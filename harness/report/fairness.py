@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import manifest
+from harness.analysis import manifest
 from harness.core.record import Record
 from harness.report.tables import Table
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import comparison
+from harness.analysis import comparison
 from harness.core.record import Record
 from harness.runs import folder as run_folder
 from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, stop, wait_for

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import comparison, stored_runs
-from harness.comparison import LaneKey, compare, lane_keys, overall
+from harness.analysis import across_runs, comparison
+from harness.analysis.across_runs import compare_runs
+from harness.analysis.comparison import LaneKey, compare, lane_keys, overall
 from harness.core.record import Blocks, Record
-from harness.stored_runs import compare_runs
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 ROUNDS = 40
@@ -161,7 +161,7 @@ def test_runs_that_did_not_take_turns_are_compared_with_a_term_for_drift() -> No
     assert {one.lane.label for one in found} == {f"{JAX.label} of two", f"{TENSORFLOW.label} of two"}
     for one in found:
         assert one.interval is not None
-        assert one.interval.half_width > 1.9 * stored_runs.RUN_TO_RUN
+        assert one.interval.half_width > 1.9 * across_runs.RUN_TO_RUN
         assert one.verdict == "no difference found"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness import loading
+from harness.analysis import reading
 from harness.core import codec
 from harness.runs import folder as run_folder
 
@@ -34,8 +34,8 @@ FOUND_BY_AN_OPTIMISER = ("step_model", "predicted")
 
 def tables(run: Path) -> dict[str, dict[str, list[Any]]]:
     """Every table and the advice of a run, as JSON would give them back."""
-    found = loading.read(run_folder.open_run(run)).found
-    made: dict[str, Any] = {name: getattr(found, name).to_dict(as_series=False) for name in loading.TABLES}
+    found = reading.read(run_folder.open_run(run)).found
+    made: dict[str, Any] = {name: getattr(found, name).to_dict(as_series=False) for name in reading.TABLES}
     advice = [dataclasses.asdict(one) for one in found.advice]
     made["advice"] = {field: [one[field] for one in advice] for field in (advice[0] if advice else ())}
     made["run"] = {"accuracy": [found.accuracy], "accuracies": list(found.accuracies)}

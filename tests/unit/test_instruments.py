@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness.analysis.manifest import manifest
 from harness.core import codec, system
 from harness.core.cell import Target
 from harness.core.errors import WorkerCrashed
@@ -21,7 +22,6 @@ from harness.machine import nvidia
 from harness.machine.energy import MIXED
 from harness.machine.processor_energy import HostEnergy
 from harness.machine.sampler import Sampler
-from harness.manifest import manifest
 from harness.measure import instruments
 from harness.measure.device_limits import Limiter
 from harness.measure.instruments import Instruments

@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
     "core paths statistics wording",
-    "cache launching machine manifest network ranking refusals shells",
-    "analysis comparison outputs plan ray_cluster workers",
-    "cell_export doctor proof report stored_runs",
+    "cache launching machine network refusals shells",
+    "outputs plan ray_cluster workers",
+    "doctor proof",
     "runs",
-    "loading noise_scale slurm",
-    "measure",
+    "analysis slurm",
+    "cell_export measure report",
     "progress",
     "commands",
     "cli",

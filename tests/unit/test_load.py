@@ -13,7 +13,7 @@ import pytest
 
 from harness import analysis
 from harness.analysis import Blame
-from harness.analysis.load import BETWEEN_PROCESSES, CONTROL_LANE
+from harness.analysis.other_load import BETWEEN_PROCESSES, CONTROL_LANE
 from harness.core.record import Record
 from harness.report import charts, page
 from harness.report import load as words

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.manifest import FLAGS, NATURAL, RULES, Difference, differences, manifest, obstacles
 from harness.core import system
 from harness.core.cell import Target
 from harness.core.record import Record
 from harness.core.system import hardware
 from harness.machine import facts as machine_facts
-from harness.manifest import FLAGS, NATURAL, RULES, Difference, differences, manifest, obstacles
 from harness.runs import folder as run_folder
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 

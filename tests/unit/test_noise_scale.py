@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness import noise_scale
+from harness.analysis import noise_scale
+from harness.analysis.noise_scale import estimate
 from harness.core.errors import StoreError
 from harness.core.model import Dense, Dropout, Flatten, ModelSpec
 from harness.core.training import OptimizerSpec
 from harness.measure import noise_probe
-from harness.noise_scale import estimate
 from harness.runs import noise_scales
 from harness.runs.noise_scales import Estimate, NoiseScale
 from tests.unit.records import JAX, TENSORFLOW, cell

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_ind, ttest_rel
 
-from harness import ranking
-from harness.ranking import Ranking, rank
+from harness.analysis import ranking
+from harness.analysis.ranking import Ranking, rank
 
 Costs = dict[object, float]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import analysis, manifest
+from harness import analysis
+from harness.analysis import manifest
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.runs import folder as run_folder

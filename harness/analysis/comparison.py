@@ -1,7 +1,8 @@
 """Records of heats to statements: who is faster at the same work, by how much, and whether that can be told.
 
 Records go in, plain values come out. Times are compared within a heat, round by round, then over heats of fresh
-processes (``harness.statistics``). Lanes of two runs, which never took turns, are ``harness.stored_runs``' affair.
+processes (``harness.statistics``). Lanes of two runs, which never took turns, are ``harness.analysis.across_runs``'
+affair.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import manifest, statistics
+from harness import statistics
+from harness.analysis import manifest
 from harness.core.cell import Cell, Target
 from harness.core.record import Record
 from harness.statistics import Interval

@@ -1,4 +1,4 @@
-"""Records of two runs to statements, as ``harness.comparison`` makes them of heats, with less confidence.
+"""Records of two runs to statements, as ``harness.analysis.comparison`` makes them of heats, with less confidence.
 
 Lanes of different runs never took turns, so drift of the machine between them does not cancel; the intervals have a
 term for it.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from harness import comparison, manifest, statistics
-from harness.comparison import Comparison, LaneResult
+from harness import statistics
+from harness.analysis import comparison, manifest
+from harness.analysis.comparison import Comparison, LaneResult
 from harness.core.record import Record
 
 RUN_TO_RUN = 0.05
