@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import cell_export, outputs, shells
-from harness.cell_export import Known
+from harness import outputs, shells
 from harness.commands import common
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
+from harness.export import script as export_script
+from harness.export.script import Known
 from harness.plan import own_file
 from harness.plan.targets import TargetDefinition
 from harness.progress import name
@@ -35,12 +36,12 @@ def export(folder: Path, text: str, out: Path | None) -> int:
     script, arrays = _free(out, Path(f"cell-{cell.cell_id}{SCRIPT}"))
     definition = _definition(cell)
     unreadable: list[StoreError] = []
-    known = cell_export.known(cell, kept.record(cell.cell_id), kept.records(unreadable), _lock(definition))
+    known = export_script.known(cell, kept.record(cell.cell_id), kept.records(unreadable), _lock(definition))
     # Before the dataset is looked for: what cannot be exported is told at once.
-    cell_export.require(cell)
+    export_script.require(cell)
     console = common.standard_error()
-    found = cell_export.arrays(cell, kept.inputs_folder, lambda source: common.prepare_dataset(source, None, console))
-    source = cell_export.script(
+    found = export_script.arrays(cell, kept.inputs_folder, lambda source: common.prepare_dataset(source, None, console))
+    source = export_script.script(
         cell, known, script.name, kept.plan.harness_version, images_are_bytes=found["train_images"].dtype == np.uint8
     )
     _write(arrays, script, {**found, **_recorded(cell, known)}, source)
@@ -123,7 +124,7 @@ def _write(arrays: Path, script: Path, named: Mapping[str, NDArray[Any]], source
 def _tell(cell: Cell, known: Known, script: Path, arrays: Path, definition: TargetDefinition | None) -> None:
     beside = not outputs.is_stream(script)
     console = common.standard_error() if outputs.is_standard_output(script) else common.standard_output()
-    common.say(console, f"{script}: {name(cell)}, in plain {cell_export.EXPORTABLE[cell.target.backend]}")
+    common.say(console, f"{script}: {name(cell)}, in plain {export_script.EXPORTABLE[cell.target.backend]}")
     common.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
     where = "with both files in one folder" if beside else f"with the script kept as FILE{SCRIPT}"
     command = [str(script)] if beside else [f"FILE{SCRIPT}", "--arrays", str(arrays)]

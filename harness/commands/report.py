@@ -85,7 +85,8 @@ def show(kept: run_folder.Run, format: str | None) -> int:
 
 def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int, format: str | None) -> None:
     """As ``show``, of records that have been read, and how many are not among them."""
-    from harness.report import exports, load, machines, terminal
+    from harness.export import files
+    from harness.report import load, machines, terminal
 
     if format is None:
         terminal.print_summary(
@@ -100,7 +101,7 @@ def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int,
         )
     else:
         with common.reader_may_leave():
-            exports.export(found.cells, format, sys.stdout.buffer)
+            files.export(found.cells, format, sys.stdout.buffer)
 
 
 def _draw(request: Request, reading: Reading) -> None:
@@ -118,12 +119,13 @@ def _draw(request: Request, reading: Reading) -> None:
 
 
 def _export(request: Request, reading: Reading) -> None:
-    from harness.report import to_mlflow, to_tensorboard
+    from harness.export import mlflow as export_mlflow
+    from harness.export import tensorboard as export_tensorboard
 
     cells, epochs, name = reading.found.cells, reading.found.epochs, reading.run.folder.name
     if request.tensorboard is not None:
         folder = request.tensorboard
-        count = to_tensorboard.export_cells(cells, epochs, folder, name)
+        count = export_tensorboard.export_cells(cells, epochs, folder, name)
         look = f"tensorboard --logdir {shells.quoted(str(folder))}"
         said = f"tensorboard: {plural(count, 'cell')} newly written; look: {look}"
         common.say(common.standard_error(), said)
@@ -131,7 +133,7 @@ def _export(request: Request, reading: Reading) -> None:
         if request.mlflow.startswith(("http://", "https://")):
             network.check(request.mlflow)
         common.say(common.standard_error(), f"mlflow: logging {plural(cells.height, 'cell')}")
-        count = to_mlflow.export_cells(cells, epochs, request.mlflow, name)
+        count = export_mlflow.export_cells(cells, epochs, request.mlflow, name)
         common.say(common.standard_error(), f"mlflow: {plural(count, 'cell')} newly logged to {request.mlflow}")
 
 

@@ -34,7 +34,7 @@ SAME = 1e-6
 """Largest difference of a loss on one machine: the same operations, but for the sums that means are taken of."""
 
 SAME_BUT_FOR_ADAM = 2e-5
-"""The same where Keras 3's Adam stands for TensorFlow's fused operation: see ``harness.cell_export.nearness``."""
+"""The same where Keras 3's Adam stands for TensorFlow's fused operation: see ``harness.export.script.nearness``."""
 
 MODELS = {
     "unusual": dataclasses.replace(UNUSUAL, input_shape=(28, 28, 1), layers=(*UNUSUAL.layers[:-1], Dense(10))),

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cell_export import EXPORTABLE, Known, known, script
-from harness.cell_export.source import literal, plain
 from harness.core.cell import Cell, Target
 from harness.core.errors import UsageError
 from harness.core.model import AveragePool, BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, LearningRate, OptimizerSpec, TrainingSpec
+from harness.export.script import EXPORTABLE, Known, known, script
+from harness.export.script.source import literal, plain
 from harness.plan import models
 from tests.unit import records
 from tests.unit.builders import reference_target, small_cell, small_model

@@ -27,8 +27,8 @@ LEVELS = (
     "doctor proof",
     "runs",
     "analysis slurm",
-    "cell_export measure report",
-    "progress",
+    "measure report",
+    "export progress",
     "commands",
     "cli",
     "__main__",
@@ -64,8 +64,8 @@ OTHERWISE_NAMED = {
 """Dependencies whose module has another name."""
 
 EXPORTERS = {
-    "harness.report.to_mlflow": "mlflow",
-    "harness.report.to_tensorboard": "tensorboard",
+    "harness.export.mlflow": "mlflow",
+    "harness.export.tensorboard": "tensorboard",
     "harness.ray_cluster.tasks": "ray",
 }
 """Modules that import what an optional extra installs, when they run only, and the extra."""

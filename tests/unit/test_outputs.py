@@ -322,9 +322,9 @@ def test_a_page_on_a_standard_output_that_is_full_is_one_line(home: Path) -> Non
 def test_rows_go_where_a_link_points_to(home: Path) -> None:
     import polars as pl
 
-    from harness.report import exports
+    from harness.export import files
 
     (home / "latest.csv").symlink_to("rows.csv")
-    exports.export(pl.DataFrame({"a": [1]}), "csv", Path("latest.csv"))
+    files.export(pl.DataFrame({"a": [1]}), "csv", Path("latest.csv"))
     assert (home / "latest.csv").is_symlink()
     assert (home / "rows.csv").read_text() == "a\n1\n"

@@ -19,8 +19,9 @@ from harness import analysis, cli
 from harness.core.errors import HarnessError, UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Epoch, Record
+from harness.export import files
 from harness.progress import outcome
-from harness.report import exports, terminal
+from harness.report import terminal
 from harness.report.headline import figure
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
@@ -229,7 +230,7 @@ class TestExports:
 
     def exported(self, format: str) -> bytes:
         stream = io.BytesIO()
-        exports.export(self.frame(), format, stream)
+        files.export(self.frame(), format, stream)
         return stream.getvalue()
 
     def test_csv_comes_back_whole(self) -> None:
@@ -257,19 +258,19 @@ class TestExports:
         assert "| jax-cpu:jit | 32 | 3,200 | 0.100 | 1.50 | 90.00 | 500 | ok |" in rows
 
     def test_writes_a_file(self, tmp_path: Path) -> None:
-        exports.export(self.frame(), "csv", tmp_path / "rows.csv")
+        files.export(self.frame(), "csv", tmp_path / "rows.csv")
         assert (tmp_path / "rows.csv").read_bytes() == self.exported("csv")
 
     def test_that_cannot_be_written_is_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(HarnessError, match="there is no folder"):
-            exports.export(self.frame(), "csv", tmp_path / "missing" / "rows.csv")
+            files.export(self.frame(), "csv", tmp_path / "missing" / "rows.csv")
 
     def test_unknown_format_names_those_allowed(self) -> None:
         with pytest.raises(UsageError, match="allowed: csv, json, parquet, markdown"):
-            exports.export(self.frame(), "xlsx", io.BytesIO())
+            files.export(self.frame(), "xlsx", io.BytesIO())
 
     def test_the_command_line_offers_every_format(self) -> None:
         # Written out there: whoever asks for help must not wait for what writes the formats.
         (option,) = (parameter for parameter in cli.report.params if parameter.name == "format")
         assert isinstance(option.type, click.Choice)
-        assert tuple(option.type.choices) == exports.FORMATS
+        assert tuple(option.type.choices) == files.FORMATS

@@ -15,7 +15,7 @@ import pytest
 from harness import analysis
 from harness.core.errors import HarnessError, UsageError
 from harness.core.record import Epoch, Record
-from harness.report import to_mlflow
+from harness.export import mlflow
 from harness.runs import folder as run_folder
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
@@ -37,7 +37,7 @@ LARGEST = sys.float_info.max
 
 def export(records: list[Record], destination: str, run_name: str = "quick") -> int:
     collected = analysis.collect(records)
-    return to_mlflow.export_cells(collected.cells, collected.epochs, destination, run_name)
+    return mlflow.export_cells(collected.cells, collected.epochs, destination, run_name)
 
 
 def client(destination: str) -> Any:
@@ -60,7 +60,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow takes seconds to make one."""
     folder = tmp_path_factory.mktemp("mlflow")
     export([], str(folder), "none")
-    return folder / to_mlflow.DATABASE
+    return folder / mlflow.DATABASE
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ class TestAgain:
         assert runs(database).keys() == {made.cell_id for made in EVERY}
 
     def test_more_runs_than_a_page_are_known_again(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(to_mlflow, "_RUNS_AT_ONCE", 2)
+        monkeypatch.setattr(mlflow, "_RUNS_AT_ONCE", 2)
         export(EVERY, database)
         assert export(EVERY, database) == 0
 
@@ -185,15 +185,15 @@ class TestDestination:
         folder.mkdir()
         shutil.copy(empty_database, folder)
         assert export([WELL], "../own tracking") == 1
-        assert runs(f"sqlite:///{(folder / to_mlflow.DATABASE).as_posix()}").keys() == {WELL.cell_id}
-        assert sorted(tmp_path.rglob("*")) == [tmp_path / "here", folder, folder / to_mlflow.DATABASE]
+        assert runs(f"sqlite:///{(folder / mlflow.DATABASE).as_posix()}").keys() == {WELL.cell_id}
+        assert sorted(tmp_path.rglob("*")) == [tmp_path / "here", folder, folder / mlflow.DATABASE]
 
     def test_a_file_store_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "0").mkdir()
         (tmp_path / "0" / "meta.yaml").write_text("name: Default\n")
         with pytest.raises(UsageError, match="MLflow no longer writes: convert it with `mlflow migrate-filestore`"):
             export([WELL], str(tmp_path))
-        assert not (tmp_path / to_mlflow.DATABASE).exists()
+        assert not (tmp_path / mlflow.DATABASE).exists()
 
     @pytest.mark.parametrize(
         ("destination", "reason"),

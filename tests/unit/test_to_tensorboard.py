@@ -16,7 +16,7 @@ from werkzeug.test import Client
 from harness import analysis
 from harness.core.errors import HarnessError, UsageError
 from harness.core.record import Epoch, Record
-from harness.report import to_tensorboard, tracking
+from harness.export import tensorboard, tracking
 from harness.runs import folder as run_folder
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 def export(records: list[Record], folder: Path, run_name: str = "quick") -> int:
     collected = analysis.collect(records)
-    return to_tensorboard.export_cells(collected.cells, collected.epochs, folder, run_name)
+    return tensorboard.export_cells(collected.cells, collected.epochs, folder, run_name)
 
 
 def reached(*losses: float) -> tuple[Epoch, ...]:
@@ -157,7 +157,7 @@ class TestHyperparameters:
         ]
         assert [info["displayName"] for info in columns["metricInfos"]] == list(tracking.FIGURES)
         untold = {"interleave"}
-        assert {info["name"] for info in columns["hparamInfos"]} == {*to_tensorboard.HYPERPARAMETERS} - untold
+        assert {info["name"] for info in columns["hparamInfos"]} == {*tensorboard.HYPERPARAMETERS} - untold
 
     def test_how_a_cell_ended_and_why_is_told(self, tmp_path: Path) -> None:
         export(EVERY, tmp_path)

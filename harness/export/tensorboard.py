@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import outputs
 from harness.core.errors import UsageError
-from harness.report import tracking
-from harness.report.tracking import FIGURES, TrackedCell
+from harness.export import tracking
+from harness.export.tracking import FIGURES, TrackedCell
 
 if TYPE_CHECKING:
     import polars as pl

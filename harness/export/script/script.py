@@ -10,13 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell_export import jax_lines, tensorflow_lines
-from harness.cell_export.known import Known, has_keras_2
-from harness.cell_export.nearness import nearness
-from harness.cell_export.source import literal, plain
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.export.script import jax_lines, tensorflow_lines
+from harness.export.script.known import Known, has_keras_2
+from harness.export.script.nearness import nearness
+from harness.export.script.source import literal, plain
 from harness.wording import plural
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ written out for this one cell, which trains from the same arrays and prints its 
 arrays; ``known`` reads records.
 """
 
-from harness.cell_export.arrays import arrays
-from harness.cell_export.known import Known, known
-from harness.cell_export.script import EXPORTABLE, require, script
+from harness.export.script.arrays import arrays
+from harness.export.script.known import Known, known
+from harness.export.script.script import EXPORTABLE, require, script
 
 __all__ = ["EXPORTABLE", "Known", "arrays", "known", "require", "script"]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cell_export.source import Source, call, literal, square
 from harness.core.cell import Cell
 from harness.core.model import (
     Activation,
@@ -26,6 +25,7 @@ from harness.core.model import (
     Shape,
     pair_strides,
 )
+from harness.export.script.source import Source, call, literal, square
 
 FUSED_NORMALIZATION, COUNTED_DROPOUT = "FusedBatchNormalization", "CountedDropout"
 """Layers that a script defines itself."""

@@ -10,8 +10,8 @@ H200 (234 steps of 256) came out within 1.8e-4 and 4e-4 by JAX 0.10 on a process
 
 from __future__ import annotations
 
-from harness.cell_export.known import Known, has_keras_2
 from harness.core.cell import Cell
+from harness.export.script.known import Known, has_keras_2
 
 ON_A_PROCESSOR = (
     "How near: there, on as many processors, the losses are within 1e-6 of the recorded ones: the same operations in "

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import outputs
 from harness.core.errors import HarnessError, UsageError
-from harness.report import tracking
-from harness.report.tracking import TrackedCell
+from harness.export import tracking
+from harness.export.tracking import TrackedCell
 
 if TYPE_CHECKING:
     import polars as pl

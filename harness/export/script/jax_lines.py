@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.cell_export.source import Source, call, literal
 from harness.core.cell import Cell
 from harness.core.model import (
     Activation,
@@ -24,6 +23,7 @@ from harness.core.model import (
     MaxPool,
     pair_strides,
 )
+from harness.export.script.source import Source, call, literal
 
 ADAM = "scale_by_adam"
 """The transformation that a script defines itself."""
