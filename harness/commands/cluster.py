@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import launching, shells
+from harness import shells
+from harness.cluster import options as cluster_options
+from harness.cluster.slurm import options as slurm
+from harness.cluster.slurm import outcomes, programs, submissions
+from harness.cluster.slurm.submissions import FORGOTTEN, UNSEEN, Standing, Submission
 from harness.commands import common, ending, planning, running
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
@@ -20,9 +24,6 @@ from harness.progress import RunProgress
 from harness.refusals import NotWritable
 from harness.runs import folder as run_folder
 from harness.runs import locks
-from harness.slurm import options as slurm
-from harness.slurm import outcomes, programs, submissions
-from harness.slurm.submissions import FORGOTTEN, UNSEEN, Standing, Submission
 from harness.wording import plural
 
 POLL_SECONDS = 5.0
@@ -59,7 +60,7 @@ def submit(
 ) -> int:
     """Submit what no job has, and say how to follow it. The run folder is locked."""
     console = common.standard_error()
-    places = launching.of_places("slurm", options, kept.plan.places)
+    places = cluster_options.of_places("slurm", options, kept.plan.places)
     told = submissions.standing(kept)
     _, settled = _settled(kept, told)
     _say_settled(settled)

@@ -11,17 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import launching
+from harness.cluster import options as cluster_options
+from harness.cluster.ray import options as asked
+from harness.cluster.ray import tasks
+from harness.cluster.ray.options import Options
+from harness.cluster.ray.tasks import Cluster, Ended, Work
 from harness.commands import common, planning, running
 from harness.core import record as core_record
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
 from harness.plan.plan import by_place, packed
 from harness.progress import RunProgress
-from harness.ray_cluster import options as asked
-from harness.ray_cluster import tasks
-from harness.ray_cluster.options import Options
-from harness.ray_cluster.tasks import Cluster, Ended, Work
 from harness.runs import folder as run_folder
 from harness.runs import orphans
 from harness.runs.locks import DEAD_CLAIM_SECONDS
@@ -102,7 +102,7 @@ def run_cells(
     KeyboardInterrupt goes up when the tasks have ended. Raises SchedulerError where the cluster cannot run them.
     """
     console, cluster = common.standard_error(), on_ray.cluster
-    places = launching.of_places("ray", on_ray.options, kept.plan.places)
+    places = cluster_options.of_places("ray", on_ray.options, kept.plan.places)
     nodes = cluster.nodes()
     heats = by_place(kept.plan, waiting)
     demands = asked.demands({place: places[place] for place in heats}, nodes)

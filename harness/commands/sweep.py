@@ -12,12 +12,12 @@ from typing import Any
 
 import harness
 from harness import shells
+from harness.cluster.options import places
 from harness.commands import cluster, common, ending, planning, ray_sweep, running
 from harness.core import record
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.record import now
-from harness.launching import places
 from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place
 from harness.plan import own_file, shards
 from harness.plan.estimate import Estimates

@@ -30,7 +30,7 @@ WORKER_PATHS = """
 import sys
 sys.path.pop(0)
 import json
-from harness.ray_cluster import tasks
+from harness.cluster.ray import tasks
 cluster = tasks.connect(sys.argv[1])
 def path():
     import sys

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from harness.cluster.ray import tasks
+from harness.cluster.slurm import submissions
+from harness.cluster.slurm.options import Options
+from harness.cluster.slurm.programs import Job
 from harness.commands import live
 from harness.doctor import inspection
-from harness.ray_cluster import tasks
-from harness.slurm import submissions
-from harness.slurm.options import Options
-from harness.slurm.programs import Job
 from harness.workers import interpreters
 from harness.workers.interpreters import clean_variables
 from tests.process.small_sweep import HARNESS, Sweeper

@@ -24,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
+from harness.cluster.slurm import options, submissions
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.model import LAYERS
@@ -32,7 +33,6 @@ from harness.plan import models, sweep, targets, tomlfile
 from harness.proof.parity import Proof
 from harness.runs import folder as run_folder
 from harness.runs import locks, noise_scales, setting
-from harness.slurm import options, submissions
 from tests.unit.markdown import Page
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = (
     "core paths statistics wording",
-    "cache launching machine network refusals shells",
-    "outputs plan ray_cluster workers",
+    "cache machine network refusals shells",
+    "outputs plan workers",
     "doctor proof",
     "runs",
-    "analysis slurm",
+    "analysis cluster",
     "measure report",
     "export progress",
     "commands",
@@ -66,7 +66,7 @@ OTHERWISE_NAMED = {
 EXPORTERS = {
     "harness.export.mlflow": "mlflow",
     "harness.export.tensorboard": "tensorboard",
-    "harness.ray_cluster.tasks": "ray",
+    "harness.cluster.ray.tasks": "ray",
 }
 """Modules that import what an optional extra installs, when they run only, and the extra."""
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from harness.cluster.options import ALL, places
+from harness.cluster.ray import tasks
+from harness.cluster.ray.options import Node, Options, crowded, demands, resolve
 from harness.core.cell import Target
 from harness.core.errors import SchedulerError, UsageError
-from harness.launching import ALL, places
-from harness.ray_cluster import tasks
-from harness.ray_cluster.options import Node, Options, crowded, demands, resolve
 from tests.unit.records import JAX, TENSORFLOW
 
 CUDA = Target("jax-cuda", "jax_flax", "cuda", "jit", "resident", "3" * 64)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from harness.cluster.options import of_places, places
+from harness.cluster.slurm.options import Options, resolve
 from harness.core.cell import Target
 from harness.core.errors import UsageError
-from harness.launching import of_places, places
-from harness.slurm.options import Options, resolve
 from tests.unit.records import JAX, TENSORFLOW
 
 CUDA = Target("jax-cuda", "jax_flax", "cuda", "jit", "resident", "3" * 64)

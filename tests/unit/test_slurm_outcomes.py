@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from harness.cluster.slurm import programs, submissions
+from harness.cluster.slurm.outcomes import STATUSES, only_told, settle
+from harness.cluster.slurm.programs import ENDED, Job, Task
+from harness.cluster.slurm.submissions import FORGOTTEN, Standing, Submission
 from harness.commands import cluster
 from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
 from harness.measure.runner import Runner
 from harness.runs.folder import Plan, Run
-from harness.slurm import programs, submissions
-from harness.slurm.outcomes import STATUSES, only_told, settle
-from harness.slurm.programs import ENDED, Job, Task
-from harness.slurm.submissions import FORGOTTEN, Standing, Submission
 from tests.unit.records import TENSORFLOW, cell, record
 
 JOB, OTHER = Job("7"), Job("8")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cluster.ray.options import CPU, GPU, MEMORY, Node
 from harness.core.errors import SchedulerError, UsageError
 from harness.machine import allocation
 from harness.paths import CACHE_VARIABLE
-from harness.ray_cluster.options import CPU, GPU, MEMORY, Node
 
 DEFAULT_ADDRESS = "auto"
 LOCAL = "local"

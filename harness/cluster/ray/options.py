@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
+from harness.cluster.options import Table, Value, count, wishes
 from harness.core.cell import Target
 from harness.core.errors import SchedulerError, UsageError
-from harness.launching import Table, Value, count, wishes
 from harness.wording import nearest, plural, shown
 
 OWN_KEYS = ("address", "num_cpus", "num_gpus", "memory", "retries", "heats_per_task")

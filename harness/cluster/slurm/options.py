@@ -21,9 +21,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.cluster.options import Table, Value, count, wishes
 from harness.core.cell import Target
 from harness.core.errors import UsageError
-from harness.launching import Table, Value, count, wishes
 
 OWN_KEYS = ("setup", "heats-per-task", "concurrent")
 """``setup``: shell lines that run first, such as ``module load`` or ``source FILE``. ``heats-per-task``: how many heats

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Container
 from functools import partial
 
+from harness.cluster.slurm import submissions
+from harness.cluster.slurm.programs import Task
+from harness.cluster.slurm.submissions import FORGOTTEN, Standing
 from harness.core.record import Record
 from harness.runs import orphans
 from harness.runs.folder import Run
 from harness.runs.orphans import Ending
-from harness.slurm import submissions
-from harness.slurm.programs import Task
-from harness.slurm.submissions import FORGOTTEN, Standing
 
 STATUSES = {
     "TIMEOUT": ("timeout", "reached its time limit"),

@@ -28,6 +28,9 @@ from functools import cached_property
 from pathlib import Path
 
 from harness import refusals
+from harness.cluster.slurm import programs
+from harness.cluster.slurm.options import Options
+from harness.cluster.slurm.programs import Job, Task
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
@@ -35,9 +38,6 @@ from harness.paths import CACHE_VARIABLE
 from harness.plan.plan import by_place, packed
 from harness.runs import files as runs_files
 from harness.runs.folder import Run
-from harness.slurm import programs
-from harness.slurm.options import Options
-from harness.slurm.programs import Job, Task
 
 FOLDER = "slurm"
 LOGS = "slurm"

@@ -1,0 +1,1 @@
+"""Heats as jobs of Slurm's and as tasks of Ray's."""
