@@ -15,7 +15,10 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from harness.core import codec, system
 from harness.core.errors import HarnessError
@@ -109,3 +112,20 @@ def _sentence(place: Path, error: OSError) -> HarnessError:
     if error.errno == errno.ENOENT:
         return HarnessError(f"{place}: there is no folder {Path(os.path.realpath(place)).parent}")
     return unwritable(place, error)
+
+
+def drop_output(stream: IO[str]) -> None:
+    """Let all that is still to be written to ``stream``, its buffer included, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Around writing to standard output: if its reader goes, as ``head`` does, the rest goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output(sys.stdout)

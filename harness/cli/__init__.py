@@ -165,7 +165,7 @@ class _Unheard:
 
 
 def _drop_output() -> None:
-    from harness.report.terminal import drop_output
+    from harness.outputs import drop_output
 
     drop_output(sys.stdout)
 

@@ -12,12 +12,12 @@ from typing import Any
 from harness import workers
 from harness.cache import room
 from harness.commands import common
-from harness.commands.page import charts_file
 from harness.core.errors import HarnessError, UsageError
 from harness.doctor import cache
 from harness.doctor.cache import KINDS, Current, Entry
 from harness.paths import CACHE_VARIABLE, DATASETS, ENVIRONMENTS, cache_place
 from harness.plan import datasets, own_file
+from harness.report.view import charts_file
 from harness.wording import megabytes, nearest, plural
 
 IN_USE = "in use by a running harness"

@@ -117,7 +117,7 @@ def _write(arrays: Path, script: Path, named: Mapping[str, NDArray[Any]], source
     content = BytesIO()
     np.savez_compressed(content, **named)  # type: ignore[arg-type]
     outputs.write(arrays, content.getvalue())
-    with common.reader_may_leave():
+    with outputs.reader_may_leave():
         outputs.write(script, source)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, UsageError
 from harness.core.record import STATUSES
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
+from harness.outputs import reader_may_leave
 from harness.plan import datasets
 from harness.plan.datasets import Prepared
 from harness.plan.sweep import DATASET_SUFFIX, DATASETS, FLAGS
 from harness.plan.targets import TargetDefinition
-from harness.report.terminal import console_for, drop_output
+from harness.report.terminal import console_for
 from harness.wording import nearest
 from harness.workers import environments
 
@@ -199,13 +200,3 @@ def write_json(value: Any) -> None:
 
     with reader_may_leave():
         sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Around writing to standard output: if its reader goes, as ``head`` does, the rest goes nowhere."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        drop_output(sys.stdout)

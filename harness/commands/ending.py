@@ -19,12 +19,12 @@ def page_of(kept: run_folder.Run) -> tuple[Reading | None, str]:
     Each is empty, with a warning, where it could not be had: that must not cost a sweep.
     """
     from harness.analysis import reading as analysis_reading
-    from harness.commands import page
+    from harness.report import view
 
-    reading, path = None, kept.folder / page.PAGE_FILE
+    reading, path = None, kept.folder / view.PAGE_FILE
     try:
         reading = analysis_reading.read(kept)
-        page.write(reading, path)
+        view.write(reading, path)
     except HarnessError as error:
         common.say(common.standard_error(), f"warning: no page: {error}")
         return reading, ""

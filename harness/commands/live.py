@@ -136,11 +136,11 @@ def _handler(page: LivePage) -> type[BaseHTTPRequestHandler]:
 
 def _render(folder: Path, version: str) -> bytes:
     from harness.analysis import reading
-    from harness.commands import page
+    from harness.report import view
     from harness.report.page import render
     from harness.runs import folder as run_folder
 
-    return render(page.view(reading.read(run_folder.open_run(folder)), version)).encode("utf-8")
+    return render(view.view(reading.read(run_folder.open_run(folder)), version)).encode("utf-8")
 
 
 def _first_line(stream: IO[bytes]) -> str:

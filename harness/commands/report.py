@@ -86,7 +86,7 @@ def show(kept: run_folder.Run, format: str | None) -> int:
 def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int, format: str | None) -> None:
     """As ``show``, of records that have been read, and how many are not among them."""
     from harness.export import files
-    from harness.report import load, machines, terminal
+    from harness.report import machines, other_load, terminal
 
     if format is None:
         terminal.print_summary(
@@ -97,22 +97,21 @@ def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int,
             planned=len(kept.plan.cells),
             unreadable=unreadable,
             machines=machines.machines(found.cells, found.side_by_side, found.machines),
-            load=load.lines(found.blame),
+            load=other_load.lines(found.blame),
         )
     else:
-        with common.reader_may_leave():
+        with outputs.reader_may_leave():
             files.export(found.cells, format, sys.stdout.buffer)
 
 
 def _draw(request: Request, reading: Reading) -> None:
-    from harness.commands import page
-    from harness.report import charts, pictures
+    from harness.report import charts, pictures, view
 
     if request.html is not None:
-        page.write(reading, request.html)
+        view.write(reading, request.html)
         common.say(common.standard_error(), f"page: {request.html}")
     for format, folder in request.pictures.items():
-        figures = charts.figures(reading.found, page.noise_points(reading.run.folder))
+        figures = charts.figures(reading.found, view.noise_points(reading.run.folder))
         written = pictures.write(figures, folder, format)
         what = f"{plural(len(written), 'picture')} in {folder}" if written else "nothing to draw: no figure has data"
         common.say(common.standard_error(), f"{format}: {what}")

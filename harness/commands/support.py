@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from harness import outputs
 from harness.commands import common, running
 from harness.core import codec
 from harness.core.errors import CellError
@@ -30,6 +31,6 @@ def run(json: bool) -> int:
     if json:
         common.write_json([codec.to_json(row) for row in found])
     else:
-        with common.reader_may_leave():
+        with outputs.reader_may_leave():
             sys.stdout.write(support.markdown(found))
     return 1 if any(isinstance(declared, str) for declared in declarations.values()) else 0

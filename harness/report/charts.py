@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.report import figures_of_learning as learning
 from harness.report import figures_of_speed as speed
-from harness.report import load
+from harness.report import other_load
 from harness.report.figure import Absent, Figure, Maker
 from harness.report.works import NoisePoint, Work, works
 
@@ -62,4 +62,4 @@ def figures(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Figure]:
 
 def of_load(found: Analysis) -> list[Figure]:
     """Throughput against other load, of each machine that had some."""
-    return load.figures(found.blame, found.load, sorted(found.cells["target"].unique()))
+    return other_load.figures(found.blame, found.load, sorted(found.cells["target"].unique()))

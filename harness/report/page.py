@@ -16,7 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from harness.core.record import Record
-from harness.report import charts, fairness, load, palette, tables, vega
+from harness.report import charts, fairness, other_load, palette, tables, vega
 from harness.report.charts import Gallery
 from harness.report.fairness import Proof
 from harness.report.figure import Figure
@@ -133,7 +133,8 @@ def render(view: PageView) -> str:
         not_pooled=NOT_POOLED,
         nothing_shared="" if several is None else nothing_shared(several),
         blames=[
-            (load.answer(one), load.evidence(one), load.disturbances(one, view.found.load)) for one in view.found.blame
+            (other_load.answer(one), other_load.evidence(one), other_load.disturbances(one, view.found.load))
+            for one in view.found.blame
         ],
         loads=loads,
         headline=headline,

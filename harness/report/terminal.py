@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import shells
+from harness.outputs import drop_output
 from harness.report.headline import (
     COLUMNS,
     Group,
@@ -70,13 +71,6 @@ def console_for(stream: IO[str]) -> Console:
     return _PatientConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
-def drop_output(stream: IO[str]) -> None:
-    """Let all that is still to be written to ``stream``, its buffer included, go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
 def print_summary(
     frame: pl.DataFrame,
     console: Console,
@@ -91,7 +85,7 @@ def print_summary(
     """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``.
 
     ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame. ``machines``: of a run on
-    several of them. ``load``: lines on whether other load was to blame (``harness.report.load.lines``).
+    several of them. ``load``: lines on whether other load was to blame (``harness.report.other_load.lines``).
     """
     caption, groups = caption_and_groups(frame)
     if caption:

@@ -15,9 +15,9 @@ import pytest
 
 from harness import cli, workers
 from harness.cache import in_use
-from harness.commands.page import charts_file
 from harness.doctor import cache as doctor_cache
 from harness.plan import datasets, targets
+from harness.report.view import charts_file
 from harness.workers import environments
 
 OLD = "old-code"

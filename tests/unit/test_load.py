@@ -16,7 +16,7 @@ from harness.analysis import Blame
 from harness.analysis.other_load import BETWEEN_PROCESSES, CONTROL_LANE
 from harness.core.record import Record
 from harness.report import charts, page
-from harness.report import load as words
+from harness.report import other_load as words
 from harness.statistics import slope_within_groups
 from tests.unit.made_up_runs import view
 from tests.unit.planted_runs import MACHINE, planted

@@ -10,7 +10,6 @@ from pathlib import Path
 from harness import outputs
 from harness.analysis.reading import Reading
 from harness.cache.keeping import Keeping, mark_used
-from harness.commands import common
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
 from harness.paths import PAGES, cache_place
@@ -63,7 +62,7 @@ def view(reading: Reading, version: str = "") -> page.PageView:
 def write(reading: Reading, path: Path) -> None:
     """Write the page where ``path`` points (``harness.outputs``). Raises HarnessError if it cannot be."""
     text = page.render(view(reading))
-    with common.reader_may_leave():
+    with outputs.reader_may_leave():
         outputs.write(path, text)
 
 
