@@ -105,11 +105,11 @@ def median_of(count: int, *commands: Sequence[str | Path]) -> list[Usage]:
 
 def write_records(sweep_file: Path, folder: Path) -> None:
     """Make the run of the sweep with a finished record for every cell."""
-    from harness.commands import planning
+    from harness.commands import plan_table
     from harness.core.record import Blocks, Epoch, Phases, Record
     from harness.runs import folder as run_folder
 
-    prepared = planning.prepare(str(sweep_file), {}, data_dir=None, fetch=True)
+    prepared = plan_table.prepare(str(sweep_file), {}, data_dir=None, fetch=True)
     cells = tuple(planned.cell for planned in prepared.planned)
     run = run_folder.Run.create(
         folder, run_folder.Plan("scale", "benchmarks/scale.py", "", "", cells, interleave=prepared.interleave)

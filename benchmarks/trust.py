@@ -32,7 +32,7 @@ import numpy as np
 from harness import statistics
 from harness.analysis import comparison
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.commands import common, running
+from harness.commands import printing, running
 from harness.core.cell import Cell, Target
 from harness.core.errors import HarnessError
 from harness.core.record import now
@@ -160,14 +160,14 @@ def main() -> int:
                 "path": path,
                 "env": {"SLOWDOWN": str(share)},
             }
-    console = common.standard_error()
+    console = printing.standard_error()
     try:
         definitions = targets.definitions(own, "")
         reference = targets.resolve(running.REFERENCE, definitions)
         wanted = [*(targets.resolve(name, definitions) for name in FRAMEWORKS.values()), reference]
-        common.build_environments(definitions, wanted, console)
+        printing.build_environments(definitions, wanted, console)
         with tempfile.TemporaryDirectory(prefix="harness-trust-") as folder:
-            prepared = common.prepare_dataset("digits", None, console)
+            prepared = printing.prepare_dataset("digits", None, console)
             bench = Bench(Path(folder), prepared, definitions, arguments.scale)
             for part in arguments.only or PARTS:
                 bench.rows.append(wavering(part))

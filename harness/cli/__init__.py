@@ -15,12 +15,12 @@ from typing import Any, TextIO, cast
 
 import click
 
-from harness.cli import foreign
 from harness.cli.clusters import cancel, status, wait
 from harness.cli.listing import cache, data, models, sweeps, targets
 from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sweep, verify
-from harness.cli.options import CONTEXT
 from harness.cli.reading import cell, merge, recommend, report
+from harness.commands import foreign
+from harness.commands.flags import CONTEXT
 from harness.core.errors import HarnessError, UsageError
 from harness.refusals import refused
 

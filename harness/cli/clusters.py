@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import json_option, run_argument
+from harness.commands.flags import json_option, run_argument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +24,9 @@ def status(run: Path, json: bool) -> int:
     Example:
       harness status harness-runs/study-20261123-101500
     """
-    from harness.commands import cluster
+    from harness.commands import slurm
 
-    return cluster.status(run, json)
+    return slurm.status(run, json)
 
 
 @click.command()
@@ -41,9 +41,9 @@ def wait(run: Path, json: bool) -> int:
     Example:
       harness wait harness-runs/study-20261123-101500
     """
-    from harness.commands import cluster
+    from harness.commands import slurm
 
-    return cluster.wait(run, json)
+    return slurm.wait(run, json)
 
 
 @click.command()
@@ -55,6 +55,6 @@ def cancel(run: Path) -> int:
     Example:
       harness cancel harness-runs/study-20261123-101500
     """
-    from harness.commands import cluster
+    from harness.commands import slurm
 
-    return cluster.cancel(run)
+    return slurm.cancel(run)

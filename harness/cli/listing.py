@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli import completing
-from harness.cli.options import (
-    data_dir_option,
-    json_option,
-)
+from harness.commands import completing
+from harness.commands.flags import data_dir_option, json_option
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import completing
-from harness.cli.options import (
+from harness.commands import completing
+from harness.commands.flags import (
     axis,
     data_dir_option,
     folder,

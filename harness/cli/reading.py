@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import completing
-from harness.cli.options import (
-    AnyPath,
-    File,
-    Folder,
-    accuracy_option,
-    folder,
-    json_option,
-    run_argument,
-)
+from harness.commands import completing
+from harness.commands.flags import AnyPath, File, Folder, accuracy_option, folder, json_option, run_argument
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import workers
 from harness.cache import room
-from harness.commands import common
+from harness.commands import printing
 from harness.core.errors import HarnessError, UsageError
 from harness.doctor import cache
 from harness.doctor.cache import KINDS, Current, Entry
@@ -29,16 +29,16 @@ def show(json: bool) -> int:
     found = cache.look(base, _current())
     free = room.free_bytes(base)
     if json:
-        common.write_json({**_place(base, free), "entries": [_plain(entry) for entry in found]})
+        printing.write_json({**_place(base, free), "entries": [_plain(entry) for entry in found]})
         return 0
     if found:
         _print(found)
-    console = common.standard_output()
-    common.say(console, f"{base}: {_sum(found)}" + ("" if free is None else f"; {megabytes(free)} free on its disk"))
+    console = printing.standard_output()
+    printing.say(console, f"{base}: {_sum(found)}" + ("" if free is None else f"; {megabytes(free)} free on its disk"))
     unused = [entry for entry in found if entry.unused]
     if unused:
-        common.say(console, f"Not used any more: {_sum(unused)}; remove it: harness cache clear --unused")
-    common.say(console, f"The environment variable {CACHE_VARIABLE} names another folder for it.")
+        printing.say(console, f"Not used any more: {_sum(unused)}; remove it: harness cache clear --unused")
+    printing.say(console, f"The environment variable {CACHE_VARIABLE} names another folder for it.")
     return 0
 
 
@@ -59,17 +59,17 @@ def clear(kinds: Sequence[str], unused: bool, yes: bool, json: bool) -> int:
         if entry.kind in (kinds or KINDS) and (entry.unused or not unused)
     ]
     if wanted and not yes and not _agreed(f"Remove {_sum(wanted)} from {base}?"):
-        common.say(common.standard_error(), "nothing is removed")
+        printing.say(printing.standard_error(), "nothing is removed")
         return 1
     kept = {entry: reason for entry in wanted if (reason := _removed(base, entry))}
     gone = [entry for entry in wanted if entry not in kept]
     if json:
         left = [{**_plain(entry), "reason": reason} for entry, reason in kept.items()]
-        common.write_json({"folder": str(base), "removed": [_plain(entry) for entry in gone], "left": left})
+        printing.write_json({"folder": str(base), "removed": [_plain(entry) for entry in gone], "left": left})
     else:
-        common.say(common.standard_output(), f"Removed: {_sum(gone)}")
+        printing.say(printing.standard_output(), f"Removed: {_sum(gone)}")
         for entry, reason in kept.items():
-            common.say(common.standard_error(), f"left: {entry.path.relative_to(base)}: {reason}")
+            printing.say(printing.standard_error(), f"left: {entry.path.relative_to(base)}: {reason}")
     return 1 if any(reason != IN_USE for reason in kept.values()) else 0
 
 
@@ -105,14 +105,14 @@ def _current() -> Current:
 
 def _print(found: Iterable[Entry]) -> None:
     numbers = ("entries", "size")
-    table = common.new_table(
+    table = printing.new_table(
         "kind", "what", *numbers, "last use", "not used any more", numbers=numbers, prose=("what",)
     )
     for (kind, title, unused), group in groupby(sorted(found, key=_order), key=_row):
         entries = list(group)
         last = datetime.fromtimestamp(max(entry.last_used for entry in entries))
         table.add_row(kind, title, f"{len(entries):,}", megabytes(_bytes(entries)), f"{last:%Y-%m-%d}", unused)
-    common.print_table(table)
+    printing.print_table(table)
 
 
 def _row(entry: Entry) -> tuple[str, str, str]:

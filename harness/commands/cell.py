@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import outputs, shells
-from harness.commands import common
+from harness.commands import printing
+from harness.commands.progress import name
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.export import script as export_script
 from harness.export.script import Known
 from harness.plan import own_file
 from harness.plan.targets import TargetDefinition
-from harness.progress import name
 from harness.runs import folder as run_folder
 from harness.wording import nearest
 from harness.workers import environments
@@ -39,8 +39,10 @@ def export(folder: Path, text: str, out: Path | None) -> int:
     known = export_script.known(cell, kept.record(cell.cell_id), kept.records(unreadable), _lock(definition))
     # Before the dataset is looked for: what cannot be exported is told at once.
     export_script.require(cell)
-    console = common.standard_error()
-    found = export_script.arrays(cell, kept.inputs_folder, lambda source: common.prepare_dataset(source, None, console))
+    console = printing.standard_error()
+    found = export_script.arrays(
+        cell, kept.inputs_folder, lambda source: printing.prepare_dataset(source, None, console)
+    )
     source = export_script.script(
         cell, known, script.name, kept.plan.harness_version, images_are_bytes=found["train_images"].dtype == np.uint8
     )
@@ -123,14 +125,14 @@ def _write(arrays: Path, script: Path, named: Mapping[str, NDArray[Any]], source
 
 def _tell(cell: Cell, known: Known, script: Path, arrays: Path, definition: TargetDefinition | None) -> None:
     beside = not outputs.is_stream(script)
-    console = common.standard_error() if outputs.is_standard_output(script) else common.standard_output()
-    common.say(console, f"{script}: {name(cell)}, in plain {export_script.EXPORTABLE[cell.target.backend]}")
-    common.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
+    console = printing.standard_error() if outputs.is_standard_output(script) else printing.standard_output()
+    printing.say(console, f"{script}: {name(cell)}, in plain {export_script.EXPORTABLE[cell.target.backend]}")
+    printing.say(console, f"{arrays}: its arrays, {arrays.stat().st_size / 1e6:,.1f} MB")
     where = "with both files in one folder" if beside else f"with the script kept as FILE{SCRIPT}"
     command = [str(script)] if beside else [f"FILE{SCRIPT}", "--arrays", str(arrays)]
     packages = ", ".join(f"{package} {version}" for package, version in known.packages.items())
-    common.say(console, f"It needs {packages or 'the framework and NumPy'}; {where}, run:")
-    common.say(console, shells.joined([_interpreter(definition), *command]))
+    printing.say(console, f"It needs {packages or 'the framework and NumPy'}; {where}, run:")
+    printing.say(console, shells.joined([_interpreter(definition), *command]))
 
 
 def _interpreter(definition: TargetDefinition | None) -> str:

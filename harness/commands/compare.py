@@ -14,7 +14,8 @@ import harness
 from harness import shells
 from harness.analysis import across_runs, comparison
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.commands import common, running
+from harness.commands import printing, running
+from harness.commands.progress import duration
 from harness.commands.running import terminable
 from harness.core.cell import Cell, Dataset
 from harness.core.errors import StoreError, UsageError
@@ -26,7 +27,6 @@ from harness.measure.lane import Progress
 from harness.plan import datasets, inputs, models, own_file, targets
 from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
 from harness.plan.targets import TargetDefinition
-from harness.progress import duration
 from harness.report import comparing
 from harness.runs import folder as run_folder
 from harness.runs.folder import default_folder
@@ -71,11 +71,11 @@ def run(request: Request) -> int:
     if any(are_runs):
         raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
     goal = series.Goal(_precision(request.precision), seconds_of(request.budget))
-    common.compute_precision(request.compute_precision)
+    printing.compute_precision(request.compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(side, definitions) for side in request.sides])
-    console = common.standard_error()
-    dataset = common.prepare_dataset(_dataset(request.dataset), request.data_dir, console)
+    console = printing.standard_error()
+    dataset = printing.prepare_dataset(_dataset(request.dataset), request.data_dir, console)
     kept = _plan(request, lanes, datasets.limited(dataset.dataset, None, None))
     with kept.locked():
         waiting = kept.pending(frozenset({"interrupted"}))
@@ -85,7 +85,7 @@ def run(request: Request) -> int:
     if stopped:
         resume = shells.joined(["harness", *sys.argv[1:]])
         more = "" if request.out else f" --out {shells.quoted(str(kept.folder))}"
-        common.say(console, f"stopped; what was measured until then is above; this resumes: {resume}{more}")
+        printing.say(console, f"stopped; what was measured until then is above; this resumes: {resume}{more}")
     return 1 if stopped or any(one.verdict == comparison.NOT_COMPARABLE for one in found) or not found else 0
 
 
@@ -116,13 +116,13 @@ def _dataset(name: str) -> str:
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:
-    found = {common.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}
+    found = {printing.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}
     return sorted(found) or list(DEFAULT_BATCH_SIZES)
 
 
 def _plan(request: Request, lanes: Sequence[LaneKey], dataset: Dataset) -> run_folder.Run:
     model = models.load(request.model)
-    optimizer = common.optimizer(request.optimizer)
+    optimizer = printing.optimizer(request.optimizer)
     require_fit("--model", model, dataset)
     cells = []
     for size in _sizes(request.batch_sizes):
@@ -158,15 +158,15 @@ def _execute(
     request: Request,
 ) -> bool:
     """Run heats. Returns whether the person stopped it."""
-    console = common.standard_error()
-    common.say(console, f"records in {kept.folder}")
+    console = printing.standard_error()
+    printing.say(console, f"records in {kept.folder}")
     running.require_room(kept, waiting)
     wanted = [key.target for key in lanes]
     pool, verifier, instruments = running.open_run(kept, definitions, wanted, console, request.timeout, request.fork)
 
     def tell(found: list[Comparison], left: float) -> None:
         for one in found:
-            common.say(console, f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
+            printing.say(console, f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
 
     with pool, instruments, terminable():
         measure = heat.Measure(series.HEAT_SECONDS, kept.scratch_folder / "programs")
@@ -189,8 +189,8 @@ def _tell_diverged(records: Sequence[Record]) -> None:
     cells = [record.cell for record in records if record.diverged]
     named = dict.fromkeys(f"{cell.target.label} at batch size {cell.training.batch_size}" for cell in cells)
     if named:
-        common.say(
-            common.standard_error(),
+        printing.say(
+            printing.standard_error(),
             f"warning: diverged, so only the speed of these is worth comparing: {', '.join(named)}",
         )
 
@@ -199,11 +199,11 @@ def _show(found: Sequence[Comparison], folder: Path | None, json: bool) -> None:
     if json:
         verdicts = {label: comparison.overall(group) for label, group in comparing.by_lane(found).items()}
         rows = [comparison.to_plain(one) for one in found]
-        common.write_json({"run": str(folder) if folder else None, "verdicts": verdicts, "comparisons": rows})
+        printing.write_json({"run": str(folder) if folder else None, "verdicts": verdicts, "comparisons": rows})
         return
-    comparing.print_comparisons(found, common.standard_output(), comparison.overall)
+    comparing.print_comparisons(found, printing.standard_output(), comparison.overall)
     if folder:
-        common.say(common.standard_output(), f"Run folder: {folder}")
+        printing.say(printing.standard_output(), f"Run folder: {folder}")
 
 
 def _stored(folders: Sequence[Path], json: bool) -> int:
@@ -214,9 +214,9 @@ def _stored(folders: Sequence[Path], json: bool) -> int:
         unreadable: list[StoreError] = []
         sides.append(list(run_folder.Run.open(folder).records(unreadable)))
         for problem in unreadable:
-            common.say(common.standard_error(), f"warning: {problem}; it is not compared")
-    common.say(
-        common.standard_error(),
+            printing.say(printing.standard_error(), f"warning: {problem}; it is not compared")
+    printing.say(
+        printing.standard_error(),
         "warning: these runs did not take turns, so drift between them is not cancelled; "
         f"the intervals allow {100 * across_runs.RUN_TO_RUN:g} % (one standard deviation) for each run",
     )
@@ -242,4 +242,4 @@ class _Quiet:
         """Say what went wrong."""
         if record.status not in ("ok", "skipped"):
             what = f"{record.cell.target.label}, batch {record.cell.training.batch_size}"
-            common.say(common.standard_error(), f"{what}: {record.status.replace('_', ' ')}: {record.reason}")
+            printing.say(printing.standard_error(), f"{what}: {record.status.replace('_', ' ')}: {record.reason}")

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.commands import common, running
+from harness.commands import printing, running
 from harness.core.cell import Target
 from harness.core.errors import CellError, StoreError
 from harness.core.messages import Train
@@ -62,7 +62,7 @@ def run(request: Request) -> int:
     diagnoses = [rules.diagnose(examined[target.name], machine, trials.get(text)) for text, target in named.items()]
     about = rules.machine_findings(machine)
     if request.json:
-        common.write_json(_plain(machine, about, texts, [*examined.values()], diagnoses))
+        printing.write_json(_plain(machine, about, texts, [*examined.values()], diagnoses))
     else:
         _print(machine, about, texts, [examined[target.name] for target in wanted], diagnoses)
     return 1 if request.names and any(found.state != "ready" for found in diagnoses) else 0
@@ -73,7 +73,7 @@ def _tried(named: Mapping[str, Target], definitions: Mapping[str, TargetDefiniti
     trials = {}
     with running.temporary_hosts(definitions, {}, "doctor", ANSWER_SECONDS) as (pool, _, place):
         for text, target in named.items():
-            common.say(common.standard_error(), f"{text}: starting its worker")
+            printing.say(printing.standard_error(), f"{text}: starting its worker")
             trials[text] = try_device(target, pool, place / "trial")
     return trials
 
@@ -100,23 +100,23 @@ def _print(
     examined: Sequence[Examined],
     diagnoses: Sequence[Diagnosis],
 ) -> None:
-    console = common.standard_output()
-    table = common.new_table("machine", "", prose=("",))
+    console = printing.standard_output()
+    table = printing.new_table("machine", "", prose=("",))
     for row in _machine_rows(machine):
         table.add_row(*row)
-    common.print_table(table)
-    common.say(console, "")
+    printing.print_table(table)
+    printing.say(console, "")
     tried = any(diagnosis.trial for diagnosis in diagnoses)
     headings = ("target", "accelerator", "environment", "state", *(("device that trained",) if tried else ()))
-    table = common.new_table(*headings, prose=("device that trained",))
+    table = printing.new_table(*headings, prose=("device that trained",))
     for text, facts, diagnosis in zip(texts, examined, diagnoses, strict=True):
         state = Text(diagnosis.state, STYLES.get(diagnosis.state, ""))
         place = [_where(diagnosis.trial)] if tried else []
         table.add_row(text, facts.accelerator, facts.environment, state, *place)
-    common.print_table(table)
+    printing.print_table(table)
     findings = [*about, *(finding for diagnosis in diagnoses for finding in diagnosis.findings)]
     if findings:
-        common.say(console, "")
+        printing.say(console, "")
     for finding in dict.fromkeys(findings):
         _say(console, finding)
 

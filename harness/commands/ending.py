@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.commands import common, report
+from harness.commands import printing, report
 from harness.core.errors import HarnessError
 from harness.core.record import FAILED
 from harness.runs import folder as run_folder
@@ -26,7 +26,7 @@ def page_of(kept: run_folder.Run) -> tuple[Reading | None, str]:
         reading = analysis_reading.read(kept)
         view.write(reading, path)
     except HarnessError as error:
-        common.say(common.standard_error(), f"warning: no page: {error}")
+        printing.say(printing.standard_error(), f"warning: no page: {error}")
         return reading, ""
     return reading, str(path)
 
@@ -40,9 +40,9 @@ def finish(kept: run_folder.Run, json: bool, resume: str | None, reading: Readin
         report.warn(reading.unreadable)
         report.show_cells(kept, reading.found, len(reading.unreadable), format)
     if page:
-        common.say(common.standard_error() if json else common.standard_output(), f"Its page: {page}")
+        printing.say(printing.standard_error() if json else printing.standard_output(), f"Its page: {page}")
     if resume is not None:
-        common.say(common.standard_error(), f"stopped; this resumes: {resume}")
+        printing.say(printing.standard_error(), f"stopped; this resumes: {resume}")
         return 1
     return exit_status(kept)
 

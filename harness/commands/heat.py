@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands import common, running
+from harness.commands import printing, running
+from harness.commands.progress import RunProgress
 from harness.core import record, system
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.machine import allocation
-from harness.progress import RunProgress
 from harness.runs import folder as run_folder
 from harness.runs import setting
 from harness.runs.locks import DEAD_CLAIM_SECONDS
@@ -35,20 +35,20 @@ def run(folder: Path, numbers: Sequence[str]) -> int:
     definitions = told.definitions()
     setting.require_planned(kept, definitions)
     waiting = kept.waiting(cells, record.INTERRUPTED)
-    console = common.standard_error()
+    console = printing.standard_error()
     if not waiting:
-        common.say(console, "nothing to run: every cell has its record")
+        printing.say(console, "nothing to run: every cell has its record")
         return 0
     if allocation.is_requeued():
         _await_claims(kept, wanted)
     source, data_dir = told.dataset, Path(told.data_dir) if told.data_dir else None
-    dataset = common.planned_dataset(source, waiting[0], data_dir, kept.folder).folder
+    dataset = printing.planned_dataset(source, waiting[0], data_dir, kept.folder).folder
     logs = kept.logs_folder / (allocation.name() or f"{socket.gethostname()}-{os.getpid()}")
     with running.temporary_folder("heat") as scratch:
         work = running.Work(definitions, dataset, told.timeout, told.fork, record.INTERRUPTED, scratch, logs)
         elsewhere = running.run_cells(kept, waiting, work, console, lambda: _progress(waiting))
     if elsewhere:
-        common.say(console, f"{elsewhere} of the heats: another process runs them")
+        printing.say(console, f"{elsewhere} of the heats: another process runs them")
     return 0
 
 
@@ -64,7 +64,7 @@ def _end_with_input() -> None:
 
 
 def _progress(waiting: Sequence[Cell]) -> RunProgress:
-    return RunProgress(common.standard_error(), {cell.cell_id: 1.0 for cell in waiting})
+    return RunProgress(printing.standard_error(), {cell.cell_id: 1.0 for cell in waiting})
 
 
 def _number(text: str, kept: run_folder.Run) -> int:

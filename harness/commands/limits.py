@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from harness.commands import common, running
+from harness.commands import printing, running
 from harness.core import codec
 from harness.core.errors import CellError
 from harness.measure.device_limits import Limits
@@ -27,8 +27,8 @@ def run(request: Request) -> int:
     """Measure afresh, print and store. Exit status 1 if one could not be measured."""
     definitions = own_file.target_definitions()
     wanted = running.every_mode(request.targets, definitions)
-    console = common.standard_error()
-    problems = common.build_environments(definitions, wanted, console)
+    console = printing.standard_error()
+    problems = printing.build_environments(definitions, wanted, console)
     found: list[Limits] = []
     with running.temporary_hosts(definitions, problems, "limits", request.timeout, request.fork) as (
         pool,
@@ -41,9 +41,9 @@ def run(request: Request) -> int:
                 found.append(limiter.limits(target, partial(pool.worker, target), fresh=True))
             except CellError as error:
                 found.append(Limits("", target.label, {}, problem=str(error)))
-            common.say(console, f"{target.label}: {found[-1].problem or 'measured'}")
+            printing.say(console, f"{target.label}: {found[-1].problem or 'measured'}")
     if request.json:
-        common.write_json([codec.to_json(limits) for limits in found])
+        printing.write_json([codec.to_json(limits) for limits in found])
     else:
         _print(found)
     return 1 if any(limits.problem for limits in found) else 0
@@ -52,7 +52,7 @@ def run(request: Request) -> int:
 def _print(found: Sequence[Limits]) -> None:
     numbers = ("GFLOP/s", "at size", "GB/s", "arrays of MB")
     title = "Largest rates: products of two square matrices; adding one array to another in place"
-    table = common.new_table("target", *numbers, "type", numbers=numbers, title=title)
+    table = printing.new_table("target", *numbers, "type", numbers=numbers, title=title)
     for limits in found:
         if limits.product_flops_per_second is None or limits.memory_bytes_per_second is None:
             table.add_row(limits.target, *[""] * len(numbers), "FAILED")
@@ -65,7 +65,7 @@ def _print(found: Sequence[Limits]) -> None:
             f"{limits.array_bytes / 1e6:,.0f}",
             limits.dtype,
         )
-    common.print_table(table)
+    printing.print_table(table)
     for limits in found:
         if limits.problem:
-            common.say(common.standard_output(), f"FAILED {limits.target}: {limits.problem}")
+            printing.say(printing.standard_output(), f"FAILED {limits.target}: {limits.problem}")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands import common
+from harness.commands import printing
 from harness.core.codec import to_json
 from harness.core.errors import UsageError
 from harness.core.model import Layer, ModelSpec
@@ -22,10 +22,10 @@ def list_models(json: bool) -> int:
     """Print the built-in models with their size."""
     specs = [models.load(name) for name in models.names()]
     if json:
-        common.write_json([_model_facts(spec) for spec in specs])
+        printing.write_json([_model_facts(spec) for spec in specs])
         return 0
     numbers = ("layers", "parameters", "training\nMFLOP/image", "activations\nKiB/image")
-    table = common.new_table("model", "input", *numbers, numbers=numbers)
+    table = printing.new_table("model", "input", *numbers, numbers=numbers)
     for spec in specs:
         table.add_row(
             spec.name,
@@ -35,7 +35,7 @@ def list_models(json: bool) -> int:
             f"{spec.training_flops / 1e6:.1f}",
             f"{spec.activation_bytes / 1024:.0f}",
         )
-    common.print_table(table)
+    printing.print_table(table)
     return 0
 
 
@@ -43,11 +43,13 @@ def show_model(name_or_file: str, json: bool) -> int:
     """Print one model layer by layer."""
     spec = models.load(name_or_file)
     if json:
-        common.write_json({**_model_facts(spec), "specification": to_json(spec)})
+        printing.write_json({**_model_facts(spec), "specification": to_json(spec)})
         return 0
     numbers = ("para-\nmeters", "forward\nkFLOP", "training\nkFLOP", "output\nKiB")
     title = f"{spec.name}: input {_shape(spec.input_shape)}, costs per image"
-    table = common.new_table("layer", "settings", "output", *numbers, numbers=numbers, prose=("settings",), title=title)
+    table = printing.new_table(
+        "layer", "settings", "output", *numbers, numbers=numbers, prose=("settings",), title=title
+    )
     for trace in spec.traced:
         table.add_row(
             trace.name,
@@ -68,7 +70,7 @@ def show_model(name_or_file: str, json: bool) -> int:
         f"{spec.training_flops / 1e3:,.1f}",
         f"{spec.activation_bytes / 1024:,.1f}",
     )
-    common.print_table(table)
+    printing.print_table(table)
     return 0
 
 
@@ -76,12 +78,12 @@ def list_sweeps(json: bool) -> int:
     """Print the presets of ``harness sweep``."""
     presets = sweep.presets()
     if json:
-        common.write_json(presets)
+        printing.write_json(presets)
         return 0
-    table = common.new_table("preset", "what it does", prose=("what it does",))
+    table = printing.new_table("preset", "what it does", prose=("what it does",))
     for preset, description in presets.items():
         table.add_row(preset, description)
-    common.print_table(table)
+    printing.print_table(table)
     return 0
 
 
@@ -89,7 +91,7 @@ def list_targets(json: bool) -> int:
     """Print every target and the state of its environment."""
     found = [(definition, environments.inspect(definition)) for definition in own_file.target_definitions().values()]
     if json:
-        common.write_json(
+        printing.write_json(
             [
                 {
                     "name": definition.name,
@@ -107,7 +109,7 @@ def list_targets(json: bool) -> int:
         )
         return 0
     headings = ("target", "backend", "accelerator", "python", "modes", "state")
-    table = common.new_table(*headings, prose=("modes", "state"))
+    table = printing.new_table(*headings, prose=("modes", "state"))
     for definition, environment in found:
         detail = f": {environment.detail}" if environment.detail and environment.state != "ready" else ""
         table.add_row(
@@ -118,7 +120,7 @@ def list_targets(json: bool) -> int:
             ", ".join(definition.modes),
             f"{environment.state}{detail}",
         )
-    common.print_table(table)
+    printing.print_table(table)
     return 0
 
 
@@ -130,12 +132,12 @@ def sync_targets(names: Sequence[str]) -> int:
     definitions = own_file.target_definitions()
     on_processor = [definition for definition in definitions.values() if definition.accelerator == "cpu"]
     wanted = [_definition(name, definitions) for name in names] or on_processor
-    console = common.standard_error()
+    console = printing.standard_error()
     resolved = [targets.resolve(definition.name, definitions) for definition in wanted]
-    problems = common.build_environments(definitions, resolved, console)
+    problems = printing.build_environments(definitions, resolved, console)
     for definition in wanted:
         if definition.name not in problems:
-            common.say(common.standard_output(), f"{definition.name}: ready")
+            printing.say(printing.standard_output(), f"{definition.name}: ready")
     return 1 if problems else 0
 
 
@@ -143,10 +145,10 @@ def list_datasets(data_dir: Path | None, json: bool) -> int:
     """Print the datasets and whether they are at hand."""
     found = [datasets.describe(name, data_dir) for name in DATASETS]
     if json:
-        common.write_json([to_json(description) for description in found])
+        printing.write_json([to_json(description) for description in found])
         return 0
     numbers = ("classes", "training", "test")
-    table = common.new_table("dataset", "images", *numbers, "state", numbers=numbers, prose=("state",))
+    table = printing.new_table("dataset", "images", *numbers, "state", numbers=numbers, prose=("state",))
     for description in found:
         table.add_row(
             description.name,
@@ -156,7 +158,7 @@ def list_datasets(data_dir: Path | None, json: bool) -> int:
             f"{description.test_examples:,}",
             f"{description.state}: {description.reason}" if description.reason else description.state,
         )
-    common.print_table(table)
+    printing.print_table(table)
     return 0
 
 
@@ -167,15 +169,15 @@ def prepare_data(source: str, data_dir: Path | None) -> int:
             f"no dataset is called {source!r}{nearest(source, DATASETS)}; allowed: {', '.join(DATASETS)}, or a file "
             "that ends in .npz"
         )
-    prepared = common.prepare_dataset(source, data_dir, common.standard_error())
+    prepared = printing.prepare_dataset(source, data_dir, printing.standard_error())
     dataset, images = prepared.dataset, extent(prepared.folder)
-    common.say(
-        common.standard_output(),
+    printing.say(
+        printing.standard_output(),
         f"{dataset.name}: {dataset.train_examples:,} training and {dataset.test_examples:,} test images of "
         f"{_shape(dataset.image_shape)}, {images.words}, {dataset.classes} classes, sha256 {dataset.sha256}",
     )
     if images.doubt:
-        common.say(common.standard_error(), f"warning: {dataset.name}: {images.doubt}")
+        printing.say(printing.standard_error(), f"warning: {dataset.name}: {images.doubt}")
     return 0
 
 

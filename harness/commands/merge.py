@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import shells
-from harness.commands import common, ending
+from harness.commands import ending, printing
+from harness.commands.progress import name
 from harness.core.cell import Cell
-from harness.progress import name
 from harness.runs import folder as run_folder
 from harness.runs import locks, merging
 from harness.runs.merging import Conflict, Contribution, Merged
@@ -23,11 +23,11 @@ MOST_CONFLICTS = 5
 def run(folders: Sequence[Path], out: Path, json: bool) -> int:
     """Unite, write the page, and say what came from where and what is missing, which is no failure."""
     runs = [run_folder.open_run(folder) for folder in folders]
-    console = common.standard_error()
+    console = printing.standard_error()
     for kept in runs:
         holder = locks.is_held(kept.folder) if kept.folder.resolve() != out.resolve() else ""
         if holder:
-            common.say(
+            printing.say(
                 console,
                 f"warning: another harness ({holder}) is running in {kept.folder}; "
                 "when it has ended, repeat this command: it adds what is new",
@@ -39,19 +39,19 @@ def run(folders: Sequence[Path], out: Path, json: bool) -> int:
         raise
     _, page = ending.page_of(merged.run)
     if json:
-        common.write_json(_plain(merged, page))
+        printing.write_json(_plain(merged, page))
     else:
         _show(merged, page)
     return 0
 
 
 def _tell_conflicts(conflicts: Sequence[Conflict]) -> None:
-    console = common.standard_error()
+    console = printing.standard_error()
     for conflict in conflicts[:MOST_CONFLICTS]:
         files = ", ".join(f"{one.path} ({one.status})" for one in conflict.outcomes)
-        common.say(console, f"conflict: {_name(conflict.cell)}: {files}")
+        printing.say(console, f"conflict: {_name(conflict.cell)}: {files}")
     if len(conflicts) > MOST_CONFLICTS:
-        common.say(console, f"and {plural(len(conflicts) - MOST_CONFLICTS, 'conflict')} more")
+        printing.say(console, f"and {plural(len(conflicts) - MOST_CONFLICTS, 'conflict')} more")
 
 
 def _name(cell: Cell) -> str:
@@ -61,23 +61,25 @@ def _name(cell: Cell) -> str:
 
 
 def _show(merged: Merged, page: str) -> None:
-    output = common.standard_output()
+    output = printing.standard_output()
     numbers = ("records", "new here", "earlier attempts")
-    table = common.new_table("run", *numbers, "machines", numbers=numbers, prose=("machines",))
+    table = printing.new_table("run", *numbers, "machines", numbers=numbers, prose=("machines",))
     for one in merged.contributions:
         counts = (f"{count:,}" for count in (one.records, one.added, one.attempts))
         table.add_row(str(one.folder), *counts, _machines(one))
-    common.print_table(table)
-    statuses = common.counts_in_words(common.status_counts(merged.statuses.values()))
+    printing.print_table(table)
+    statuses = printing.counts_in_words(printing.status_counts(merged.statuses.values()))
     planned = len(merged.run.plan.cells)
     before = f", {merged.before:,} of them were there before" if merged.before else ""
-    common.say(output, "")
-    common.say(output, f"{len(merged.statuses):,} of {plural(planned, 'cell')} recorded ({statuses or 'none'}){before}")
+    printing.say(output, "")
+    printing.say(
+        output, f"{len(merged.statuses):,} of {plural(planned, 'cell')} recorded ({statuses or 'none'}){before}"
+    )
     _show_missing(merged)
     if page:
-        common.say(output, f"Its page: {page}")
-    common.say(output, f"Run folder: {merged.run.folder}")
-    common.say(output, f"Show it: harness report {shells.quoted(str(merged.run.folder))}")
+        printing.say(output, f"Its page: {page}")
+    printing.say(output, f"Run folder: {merged.run.folder}")
+    printing.say(output, f"Show it: harness report {shells.quoted(str(merged.run.folder))}")
 
 
 def _machines(one: Contribution) -> str:
@@ -87,9 +89,9 @@ def _machines(one: Contribution) -> str:
 
 
 def _show_missing(merged: Merged) -> None:
-    output = common.standard_output()
+    output = printing.standard_output()
     if not merged.missing:
-        common.say(output, "Nothing is missing.")
+        printing.say(output, "Nothing is missing.")
         return
     several = len({cell.model for cell in merged.run.plan.cells}) > 1
     planned = Counter(map(_place, merged.run.plan.cells))
@@ -98,7 +100,7 @@ def _show_missing(merged: Merged) -> None:
     for model, target, size in missing:
         whole, gone = planned[model, target, size], missing[model, target, size]
         sizes.setdefault((model, target), []).append(f"{size}" if gone == whole else f"{size} ({gone:,} of {whole:,})")
-    table = common.new_table(
+    table = printing.new_table(
         *(("model",) if several else ()),
         "target",
         "missing batch sizes",
@@ -107,9 +109,11 @@ def _show_missing(merged: Merged) -> None:
     )
     for (model, target), told in sizes.items():
         table.add_row(*((model,) if several else ()), target, ", ".join(told))
-    common.print_table(table)
-    common.say(output, "")
-    common.say(output, "Run the rest of the plan in any folder (harness sweep, --shard, --only), then merge that too.")
+    printing.print_table(table)
+    printing.say(output, "")
+    printing.say(
+        output, "Run the rest of the plan in any folder (harness sweep, --shard, --only), then merge that too."
+    )
 
 
 def _place(cell: Cell) -> tuple[str, str, int]:
@@ -121,7 +125,7 @@ def _plain(merged: Merged, page: str) -> dict[str, Any]:
         "run": str(merged.run.folder),
         "page": page,
         "cells": len(merged.run.plan.cells),
-        "recorded": common.status_counts(merged.statuses.values()),
+        "recorded": printing.status_counts(merged.statuses.values()),
         "before": merged.before,
         "sources": [
             {

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.analysis.noise_scale import FEWEST_BATCHES
-from harness.commands import common, running
+from harness.commands import printing, running
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import StoreError, UsageError
@@ -47,7 +47,7 @@ def run(request: Request) -> int:
     kept = _open(request.run)
     definitions = own_file.target_definitions()
     target = targets.resolve(request.target or kept.plan.cells[0].target.label, definitions)
-    batches = common.whole_number("--batches", request.batches, FEWEST_BATCHES, MOST_BATCHES)
+    batches = printing.whole_number("--batches", request.batches, FEWEST_BATCHES, MOST_BATCHES)
     wanted = {
         cell: [noise_probe.expected(cell, step, batches) for step in _steps(request.steps, cell)]
         for cell in noise_probe.works(kept.plan.cells, target)
@@ -60,7 +60,7 @@ def run(request: Request) -> int:
             found |= _measured(kept, waiting, batches, definitions, target, request, not_kept)
     shown = [found[one.id] for points in wanted.values() for one in points]
     if request.json:
-        common.write_json([codec.to_json(one) for one in shown])
+        printing.write_json([codec.to_json(one) for one in shown])
     else:
         _print(shown)
     return 1 if not_kept or any(one.estimate is None for one in shown) else 0
@@ -97,13 +97,13 @@ def _measured(
 
     Where that cannot be, the reason goes to ``not_kept``, and what was measured is at least shown.
     """
-    console = common.standard_error()
+    console = printing.standard_error()
     works = {cell: points for cell, points in waiting.items() if points}
     running.require_room(kept, list(works))
     folders = {
-        cell: common.planned_dataset(request.dataset, cell, request.data_dir, kept.folder).folder for cell in works
+        cell: printing.planned_dataset(request.dataset, cell, request.data_dir, kept.folder).folder for cell in works
     }
-    problems = common.build_environments(definitions, [target], console)
+    problems = printing.build_environments(definitions, [target], console)
     found: dict[str, NoiseScale] = {}
     with running.temporary_hosts(definitions, problems, "noise-scale", request.timeout, request.fork) as (
         pool,
@@ -121,20 +121,20 @@ def _measured(
                         noise_scales.keep(kept.folder, one)
                     except StoreError as error:
                         not_kept.append(error)
-                        common.say(console, f"warning: {error}; what was measured is shown, and not kept")
-                common.say(console, f"{one.model} on {one.target}, step {one.step:,}: {one.problem or 'measured'}")
+                        printing.say(console, f"warning: {error}; what was measured is shown, and not kept")
+                printing.say(console, f"{one.model} on {one.target}, step {one.step:,}: {one.problem or 'measured'}")
     return found
 
 
 def _news() -> Callable[[str, int, int], None]:
     """Tells on standard error what has begun, and now and then how far it is."""
-    console = common.standard_error()
+    console = printing.standard_error()
     told: dict[str, float] = {}
 
     def tell(what: str, done: int, total: int) -> None:
         if time.monotonic() - told.get(what, -NEWS_SECONDS) >= NEWS_SECONDS:
             told[what] = time.monotonic()
-            common.say(console, f"{what}: {done:,} of {total:,}")
+            printing.say(console, f"{what}: {done:,} of {total:,}")
 
     return tell
 
@@ -142,18 +142,18 @@ def _news() -> Callable[[str, int, int], None]:
 def _print(found: Sequence[NoiseScale]) -> None:
     numbers = ("step", "epoch", "noise scale", "|G|^2", "tr(Sigma)")
     title = "Gradient noise scale: tr(Sigma) / |G|^2, in examples"
-    table = common.new_table("work", *numbers[:3], "95 % interval", *numbers[3:], numbers=numbers, title=title)
-    console = common.standard_output()
+    table = printing.new_table("work", *numbers[:3], "95 % interval", *numbers[3:], numbers=numbers, title=title)
+    console = printing.standard_output()
     before = ""
     for one in found:
         name = _name(one)
         table.add_row(name if name != before else "", f"{one.step:,}", f"{one.epoch:.3g}", *_figures(one))
         before = name
-    common.print_table(table)
+    printing.print_table(table)
     first = found[0]
     drawn = f"{first.batches} batches of {first.batch_size} examples at each point, on {first.target}"
-    common.say(console, f"{drawn}; trained with the run's smallest batch size.")
-    common.say(
+    printing.say(console, f"{drawn}; trained with the run's smallest batch size.")
+    printing.say(
         console,
         "Steps on batches well below it scale nearly perfectly, on batches well above it hardly "
         "(McCandlish et al., arXiv 1812.06162).",
@@ -161,7 +161,7 @@ def _print(found: Sequence[NoiseScale]) -> None:
     for one in found:
         if one.problem:
             failed = "FAILED " if one.estimate is None else ""
-            common.say(console, f"{failed}{_name(one)}, step {one.step:,}: {one.problem}")
+            printing.say(console, f"{failed}{_name(one)}, step {one.step:,}: {one.problem}")
 
 
 def _name(one: NoiseScale) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis import Advice
 from harness.analysis import reading as analysis_reading
-from harness.commands import common
+from harness.commands import printing
 from harness.core import codec
 from harness.core.errors import UsageError
 from harness.report import advice, terminal
@@ -22,10 +22,10 @@ def run(folder: Path, accuracy: str | None, json: bool) -> int:
     wanted = accuracy_of(accuracy)
     reading = analysis_reading.read(run_folder.open_run(folder), wanted)
     for problem in reading.unreadable:
-        common.say(common.standard_error(), f"warning: {problem}; it does not count")
+        printing.say(printing.standard_error(), f"warning: {problem}; it does not count")
     found = reading.found.advice
     if json:
-        common.write_json({"run": str(reading.run.folder), "advice": [_plain(one) for one in found]})
+        printing.write_json({"run": str(reading.run.folder), "advice": [_plain(one) for one in found]})
     else:
         _show(reading)
     missing = not found or any(one.goal == "none" for one in found)
@@ -49,24 +49,24 @@ def accuracy_of(text: str | None) -> float | None:
 
 
 def _show(reading: analysis_reading.Reading) -> None:
-    console = common.standard_output()
+    console = printing.standard_output()
     found = reading.found.advice
     several = machines(reading.found.cells, reading.found.side_by_side, reading.found.machines)
     if several is not None:
         terminal.print_machines(several, console)
-        common.say(console, "")
+        printing.say(console, "")
     if not found:
-        common.say(console, "There is no answer: no cell has been run.")
+        printing.say(console, "There is no answer: no cell has been run.")
     for number, one in enumerate(found):
         if number:
-            common.say(console, "")
+            printing.say(console, "")
         if len(found) > 1:
             console.print(advice.heading(one), style="bold")
         console.print(advice.sentence(one), style="bold" if len(found) == 1 else "")
         for title, lines in (("Why", advice.evidence(one)), ("What to measure next", advice.measure_next(one))):
             if lines:
-                common.say(console, "")
-                common.say(console, f"{title}:")
+                printing.say(console, "")
+                printing.say(console, f"{title}:")
             for line in lines:
                 console.print(f"- {line}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import network, outputs, shells
-from harness.commands import common
+from harness.commands import printing
 from harness.core.errors import StoreError, UsageError
 from harness.runs import folder as run_folder
 from harness.wording import plural
@@ -91,7 +91,7 @@ def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int,
     if format is None:
         terminal.print_summary(
             found.cells,
-            common.standard_output(),
+            printing.standard_output(),
             kept.folder,
             agreement=found.agreement,
             planned=len(kept.plan.cells),
@@ -109,12 +109,12 @@ def _draw(request: Request, reading: Reading) -> None:
 
     if request.html is not None:
         view.write(reading, request.html)
-        common.say(common.standard_error(), f"page: {request.html}")
+        printing.say(printing.standard_error(), f"page: {request.html}")
     for format, folder in request.pictures.items():
         figures = charts.figures(reading.found, view.noise_points(reading.run.folder))
         written = pictures.write(figures, folder, format)
         what = f"{plural(len(written), 'picture')} in {folder}" if written else "nothing to draw: no figure has data"
-        common.say(common.standard_error(), f"{format}: {what}")
+        printing.say(printing.standard_error(), f"{format}: {what}")
 
 
 def _export(request: Request, reading: Reading) -> None:
@@ -127,16 +127,16 @@ def _export(request: Request, reading: Reading) -> None:
         count = export_tensorboard.export_cells(cells, epochs, folder, name)
         look = f"tensorboard --logdir {shells.quoted(str(folder))}"
         said = f"tensorboard: {plural(count, 'cell')} newly written; look: {look}"
-        common.say(common.standard_error(), said)
+        printing.say(printing.standard_error(), said)
     if request.mlflow is not None:
         if request.mlflow.startswith(("http://", "https://")):
             network.check(request.mlflow)
-        common.say(common.standard_error(), f"mlflow: logging {plural(cells.height, 'cell')}")
+        printing.say(printing.standard_error(), f"mlflow: logging {plural(cells.height, 'cell')}")
         count = export_mlflow.export_cells(cells, epochs, request.mlflow, name)
-        common.say(common.standard_error(), f"mlflow: {plural(count, 'cell')} newly logged to {request.mlflow}")
+        printing.say(printing.standard_error(), f"mlflow: {plural(count, 'cell')} newly logged to {request.mlflow}")
 
 
 def warn(unreadable: Sequence[StoreError]) -> None:
     """Say which records are not in the table."""
     for problem in unreadable:
-        common.say(common.standard_error(), f"warning: {problem}; it is not in the table")
+        printing.say(printing.standard_error(), f"warning: {problem}; it is not in the table")

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from harness import workers
 from harness.cache import room
-from harness.commands import common
+from harness.commands import printing
+from harness.commands.progress import RunProgress
 from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
@@ -32,7 +33,6 @@ from harness.measure.lane import Stopped
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.plan import inputs, targets
 from harness.plan.targets import TargetDefinition
-from harness.progress import RunProgress
 from harness.proof import verifier as proof_verifier
 from harness.runs import folder as run_folder
 from harness.workers import environments, hosts
@@ -95,7 +95,7 @@ def _bundle(scratch: Path) -> workers.Bundle:
     except EnvironmentBuildError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        common.keeping.warn(cache, error.__cause__)
+        printing.keeping.warn(cache, error.__cause__)
         return workers.bundle(scratch / BUNDLES)
 
 
@@ -159,9 +159,9 @@ def with_reference(definitions: Mapping[str, TargetDefinition], console: Console
     """
     definition = definitions[REFERENCE]
     try:
-        environments.ensure(definition, lambda line: common.say(console, line))
+        environments.ensure(definition, lambda line: printing.say(console, line))
     except EnvironmentBuildError as error:
-        common.say(console, f"{error}; the reference runs in the harness's own Python instead")
+        printing.say(console, f"{error}; the reference runs in the harness's own Python instead")
         definition = replace(definition, lock=None, python_version="", interpreter=sys.executable)
     return {**definitions, REFERENCE: definition}
 
@@ -181,7 +181,7 @@ def open_run(
     And what measures beside them. ``scratch`` and ``logs``: folders other than those of the run.
     """
     scratch, logs = scratch or kept.scratch_folder, logs or kept.logs_folder
-    problems = common.build_environments(definitions, wanted, console)
+    problems = printing.build_environments(definitions, wanted, console)
     definitions = with_reference(definitions, console)
     pool, bundle = open_hosts(definitions, problems, scratch, logs, timeout, fork)
     verifier = open_verifier(definitions, pool, bundle.sha256, scratch, timeout)
@@ -279,13 +279,13 @@ def open_verifier(
         return target, pool.worker(target)
 
     return proof_verifier.Verifier(
-        cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, common.keeping
+        cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, printing.keeping
     )
 
 
 def open_limiter(code: str, scratch: Path, timeout: float) -> device_limits.Limiter:
     """What gives each target its device's limits, from the user's cache where they are there."""
-    return device_limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, common.keeping)
+    return device_limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, printing.keeping)
 
 
 def _circumstances(code: str) -> dict[str, Any]:

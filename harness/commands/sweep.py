@@ -13,7 +13,10 @@ from typing import Any
 import harness
 from harness import shells
 from harness.cluster.options import places
-from harness.commands import cluster, common, ending, planning, ray_sweep, running
+from harness.commands import ending, plan_table, printing, running
+from harness.commands import ray as commands_ray
+from harness.commands import slurm as commands_slurm
+from harness.commands.progress import RunProgress
 from harness.core import record
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -21,7 +24,6 @@ from harness.core.record import now
 from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place
 from harness.plan import own_file, shards
 from harness.plan.estimate import Estimates
-from harness.progress import RunProgress
 from harness.runs import folder as run_folder
 from harness.runs import setting
 from harness.runs.folder import default_folder
@@ -56,9 +58,11 @@ def run(request: Request) -> int:
     """Plan, and unless only that was asked, run or submit. Returns the exit status."""
     _check(request)
     shard = shards.shard(request.shard)
-    prepared = planning.prepare(request.source, request.overrides, request.data_dir, not request.plan_only, request.out)
-    options = cluster.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
-    of_ray = ray_sweep.options(prepared, request.ray) if request.launcher == "ray" else {}
+    prepared = plan_table.prepare(
+        request.source, request.overrides, request.data_dir, not request.plan_only, request.out
+    )
+    options = commands_slurm.slurm_options(prepared, request.slurm) if request.launcher == "slurm" else {}
+    of_ray = commands_ray.options(prepared, request.ray) if request.launcher == "ray" else {}
     plan = run_folder.Plan(
         name=prepared.name,
         command=shells.joined(["harness", *sys.argv[1:]]),
@@ -73,34 +77,36 @@ def run(request: Request) -> int:
     if request.plan_only:
         part = shards.chosen(plan, shard, request.only)
         recorded = _recorded(request.out)
-        planning.show(prepared, estimates, recorded, part, request.json)
+        plan_table.show(prepared, estimates, recorded, part, request.json)
         if options and not request.json:
             to_run = [cell for cell in plan.cells if cell.cell_id in part and cell.cell_id not in recorded]
-            cluster.show_arrays(plan, to_run, options)
+            commands_slurm.show_arrays(plan, to_run, options)
         return 0
     if request.launcher == "slurm":
-        cluster.require_slurm(options)
-    on_ray = ray_sweep.connect(of_ray) if of_ray else None
+        commands_slurm.require_slurm(options)
+    on_ray = commands_ray.connect(of_ray) if of_ray else None
     kept = run_folder.Run.create(request.out or default_folder(prepared.name), plan)
     part = shards.chosen(kept.plan, shard, request.only)
     with kept.locked():
         setting.write(kept, _setting(prepared, request))
         waiting = [cell for cell in _waiting(kept, request.retry) if cell.cell_id in part]
         if request.launcher == "slurm":
-            return cluster.submit(kept, waiting, prepared, options, request.retry, request.json)
+            return commands_slurm.submit(kept, waiting, prepared, options, request.retry, request.json)
         with _watched(kept.folder) if request.live and waiting else nullcontext():
             ended = execute(kept, waiting, prepared, estimates, request, on_ray) if waiting else Ended()
         reading, page = ending.page_of(kept) if waiting else (None, "")
     resume = _resuming(plan.command, request.out is not None, kept.folder) if ended.stopped else None
     if not waiting and not request.json and len(kept.plan.cells) > LONGEST_TABLE_UNASKED:
         folder_text = shells.quoted(str(kept.folder))
-        common.say(
-            common.standard_output(),
+        printing.say(
+            printing.standard_output(),
             f"Nothing to run, every cell has its record. Show the table: harness report {folder_text}",
         )
         return ending.exit_status(kept)
     if ended.elsewhere:
-        common.say(common.standard_error(), f"{plural(ended.elsewhere, 'heat')} left to other processes that run them")
+        printing.say(
+            printing.standard_error(), f"{plural(ended.elsewhere, 'heat')} left to other processes that run them"
+        )
     _tell_rest(kept, part)
     return ending.finish(kept, request.json, resume, reading, page)
 
@@ -122,7 +128,7 @@ def _check(request: Request) -> None:
             raise UsageError(f"--{launcher}: only with --launcher {launcher}")
 
 
-def _setting(prepared: planning.Prepared, request: Request) -> setting.Setting:
+def _setting(prepared: plan_table.Prepared, request: Request) -> setting.Setting:
     own = [(own_file.own_table("targets"), Path(OWN_FILE)), (prepared.own_targets, Path(prepared.source))]
     return setting.Setting(
         dataset=prepared.dataset_source,
@@ -138,8 +144,8 @@ def _tell_rest(kept: run_folder.Run, part: frozenset[str]) -> None:
     """What this part of the plan leaves to others."""
     rest = len(kept.plan.cells) - len(part)
     if rest:
-        common.say(
-            common.standard_error(),
+        printing.say(
+            printing.standard_error(),
             f"{plural(rest, 'cell')} of the plan {'is' if rest == 1 else 'are'} not of this part; unite the folders of "
             "all parts: harness merge RUN RUN ... --out FOLDER",
         )
@@ -151,8 +157,8 @@ def _watched(folder: Path) -> Iterator[None]:
     from harness.commands import live
 
     with live.serving(folder) as address:
-        console = common.standard_error()
-        common.say(console, f"live page: {address}" if address else "warning: the live page could not be served")
+        console = printing.standard_error()
+        printing.say(console, f"live page: {address}" if address else "warning: the live page could not be served")
         yield
 
 
@@ -192,22 +198,22 @@ class Ended:
 def execute(
     kept: run_folder.Run,
     waiting: Sequence[Cell],
-    prepared: planning.Prepared,
+    prepared: plan_table.Prepared,
     estimates: Estimates,
     request: Request,
-    on_ray: ray_sweep.OnRay | None,
+    on_ray: commands_ray.OnRay | None,
 ) -> Ended:
     """Run the cells that wait, on this machine or as tasks of Ray's."""
-    console = common.standard_error()
-    common.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
+    console = printing.standard_error()
+    printing.say(console, f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
     if prepared.images is not None:
-        common.say(console, f"images of {prepared.dataset.name}: {prepared.images.words}")
-    dataset = common.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
+        printing.say(console, f"images of {prepared.dataset.name}: {prepared.images.words}")
+    dataset = printing.prepare_dataset(prepared.dataset_source, prepared.data_dir, console)
     work = running.Work(prepared.definitions, dataset.folder, request.timeout, request.fork, _again(request.retry))
     expected = {cell.cell_id: _expected(cell, kept, estimates) for cell in waiting}
     try:
         if on_ray is not None:  # whose machines say nothing of this one's speed
-            elsewhere = ray_sweep.run_cells(kept, waiting, prepared, on_ray, RunProgress(console, expected))
+            elsewhere = commands_ray.run_cells(kept, waiting, prepared, on_ray, RunProgress(console, expected))
         else:
             elsewhere = running.run_cells(
                 kept, waiting, work, console, lambda: RunProgress(console, expected, estimates.learn)
@@ -215,7 +221,7 @@ def execute(
     except KeyboardInterrupt:
         return Ended(stopped=True)
     finally:
-        estimates.save(common.keeping)
+        estimates.save(printing.keeping)
     shutil.rmtree(kept.scratch_folder, ignore_errors=True)
     return Ended(elsewhere=elsewhere)
 

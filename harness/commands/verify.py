@@ -13,7 +13,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from harness.commands import common, running
+from harness.commands import printing, running
 from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError
@@ -61,10 +61,10 @@ def run(request: Request) -> int:
     definitions = own_file.target_definitions()
     wanted = running.every_mode(request.targets, definitions)
     specs = [models.load(text) for text in (request.models or models.names())]
-    optimizers = [common.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
-    precisions = [common.compute_precision(name) for name in (request.precisions or PRECISIONS[:1])]
-    console = common.standard_error()
-    problems = common.build_environments(definitions, wanted, console)
+    optimizers = [printing.optimizer(name) for name in (request.optimizers or OPTIMIZERS)]
+    precisions = [printing.compute_precision(name) for name in (request.precisions or PRECISIONS[:1])]
+    console = printing.standard_error()
+    problems = printing.build_environments(definitions, wanted, console)
     definitions = running.with_reference(definitions, console)
     timed = next((spec for spec in specs if spec.name == TIMED_MODEL), specs[0])
     proofs: list[Proof] = []
@@ -86,15 +86,15 @@ def run(request: Request) -> int:
                     proof = Proof("", *names, {}, (), str(error), error.status)
                 if proof.problem_status == "unsupported" and (gap := _declared(proof, target, model, give)):
                     gaps.append(gap)
-                    common.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
+                    printing.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
                     continue
                 proofs.append(proof)
-                common.say(console, f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
+                printing.say(console, f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
             synchronised.append(synchrony.check(target, timed, give, place / "synchrony", request.timeout))
-            common.say(console, f"{target.label}, synchronisation: {synchronised[-1].verdict}")
+            printing.say(console, f"{target.label}, synchronisation: {synchronised[-1].verdict}")
     if request.json:
         listed = [codec.to_json(gap) for gap in gaps]
-        common.write_json({"proofs": _plain(proofs), "not_offered": listed, "synchrony": _plain(synchronised)})
+        printing.write_json({"proofs": _plain(proofs), "not_offered": listed, "synchrony": _plain(synchronised)})
     else:
         _print(proofs)
         _print_gaps(gaps)
@@ -103,7 +103,7 @@ def run(request: Request) -> int:
     proven = {proof.target for proof in proofs}
     nothing = [target.label for target in wanted if target.label not in proven]
     for label in nothing:
-        common.say(console, f"FAILED {label}: nothing of what was asked for is offered, so nothing is proven")
+        printing.say(console, f"FAILED {label}: nothing of what was asked for is offered, so nothing is proven")
     return 0 if all(outcome.passed for outcome in outcomes) and not nothing else 1
 
 
@@ -140,7 +140,7 @@ def _print(proofs: Sequence[Proof]) -> None:
     """Per lane and quantity the largest error of all its proofs, against its tolerance; then what failed."""
     title = "Largest error against the float64 reference"
     headings = ("target", "quantity", "largest", "allowed", "where", "")
-    table = common.new_table(*headings, numbers=("largest", "allowed"), prose=("where",), title=title)
+    table = printing.new_table(*headings, numbers=("largest", "allowed"), prose=("where",), title=title)
     for lane in dict.fromkeys(_lane(proof) for proof in proofs):
         worst: dict[str, tuple[Quantity, Proof]] = {}
         for proof in proofs:
@@ -161,39 +161,39 @@ def _print(proofs: Sequence[Proof]) -> None:
                 "ok" if quantity.passed else "FAILED",
             )
         table.add_section()
-    console = common.standard_output()
+    console = printing.standard_output()
     if proofs:
-        common.print_table(table)
+        printing.print_table(table)
     for proof in proofs:
         if not proof.passed:
-            common.say(console, f"FAILED {_lane(proof)}, {proof.model}, {proof.optimizer}: {proof.reason}")
+            printing.say(console, f"FAILED {_lane(proof)}, {proof.model}, {proof.optimizer}: {proof.reason}")
     passed = sum(proof.passed for proof in proofs)
-    common.say(console, f"{passed} of {len(proofs)} proofs passed.")
+    printing.say(console, f"{passed} of {len(proofs)} proofs passed.")
 
 
 def _print_gaps(gaps: Sequence[Gap]) -> None:
-    console = common.standard_output()
+    console = printing.standard_output()
     for gap in gaps:
-        common.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
+        printing.say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
 
 
 def _print_synchrony(outcomes: Sequence[Synchronisation]) -> None:
     """Per lane what was measured of its clock, then what failed."""
-    console = common.standard_output()
-    common.say(console, "")
+    console = printing.standard_output()
+    printing.say(console, "")
     numbers = ("ms per step", "intercept", "block late", "control late", "control takes")
     title = "Synchronisation: share of the work that came after the end of a block, and of an unsynchronised control"
-    table = common.new_table("target", *numbers, "", numbers=numbers, title=title)
+    table = printing.new_table("target", *numbers, "", numbers=numbers, title=title)
     for outcome in outcomes:
         cells = [""] * len(numbers)
         if (found := outcome.figures) is not None:
             shares = (found.intercept, found.outstanding, found.control_outstanding, found.control_time)
             cells = [f"{1000 * found.step_seconds:.2f}", *(f"{100 * share:.1f} %" for share in shares)]
         table.add_row(outcome.target, *cells, _short(outcome))
-    common.print_table(table)
+    printing.print_table(table)
     for outcome in outcomes:
         if not outcome.passed:
-            common.say(console, f"FAILED {outcome.target}, synchronisation: {outcome.reason}")
+            printing.say(console, f"FAILED {outcome.target}, synchronisation: {outcome.reason}")
 
 
 def _short(outcome: Synchronisation) -> str:

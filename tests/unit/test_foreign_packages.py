@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import foreign
+from harness.commands import foreign
 
 HARNESS = Path(sys.executable).with_name("harness")
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"

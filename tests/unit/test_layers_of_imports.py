@@ -28,7 +28,7 @@ LEVELS = (
     "runs",
     "analysis cluster",
     "measure report",
-    "export progress",
+    "export",
     "commands",
     "cli",
     "__main__",

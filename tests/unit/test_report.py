@@ -16,11 +16,11 @@ import pytest
 from rich.console import Console
 
 from harness import analysis, cli
+from harness.commands.progress import outcome
 from harness.core.errors import HarnessError, UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Epoch, Record
 from harness.export import files
-from harness.progress import outcome
 from harness.report import terminal
 from harness.report.headline import figure
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record

@@ -15,12 +15,12 @@ from harness.cluster import options as cluster_options
 from harness.cluster.slurm import options as slurm
 from harness.cluster.slurm import outcomes, programs, submissions
 from harness.cluster.slurm.submissions import FORGOTTEN, UNSEEN, Standing, Submission
-from harness.commands import common, ending, planning, running
+from harness.commands import ending, plan_table, printing, running
+from harness.commands.progress import RunProgress
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError, UsageError
 from harness.core.record import Record
 from harness.plan.plan import by_place, packed
-from harness.progress import RunProgress
 from harness.refusals import NotWritable
 from harness.runs import folder as run_folder
 from harness.runs import locks
@@ -37,9 +37,9 @@ CANCEL_PATIENCE = 90.0
 """Seconds until jobs that were cancelled have to be gone; Slurm's KillWait is 30."""
 
 
-def slurm_options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str, slurm.Options]:
+def slurm_options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, slurm.Options]:
     """Target label -> what to ask of Slurm. Raises UsageError."""
-    return slurm.resolve(prepared.targets, planning.launcher_tables(prepared, "slurm"), flags)
+    return slurm.resolve(prepared.targets, plan_table.launcher_tables(prepared, "slurm"), flags)
 
 
 def require_slurm(options: Mapping[str, slurm.Options]) -> None:
@@ -53,13 +53,13 @@ def require_slurm(options: Mapping[str, slurm.Options]) -> None:
 def submit(
     kept: run_folder.Run,
     waiting: Sequence[Cell],
-    prepared: planning.Prepared,
+    prepared: plan_table.Prepared,
     options: Mapping[str, slurm.Options],
     retry: bool,
     json: bool,
 ) -> int:
     """Submit what no job has, and say how to follow it. The run folder is locked."""
-    console = common.standard_error()
+    console = printing.standard_error()
     places = cluster_options.of_places("slurm", options, kept.plan.places)
     told = submissions.standing(kept)
     _, settled = _settled(kept, told)
@@ -68,36 +68,38 @@ def submit(
         failed = {one.cell_id for one in settled if one.status != "interrupted"}
         waiting = [cell for cell in waiting if cell.cell_id not in failed]
     targets = [cell.target for cell in waiting]
-    common.build_environments(prepared.definitions, targets, console)
+    printing.build_environments(prepared.definitions, targets, console)
     if waiting:
         running.with_reference(prepared.definitions, console)
     running.make_way(kept, [cell for cell in waiting if cell.cell_id not in _queued(kept, told)])
     made = submissions.submit(kept, waiting, places, told)
     if json:
-        common.write_json({"run": str(kept.folder), **_standing(kept, submissions.standing(kept), kept.statuses())})
+        printing.write_json({"run": str(kept.folder), **_standing(kept, submissions.standing(kept), kept.statuses())})
         return 0
-    output = common.standard_output()
+    output = printing.standard_output()
     for one in made:
-        common.say(output, f"submitted: {_array(one.tasks, one.targets, one.hardware)}")
+        printing.say(output, f"submitted: {_array(one.tasks, one.targets, one.hardware)}")
     if max((len(one.tasks) for one in made), default=0) > 1:
-        common.say(output, MANY_TASKS)
+        printing.say(output, MANY_TASKS)
     if not made:
         why = "its jobs are in the queue" if told.live else "every cell has its record"
-        common.say(output, f"nothing to submit: {why}")
+        printing.say(output, f"nothing to submit: {why}")
     folder = shells.quoted(_short(kept.folder))
-    common.say(output, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
+    printing.say(output, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
     return 0
 
 
 def show_arrays(plan: run_folder.Plan, cells: Sequence[Cell], options: Mapping[str, slurm.Options]) -> None:
     """What would be submitted for cells that wait; for ``--plan``."""
-    output = common.standard_output()
+    output = printing.standard_output()
     for heats in by_place(plan, cells).values():
         lanes = [cell for heat in heats for cell in plan.heats[heat].cells]
         wanted = options[lanes[0].target.label]
         tasks = packed(plan, heats, wanted.heats_per_task)
         targets = tuple(dict.fromkeys(cell.target.label for cell in lanes))
-        common.say(output, f"would submit: {_array(tasks, targets, wanted.summary())}: {' '.join(wanted.arguments())}")
+        printing.say(
+            output, f"would submit: {_array(tasks, targets, wanted.summary())}: {' '.join(wanted.arguments())}"
+        )
 
 
 def _array(tasks: Sequence[tuple[int, ...]], targets: Sequence[str], hardware: str) -> str:
@@ -114,29 +116,29 @@ def status(folder: Path, json: bool) -> int:
     _say_settled(made)
     if any(one.cell_id not in recorded for one in made):
         where = _short(kept.folder)
-        common.say(common.standard_error(), f"warning: {where} is not writable here, so these are not recorded")
+        printing.say(printing.standard_error(), f"warning: {where} is not writable here, so these are not recorded")
     found = _standing(kept, told, recorded)
     if json:
-        common.write_json({"run": str(kept.folder), **found})
+        printing.write_json({"run": str(kept.folder), **found})
         return 0
-    output = common.standard_output()
-    common.say(output, _summary(kept, found))
+    output = printing.standard_output()
+    printing.say(output, _summary(kept, found))
     if found["jobs"]:
         numbers = ("tasks", "waiting", "running", "ended")
-        table = common.new_table("job", "targets", "hardware", *numbers, "why it waits", numbers=numbers)
+        table = printing.new_table("job", "targets", "hardware", *numbers, "why it waits", numbers=numbers)
         for job in found["jobs"]:
             counts = (f"{job[name]:,}" for name in numbers)
             table.add_row(job["job"], ", ".join(job["targets"]), job["hardware"], *counts, ", ".join(job["reasons"]))
-        common.print_table(table)
+        printing.print_table(table)
     if found["live"] is False and (advice := _advice(kept, found)):
-        common.say(output, advice)
+        printing.say(output, advice)
     return 0
 
 
 def wait(folder: Path, json: bool) -> int:
     """``harness wait RUN``: follow a run to its end, then show it as a sweep does. Exit status as of a sweep."""
     kept = run_folder.open_run(folder)
-    console = common.standard_error()
+    console = printing.standard_error()
     recorded = kept.statuses()
     interrupted = {cell_id for cell_id, state in recorded.items() if state == "interrupted"}
     seen = recorded.keys() - interrupted
@@ -146,11 +148,11 @@ def wait(folder: Path, json: bool) -> int:
             found = _follow(kept, set(seen), interrupted, progress)
     except KeyboardInterrupt:
         where = shells.quoted(_short(kept.folder))
-        common.say(console, f"stopped following; what runs goes on: harness wait {where}, harness cancel {where}")
+        printing.say(console, f"stopped following; what runs goes on: harness wait {where}, harness cancel {where}")
         return 1
     advice = _advice(kept, found)
     if advice:
-        common.say(console, advice)
+        printing.say(console, advice)
     reading, page = ending.page_of(kept)
     return max(ending.finish(kept, json, None, reading, page), 1 if found["missing"] else 0)
 
@@ -158,10 +160,10 @@ def wait(folder: Path, json: bool) -> int:
 def cancel(folder: Path) -> int:
     """``harness cancel RUN``: end its jobs, and give what they leave its records."""
     kept = run_folder.open_run(folder)
-    console = common.standard_output()
+    console = printing.standard_output()
     if not submissions.is_used(kept):
         holder = locks.is_held(kept.folder)
-        common.say(console, f"{holder} runs it: end that with Ctrl-C there" if holder else "nothing of it runs")
+        printing.say(console, f"{holder} runs it: end that with Ctrl-C there" if holder else "nothing of it runs")
         return 1 if holder else 0
     with kept.locked():  # nobody submits meanwhile
         told = submissions.standing(kept)
@@ -174,10 +176,10 @@ def cancel(folder: Path) -> int:
             time.sleep(0.5)
             told = submissions.standing(kept)
         _, made = _settled(kept, told)
-    common.say(console, f"cancelled: {plural(len(jobs), 'job')}" if jobs else "nothing of it was in the queue")
+    printing.say(console, f"cancelled: {plural(len(jobs), 'job')}" if jobs else "nothing of it was in the queue")
     _say_settled(made)
     if told.live_jobs:
-        common.say(
+        printing.say(
             console, f"still ending: {', '.join(map(str, told.live_jobs))}; 'harness status' tells when they have"
         )
         return 1
@@ -192,16 +194,16 @@ class _Outage:
 
     @contextmanager
     def borne(self) -> Iterator[None]:
-        console = common.standard_error()
+        console = printing.standard_error()
         try:
             yield
         except SchedulerError as error:
             if not self.said:
-                common.say(console, f"warning: {error}; asking again")
+                printing.say(console, f"warning: {error}; asking again")
             self.said = True
             return
         if self.said:
-            common.say(console, "Slurm answers again")
+            printing.say(console, "Slurm answers again")
         self.said = False
 
 
@@ -235,7 +237,7 @@ def _told(kept: run_folder.Run) -> Standing | None:
     try:
         return submissions.standing(kept)
     except SchedulerError as error:
-        common.say(common.standard_error(), f"warning: {error}; only the records are told")
+        printing.say(printing.standard_error(), f"warning: {error}; only the records are told")
         return None
 
 
@@ -273,7 +275,7 @@ def _standing(kept: run_folder.Run, told: Standing | None, recorded: Mapping[str
     swept = bool(holder) and not jobs
     return {
         "cells": len(kept.plan.cells),
-        "recorded": common.status_counts(recorded.values()),
+        "recorded": printing.status_counts(recorded.values()),
         "waiting": len(without),
         "missing": None if silent else 0 if swept else len([cell for cell in without if cell.cell_id not in queued]),
         "live": bool(told and told.live_jobs) or bool(holder) or (None if silent else False),
@@ -301,7 +303,7 @@ def _job(one: Submission, told: Standing) -> dict[str, Any]:
 
 def _summary(kept: run_folder.Run, found: Mapping[str, Any]) -> str:
     recorded: Mapping[str, int] = found["recorded"]
-    counts = common.counts_in_words(recorded)
+    counts = printing.counts_in_words(recorded)
     text = f"{kept.plan.name}: {sum(recorded.values()):,} of {found['cells']:,} cells recorded"
     text += f" ({counts})" if counts else ""
     nodes = sorted({node for job in found["jobs"] for node in job["nodes"]})
@@ -326,9 +328,9 @@ def _advice(kept: run_folder.Run, found: Mapping[str, Any]) -> str:
 
 def _say_settled(made: Sequence[Record]) -> None:
     """Of jobs that ended without their records."""
-    console = common.standard_error()
+    console = printing.standard_error()
     for reason, count in Counter(f"{one.status.replace('_', ' ')}: {one.reason}" for one in made).items():
-        common.say(console, f"{plural(count, 'cell')} {reason}")
+        printing.say(console, f"{plural(count, 'cell')} {reason}")
 
 
 def _short(folder: Path) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cli import completing
-from harness.cli.completing import Completer, Items
+from harness.commands import completing
+from harness.commands.completing import Completer, Items
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,12 +16,12 @@ from harness.cluster.ray import options as asked
 from harness.cluster.ray import tasks
 from harness.cluster.ray.options import Options
 from harness.cluster.ray.tasks import Cluster, Ended, Work
-from harness.commands import common, planning, running
+from harness.commands import plan_table, printing, running
+from harness.commands.progress import RunProgress
 from harness.core import record as core_record
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
 from harness.plan.plan import by_place, packed
-from harness.progress import RunProgress
 from harness.runs import folder as run_folder
 from harness.runs import orphans
 from harness.runs.locks import DEAD_CLAIM_SECONDS
@@ -72,9 +72,9 @@ class _Task:
         return replace(self, work=replace(self.work, attempt=self.work.attempt + 1), retries=self.retries - 1)
 
 
-def options(prepared: planning.Prepared, flags: Sequence[str]) -> dict[str, Options]:
+def options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, Options]:
     """Target label -> what to ask of Ray. Raises UsageError."""
-    return asked.resolve(prepared.targets, planning.launcher_tables(prepared, "ray"), flags)
+    return asked.resolve(prepared.targets, plan_table.launcher_tables(prepared, "ray"), flags)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def connect(chosen: Mapping[str, Options]) -> OnRay:
 def run_cells(
     kept: run_folder.Run,
     waiting: Sequence[Cell],
-    prepared: planning.Prepared,
+    prepared: plan_table.Prepared,
     on_ray: OnRay,
     progress: RunProgress,
 ) -> int:
@@ -101,20 +101,20 @@ def run_cells(
 
     KeyboardInterrupt goes up when the tasks have ended. Raises SchedulerError where the cluster cannot run them.
     """
-    console, cluster = common.standard_error(), on_ray.cluster
+    console, cluster = printing.standard_error(), on_ray.cluster
     places = cluster_options.of_places("ray", on_ray.options, kept.plan.places)
     nodes = cluster.nodes()
     heats = by_place(kept.plan, waiting)
     demands = asked.demands({place: places[place] for place in heats}, nodes)
     crowded = asked.crowded(list(demands.values()), nodes)
     if crowded is not None:
-        common.say(
+        printing.say(
             console,
             f"warning: node {crowded.name} ({asked.amounts({asked.CPU: crowded.resources.get(asked.CPU, 0.0)})}) has "
             f"room for two tasks at the same time ({'; '.join(map(asked.amounts, demands.values()))} asked for), which "
             "would disturb each other's times",
         )
-    common.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
+    printing.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
     running.with_reference(prepared.definitions, console)
     running.make_way(kept, waiting)
     due = [
@@ -176,7 +176,7 @@ class _Following:
         if ended.how in RETRIED and task.retries:
             again = task.again()
             of = f"attempt {again.work.attempt} of {again.work.attempt + again.retries}"
-            common.say(self._console, f"warning: {task.name}: {ended.says}; {of} begins")
+            printing.say(self._console, f"warning: {task.name}: {ended.says}; {of} begins")
             self._start(again)
             return
         self._settle(task, ended.how, ended.says)
@@ -220,7 +220,7 @@ class _Following:
     def _stop(self) -> None:
         """End what runs; heats save what they have. A second Ctrl-C leaves that to Ray."""
         live = list(self._live)
-        common.say(self._console, f"stopping {plural(len(live), 'task')}")
+        printing.say(self._console, f"stopping {plural(len(live), 'task')}")
         try:
             self._cluster.cancel(live)
             deadline = time.monotonic() + tasks.STOP_SECONDS + POLL_SECONDS

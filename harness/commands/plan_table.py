@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.commands import common
+from harness.commands import printing
+from harness.commands.progress import duration, name
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import ModelSpec
 from harness.machine import facts as machine_facts
@@ -16,7 +17,6 @@ from harness.plan import datasets, inputs, models, own_file, sweep, targets
 from harness.plan.datasets.extent import Extent, extent
 from harness.plan.estimate import Estimates
 from harness.plan.targets import TargetDefinition
-from harness.progress import duration, name
 from harness.runs import folder as run_folder
 from harness.wording import plural
 from harness.workers import environments
@@ -61,7 +61,7 @@ def prepare(
     known = None if fetch else _undownloaded(asked.dataset, data_dir)
     images = None
     if known is None:
-        ready = common.prepare_dataset(asked.dataset, data_dir, common.standard_error())
+        ready = printing.prepare_dataset(asked.dataset, data_dir, printing.standard_error())
         known, images = _as_planned(ready.dataset, folder), extent(ready.folder)
     dataset = datasets.limited(known, asked.train_examples, asked.test_examples, asked.asked_by)
 
@@ -99,13 +99,13 @@ def _as_planned(dataset: Dataset, folder: Path | None) -> Dataset:
 
 def _tell(source: str, dataset: Dataset, images: Extent) -> None:
     """What a person may not expect of a dataset."""
-    console = common.standard_error()
+    console = printing.standard_error()
     if source.endswith(sweep.DATASET_SUFFIX) and Path(source).stem != dataset.name:
-        common.say(
+        printing.say(
             console, f"{source}: the same bytes as {dataset.name!r}, so it is that dataset and goes by that name"
         )
     if images.doubt:
-        common.say(console, f"warning: {dataset.name}: {images.doubt}")
+        printing.say(console, f"warning: {dataset.name}: {images.doubt}")
 
 
 def launcher_tables(prepared: Prepared, launcher: str) -> list[tuple[Mapping[str, Any], str]]:
@@ -130,24 +130,24 @@ def show(
     seconds = {cell.cell_id: estimates.seconds(cell) for cell in waiting}
     if json:
         rows = [_row(planned.cell, notes[planned.cell.cell_id], seconds) for planned in prepared.planned]
-        common.write_json({"name": prepared.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
+        printing.write_json({"name": prepared.name, "seconds": round(sum(seconds.values()), 1), "cells": rows})
         return
-    console = common.standard_output()
+    console = printing.standard_output()
     for planned in prepared.planned:
         cell = planned.cell
         what = notes[cell.cell_id] or f"about {duration(seconds[cell.cell_id])}"
-        common.say(console, f"{_identity(cell) or '-':16}  {name(cell)}, seed {cell.training.seed}: {what}")
+        printing.say(console, f"{_identity(cell) or '-':16}  {name(cell)}, seed {cell.training.seed}: {what}")
     measured = sum(estimates.is_measured(cell) for cell in waiting)
     basis = f"{measured} of them timed by earlier runs here, the rest assumed" if waiting else "nothing to run"
-    common.say(
+    printing.say(
         console,
         f"{plural(len(waiting), 'cell')} to run, {len(prepared.planned) - len(waiting)} not; "
         f"about {duration(sum(seconds.values()))} ({basis}), parity checks not included",
     )
     if prepared.images is not None:
-        common.say(console, f"images of {prepared.dataset.name}: {prepared.images.words}")
+        printing.say(console, f"images of {prepared.dataset.name}: {prepared.images.words}")
     if prepared.dataset.sha256 == UNFETCHED:
-        common.say(
+        printing.say(
             console, f"to download first: {prepared.dataset.name} (harness data prepare {prepared.dataset.name})"
         )
     unbuilt = [
@@ -156,7 +156,7 @@ def show(
         if environments.inspect(prepared.definitions[target_name]).state != "ready"
     ]
     if unbuilt:
-        common.say(console, f"environments to build first: {', '.join(unbuilt)} (harness targets sync)")
+        printing.say(console, f"environments to build first: {', '.join(unbuilt)} (harness targets sync)")
 
 
 def _undownloaded(source: str, data_dir: Path | None) -> Dataset | None:
