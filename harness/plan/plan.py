@@ -138,11 +138,12 @@ def difference(kept: Plan, wanted: Plan, where: tuple[str, str] = ("there", "ask
 
 @lru_cache(maxsize=100_000)
 def key_of(part: Any) -> str:
-    """Digest of a part, remembered: thousands of cells share few models and targets."""
+    """Digest of a part of a cell, remembered: thousands of cells share few models and targets."""
     return codec.digest(part)[:ID_LENGTH]
 
 
 def row_of(cell: Cell) -> Row:
+    """A cell as a plan's file has it: the digests of its parts, and its repeat."""
     keys = (key_of(part) for part in (cell.model, cell.training, cell.dataset, cell.inputs, cell.target))
     return (*keys, cell.repeat)  # type: ignore[return-value]
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from harness import wording
 from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
-from harness.plan import tomlfile
 
 if TYPE_CHECKING:
     from harness.cache.keeping import Keeping
