@@ -40,6 +40,7 @@ README = ROOT / "README.md"
 PAGES = tuple(map(Page.read, (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))))
 DOCS = tuple(page for page in PAGES if page.path.parent == ROOT / "docs")
 RUN_FOLDER = next(page for page in DOCS if page.path.stem == "run-folder")
+ARCHITECTURE = next(page for page in DOCS if page.path.stem == "architecture")
 RESULTS = ROOT / "benchmarks" / "results"
 
 MOST_BYTES = 10_000
@@ -57,6 +58,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 LEFT_OUT = re.compile(r"  \[.*\]")
 SHELL = ("|", ">", "&&")
 NO_SHELL = ("python", "toml")
+OURS = re.compile(r"(?:harness|backends|tests|benchmarks|docs)/[\w./*-]+")
 EVERYWHERE = {"--help", "--version"}
 AS_MARKDOWN: dict[str, typing.Any] = {
     "tbl_formatting": "ASCII_MARKDOWN",
@@ -365,6 +367,32 @@ def test_a_sentence_in_two_places_is_found() -> None:
     first = Page(README, f"# One\nBefore. {long} After.\n")
     second = Page(Path("two.md"), f"| a | b |\n| --- | {long.replace('one', '[one](x.md)')} |\n\n```\n{long}\n```\n")
     assert said_twice([first, second]) == {long: ["README.md", "two.md"]}
+
+
+# The layout
+
+
+def test_every_folder_of_the_harness_has_its_line_in_the_architecture_and_no_other() -> None:
+    folders = {f"{path.parent.name}/" for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert set(ARCHITECTURE.section("The folders").first_column) == folders
+
+
+def missing_paths(page: Page) -> list[str]:
+    """Files and folders of ours that a page names and that are not there; ``*`` stands for any ending."""
+    named = {span for span in page.spans if OURS.fullmatch(span)}
+    if page.path == ARCHITECTURE.path:  # there paths are those below harness/
+        below = {f"harness/{span}" for span in page.spans if re.fullmatch(r"\w+/[\w./]*", span)}
+        named |= {span for span in below if not (ROOT / span.removeprefix("harness/")).exists()}
+    return sorted(span for span in named if not list(ROOT.glob(span.rstrip("/"))))
+
+
+def test_every_path_named_in_the_docs_is_there() -> None:
+    assert {page.path.name: missing for page in PAGES if (missing := missing_paths(page))} == {}
+
+
+def test_a_path_that_is_not_there_is_found() -> None:
+    page = Page(README, "`harness/nothing.py`, `backends/reference*.py`, `tests/unit` and `results/mine`")
+    assert missing_paths(page) == ["harness/nothing.py"]
 
 
 # The run folder
