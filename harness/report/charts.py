@@ -13,10 +13,11 @@ from harness.report import figures_of_learning as learning
 from harness.report import figures_of_speed as speed
 from harness.report import other_load
 from harness.report.figure import Absent, Figure, Maker
-from harness.report.works import NoisePoint, Work, works
+from harness.report.works import Work, works
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis
+    from harness.analysis.reading import NoiseScale
 
 MAKERS: tuple[Maker, ...] = (
     speed.training_time,
@@ -45,7 +46,7 @@ class Gallery:
     absent: tuple[Absent, ...]
 
 
-def galleries(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Gallery]:
+def galleries(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Gallery]:
     """The figures of every work of a run."""
     made = []
     for work in works(found, noise):
@@ -55,7 +56,7 @@ def galleries(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Gallery
     return made
 
 
-def figures(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Figure]:
+def figures(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Figure]:
     """The figures of all works and of other load, each with a name of its own."""
     return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_load(found)]
 

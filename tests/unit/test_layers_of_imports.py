@@ -52,11 +52,10 @@ MAY_IMPORT = {
 nothing of what comes after."""
 
 BESIDES = {
-    "harness.analysis.reading": "runs",
+    "harness.analysis.reading": "plan proof runs",
     "harness.analysis.noise_scale": "runs",
     "harness.measure.series": "analysis",
     "harness.measure.noise_probe": "analysis",
-    "harness.report.view": "plan proof runs",
 }
 """Single modules that may import more, since reading or deciding is what they are for."""
 
