@@ -24,6 +24,9 @@ from harness.workers.cell_worker import CellWorker
 
 Arrays = dict[str, NDArray[Any]]
 
+ATTEMPTS = 2
+"""How often a probe may fail to run (a crash, a time-out) before its target is given up."""
+
 
 def run_probe(
     probe: probes.Probe,
