@@ -29,7 +29,7 @@ ATTEMPTS = 2
 
 
 def run_probe(
-    probe: probes.Probe,
+    probe: probes.ProbeCell,
     worker: CellWorker,
     folder: Path,
     timeout: float,
@@ -47,7 +47,9 @@ def run_probe(
         return load_probed(output)
 
 
-def placement_of(probe: probes.Probe, worker: CellWorker, folder: Path, timeout: float, kernels_of: str = "") -> Placed:
+def placement_of(
+    probe: probes.ProbeCell, worker: CellWorker, folder: Path, timeout: float, kernels_of: str = ""
+) -> Placed:
     """Where the operations of a step of the probe's cell run; ``kernels_of``: see ``Placement``. Raises CellError."""
     with ProbeFolder(folder, probe) as files, opened(worker, files.request, timeout):
         placed = worker.ask(Placement(kernels_of), timeout)
@@ -83,7 +85,7 @@ class ProbeFolder:
     the disk was full did not do so by itself: then leaving raises StoreError, which says that it was the disk.
     """
 
-    def __init__(self, path: Path, probe: probes.Probe, answer_bytes: int = 0) -> None:
+    def __init__(self, path: Path, probe: probes.ProbeCell, answer_bytes: int = 0) -> None:
         self.path = path
         self._probe = probe
         self._files = {

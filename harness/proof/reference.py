@@ -36,7 +36,7 @@ class Reference:
         target, worker = self._start()
         return {"backend": target.backend, "packages": worker.ready.worker.get("packages", {})}
 
-    def answer(self, probe: probes.Probe, evaluate: bool = False) -> Arrays:
+    def answer(self, probe: probes.ProbeCell, evaluate: bool = False) -> Arrays:
         """What it makes of a probe, in float64. Raises HarnessError if it fails: nothing can be proven then."""
         training = replace(probe.cell.training, precision="float32")
         images = inputs.arrays_digest({"images": probe.images})
@@ -57,9 +57,9 @@ class Reference:
 
     def best_draw(
         self, model: ModelSpec, optimizer: OptimizerSpec, precision: str, target: Target, initial: Arrays
-    ) -> tuple[probes.Probe, Arrays]:
+    ) -> tuple[probes.ProbeCell, Arrays]:
         """The training probe on which it stays farthest from a branch, and what it makes of that."""
-        best: tuple[float, probes.Probe] | None = None
+        best: tuple[float, probes.ProbeCell] | None = None
         for draw in range(probes.DRAWS):
             probe = probes.training_probe(model, optimizer, precision, target, initial, draw)
             margin = float(self.answer(probe)["kink_margin"])

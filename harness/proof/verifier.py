@@ -112,7 +112,7 @@ class Verifier:
             blank, quantities=quantities, created=now(), reference=self._reference.facts(), placement=placement
         )
 
-    def _placement(self, probe: probes.Probe, give: Callable[[], CellWorker]) -> dict[str, int]:
+    def _placement(self, probe: probes.ProbeCell, give: Callable[[], CellWorker]) -> dict[str, int]:
         """How many operations of a step ran on which device. Raises WrongDevice if any fell back to the processor."""
         if probe.cell.target.accelerator == "cpu":
             return {}

@@ -45,7 +45,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRun:
     """What a run folder holds.
 
     ``final``: cell_id -> its record; ``earlier``: cell_id -> its earlier attempts, in order, by their numbers.
@@ -59,7 +59,7 @@ class Source:
     kept: dict[str, dict[str, Any]]
 
 
-def survey(run: Run) -> Source:
+def survey(run: Run) -> SourceRun:
     """Read all records, earlier attempts, proofs and noise scales of a run folder.
 
     Raises StoreError naming the first file that is damaged or foreign, and how many more are.
@@ -96,7 +96,7 @@ def survey(run: Run) -> Source:
             seen[one.digest] += 1
         if cell_id in final:
             final[cell_id] = dataclasses.replace(final[cell_id], occurrence=seen[final[cell_id].digest])
-    return Source(run, final, earlier, machines, kept)
+    return SourceRun(run, final, earlier, machines, kept)
 
 
 def _outcome(path: Path, record: Record) -> Outcome:

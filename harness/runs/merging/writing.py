@@ -20,7 +20,7 @@ from harness.plan import inputs
 from harness.runs import locks, record_file
 from harness.runs.folder import Run
 from harness.runs.merging.deciding import Chain
-from harness.runs.merging.sources import KEPT, Outcome, Source, identity_of, read
+from harness.runs.merging.sources import KEPT, Outcome, SourceRun, identity_of, read
 
 _DIGITS = 8
 """Of the digest in the name of a file whose own name was taken."""
@@ -40,7 +40,7 @@ class Contribution:
 class Writer:
     """Writes what was decided into the locked folder of ``before``."""
 
-    def __init__(self, before: Source, sources: Sequence[Source], chains: Mapping[str, Chain]) -> None:
+    def __init__(self, before: SourceRun, sources: Sequence[SourceRun], chains: Mapping[str, Chain]) -> None:
         self._before = before
         self._out = before.run
         self._sources = sources
