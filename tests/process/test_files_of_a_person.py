@@ -13,7 +13,7 @@ import pytest
 
 from harness.cluster.ray import tasks
 from harness.cluster.slurm import submissions
-from harness.cluster.slurm.options import Options
+from harness.cluster.slurm.options import SlurmOptions
 from harness.cluster.slurm.programs import SlurmJob
 from harness.commands import live
 from harness.doctor import inspection
@@ -122,7 +122,7 @@ def test_a_job_starts_its_heats_in_the_folder_of_the_jobs(sweeper: Sweeper, monk
     kept = sweeper.kept
     nothing = submissions.Standing((), {}, {})
     made = submissions.submit(
-        kept, kept.pending(), {"": Options((), setup="test -f queue.py", heats_per_task=9)}, nothing
+        kept, kept.pending(), {"": SlurmOptions((), setup="test -f queue.py", heats_per_task=9)}, nothing
     )
     assert len(made) == 1
     assert set(sweeper.statuses().values()) == {"ok"}

@@ -11,7 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = {
     "Ended": "a worker's process has, and a sweep has: harness/commands, harness/cluster/ray",
     "Instruments": "what a heat asks of them, and what they are: harness/measure",
-    "Options": "of Slurm and of Ray, for one kind of hardware: harness/cluster",
     "Prepared": "a dataset is, and a sweep: harness/commands",
     "Request": "the flags of a command: harness/commands",
     "Work": "what a figure shows, what a task runs, what a command does: harness/commands, harness/cluster/ray",

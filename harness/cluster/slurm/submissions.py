@@ -29,7 +29,7 @@ from pathlib import Path
 
 from harness import refusals
 from harness.cluster.slurm import programs
-from harness.cluster.slurm.options import Options
+from harness.cluster.slurm.options import SlurmOptions
 from harness.cluster.slurm.programs import SlurmJob, Task
 from harness.core import codec
 from harness.core.cell import Cell
@@ -197,7 +197,7 @@ def _is_young(run: Run, submission: Submission) -> bool:
     return False
 
 
-def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], told: Standing) -> list[Submission]:
+def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, SlurmOptions], told: Standing) -> list[Submission]:
     """Submit the heats with a waiting cell that no live task has; returns the new arrays.
 
     ``options``: place -> what to ask for. Raises SchedulerError with what sbatch said: arrays before that are in.
@@ -222,7 +222,7 @@ def task_log(run: Run, task: Task) -> Path:
     return run.logs_folder / LOGS / f"{task.label}.log"
 
 
-def _submit_one(run: Run, number: int, options: Options, tasks: Sequence[tuple[int, ...]]) -> Submission:
+def _submit_one(run: Run, number: int, options: SlurmOptions, tasks: Sequence[tuple[int, ...]]) -> Submission:
     base, logs = run.folder / FOLDER / f"{number:04}", run.logs_folder / LOGS
     labels = dict.fromkeys(
         cell.target.label for heats in tasks for heat in heats for cell in run.plan.heats[heat].cells
