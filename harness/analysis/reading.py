@@ -40,9 +40,12 @@ TABLES = (
     "catch_up",
     "agreement",
     "side_by_side",
-    "load",
+    "other_load",
 )
 """What a run can be loaded as."""
+
+FORMERLY = {"load": "other_load"}
+"""Names that tables had in earlier versions, which notebooks may still use."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
 
     A record that cannot be read raises StoreError: a data frame has no place to say that something is missing.
     """
+    name = FORMERLY.get(name, name)
     if name not in TABLES:
         raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
     reading = read(run_folder.open_run(Path(folder).expanduser()))

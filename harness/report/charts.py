@@ -58,9 +58,9 @@ def galleries(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Gallery
 
 def figures(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Figure]:
     """The figures of all works and of other load, each with a name of its own."""
-    return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_load(found)]
+    return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_other_load(found)]
 
 
-def of_load(found: Analysis) -> list[Figure]:
+def of_other_load(found: Analysis) -> list[Figure]:
     """Throughput against other load, of each machine that had some."""
-    return other_load.figures(found.blame, found.load, sorted(found.cells["target"].unique()))
+    return other_load.figures(found.blame, found.other_load, sorted(found.cells["target"].unique()))

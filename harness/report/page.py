@@ -119,7 +119,7 @@ def render(view: PageView) -> str:
     several = machines(cells, view.found.side_by_side, view.found.machines)
     loads = [
         (figure, tables.table(figure.frame, figure.columns, figure.words.title))
-        for figure in charts.of_load(view.found)
+        for figure in charts.of_other_load(view.found)
     ]
     return environment.get_template("page.html.j2").render(
         view=view,
@@ -133,7 +133,7 @@ def render(view: PageView) -> str:
         not_pooled=NOT_POOLED,
         nothing_shared="" if several is None else nothing_shared(several),
         blames=[
-            (other_load.answer(one), other_load.evidence(one), other_load.disturbances(one, view.found.load))
+            (other_load.answer(one), other_load.evidence(one), other_load.disturbances(one, view.found.other_load))
             for one in view.found.blame
         ],
         loads=loads,

@@ -84,6 +84,9 @@ class TestReading:
     def test_every_table_is_loaded(self, table: str) -> None:
         assert harness.load(BEFORE, table).columns
 
+    def test_a_table_that_had_another_name_is_found_by_it(self) -> None:
+        assert harness.load(BEFORE, "load").equals(harness.load(BEFORE, "other_load"))
+
     @pytest.mark.parametrize("table", ["cells", "epochs", "pace"])
     def test_no_cell_is_missing_from_a_table(self, table: str) -> None:
         assert harness.load(BEFORE, table).height == len(CELLS)
