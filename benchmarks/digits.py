@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.machine import facts as machine_facts
 from harness.plan.datasets import digits
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 
 MOST_SECONDS = 20.0
 MOST_SOFTMAX = 0.95
@@ -76,7 +76,7 @@ def figure(name: str, value: float | str, bar: str = "", met: bool = True) -> di
     return {"name": name, "value": value, "bar": bar, "met": met}
 
 
-def softmax_regression(arrays: Arrays) -> float:
+def softmax_regression(arrays: DatasetArrays) -> float:
     """Best test accuracy of any epoch: SGD with momentum, the rate falling evenly to zero."""
     train, test = (
         images.reshape(len(images), -1).astype(np.float32) / 255 for images in (arrays.train_images, arrays.test_images)

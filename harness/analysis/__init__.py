@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.analysis import accuracy as reached
 from harness.analysis import advice as advising
-from harness.analysis import other_load as loads
+from harness.analysis import other_load as others
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
 from harness.analysis import step_model
@@ -51,8 +51,8 @@ class Analysis:
     ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
     ``pace``, ``ratios``, ``step_model``, ``predicted``, ``accuracy_by_size``, ``recovery``, ``time_to_accuracy``,
-    ``startup``, ``catch_up``, ``load`` and, of what several machines trained, ``side_by_side``. ``machines``: id ->
-    facts. ``blame``: of each machine whether other load was to blame, none where no record tells of it.
+    ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained, ``side_by_side``. ``machines``:
+    id -> facts. ``blame``: of each machine whether other load was to blame, none where no record tells of it.
     """
 
     cells: pl.DataFrame
@@ -71,7 +71,7 @@ class Analysis:
     startup: pl.DataFrame
     catch_up: pl.DataFrame
     side_by_side: pl.DataFrame
-    load: pl.DataFrame
+    other_load: pl.DataFrame
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
     advice: tuple[Advice, ...]
@@ -101,7 +101,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     models, predicted = step_model.models(pace)
     ratios = paces.ratios(collected.cells)
     reaching = reached.reaching(curves, ladder)
-    load = loads.load(collected.cells, collected.disturbances)
+    other_load = others.by_record(collected.cells, collected.disturbances)
     return Analysis(
         cells=collected.cells,
         epochs=collected.epochs,
@@ -119,9 +119,9 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         startup=starting.startup(collected.cells),
         catch_up=starting.catch_up(pace),
         side_by_side=side_by_side(pace),
-        load=load,
+        other_load=other_load,
         machines=collected.machines,
-        blame=loads.blame(collected.cells, load, collected.machines),
+        blame=others.blame(collected.cells, other_load, collected.machines),
         advice=tuple(
             advising.advise(
                 collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
@@ -133,11 +133,11 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
 def outline(collected: Collected) -> Outline:
     """Compute what a terminal shows."""
     cells = collected.cells
-    load = loads.load(cells, collected.disturbances)
+    other_load = others.by_record(cells, collected.disturbances)
     return Outline(
         cells=cells,
         agreement=agreement(cells),
         side_by_side=side_by_side(paces.pace(cells if several(cells) else cells.clear())),
         machines=collected.machines,
-        blame=loads.blame(cells, load, collected.machines),
+        blame=others.blame(cells, other_load, collected.machines),
     )

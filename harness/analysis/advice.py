@@ -29,8 +29,8 @@ class Choice:
 
     ``seconds`` (with ``low`` and ``high``, None where there is no interval): training to the accuracy;
     ``images_per_second`` and its ends the pace. ``ratio_low`` and ``ratio_high``: what it costs over what the best
-    choice does, in seconds to the accuracy or seconds per image, at least and at most (``ranking.Standing``); the first
-    is None where its own time is an upper bound, both where it has too few values to tell.
+    choice does, in seconds to the accuracy or seconds per image, at least and at most (``ranking.Contender``); the
+    first is None where its own time is an upper bound, both where it has too few values to tell.
     """
 
     target: str
@@ -255,14 +255,14 @@ def _choice(key: tuple[str, int], pace: Row | None, there: Row | None) -> Choice
 _SPEED = ("images_per_second", "images_per_second_low", "images_per_second_high", "processes")
 
 
-def _against(best: Choice, choice: Choice, standing: ranking.Standing) -> tuple[Choice, bool]:
+def _against(best: Choice, choice: Choice, contender: ranking.Contender) -> tuple[Choice, bool]:
     """A choice with its ratios to the best one, and whether it is shown not to be the best."""
-    if standing.interval is None:
+    if contender.interval is None:
         return choice, False
-    _, low, high = standing.interval.ratios()
+    _, low, high = contender.interval.ratios()
     if choice.at_most and choice.batch_size != best.batch_size:
         return replace(choice, ratio_high=high), False
-    return replace(choice, ratio_low=low, ratio_high=high), standing.worse
+    return replace(choice, ratio_low=low, ratio_high=high), contender.worse
 
 
 def _quicker_with_compile(best: Choice | None, choices: Iterable[Choice]) -> Choice | None:

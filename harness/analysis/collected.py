@@ -20,8 +20,8 @@ class Collected:
     ``cells``: ``analysis.summary``. ``epochs``: one row per record and epoch that was finished: cell_id, ``epoch``
     counted from 1, ``steps`` trained until its end, ``seconds`` of training until then at the mean pace of the record
     (compile and evaluation not counted; null where nothing was timed), test_accuracy, test_loss, train_loss.
-    ``disturbances``: one row per record with timed blocks, of ``load.DISTURBANCES``. ``machines``: id -> facts, of
-    every machine that a record names.
+    ``disturbances``: one row per record with timed blocks, of ``other_load.DISTURBANCES``. ``machines``: id -> facts,
+    of every machine that a record names.
     """
 
     cells: pl.DataFrame

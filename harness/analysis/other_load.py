@@ -61,7 +61,7 @@ DISTURBANCES: dict[str, Any] = {
     "noise": pl.Float64,
     "disturbed_cost": pl.Float64,
 }
-_LOAD: dict[str, Any] = {
+_COLUMNS: dict[str, Any] = {
     "target": pl.String,
     "batch_size": pl.Int64,
     "epochs": pl.Int64,
@@ -156,7 +156,7 @@ def disturbances(record: Record) -> Iterator[tuple[Any, ...]]:
     )
 
 
-def load(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
+def by_record(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
     """One row per record whose pace counts: which cell, on which node, its disturbances (DISTURBANCES), and its pace.
 
     ``exclusive``: whether the job had all processors of the node; ``other_jobs`` that ran there; ``load_1min`` before
@@ -171,13 +171,13 @@ def load(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
         for row in members:
             told = facts.get(row["cell_id"], {})
             own = {**row, **told, "relative_throughput": row["images_per_second"] / usual}
-            rows.append((*work_of(row), *(own.get(name) for name in _LOAD)))
+            rows.append((*work_of(row), *(own.get(name) for name in _COLUMNS)))
     order = (*WORK, "target", "batch_size", "epochs", "seed", "repeat", "lane", "cell_id")
-    return frame(rows, _LOAD).sort(order)
+    return frame(rows, _COLUMNS).sort(order)
 
 
 def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines.Facts]) -> tuple[Blame, ...]:
-    """The answer for each machine with records that tell of other load; ``found``: ``load``, ``facts``: by machine.
+    """The answer for each machine with records that tell of other load; ``found``: ``by_record``; ``facts``: of each.
 
     Up to QUIET_PROCESSORS nothing else ran. Otherwise the logarithm of throughput is held against the load. Slower with
     load, beyond its interval: to blame. If not, and the interval does not allow that the mean load cost NOTABLE: not to

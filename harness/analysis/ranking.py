@@ -17,7 +17,7 @@ from harness.statistics import SIGNIFICANCE, Array, Interval, interval_around
 
 
 @dataclass(frozen=True)
-class Standing:
+class Contender:
     """One candidate against the one with the least mean: ``interval`` of the log ratio of costs, over it.
 
     ``worse``: shown not to be the best. ``interval`` is None where there are too few values to tell. Each of its ends
@@ -35,7 +35,7 @@ class Ranking:
 
     best: int
     tested: bool
-    others: tuple[Standing, ...]
+    others: tuple[Contender, ...]
 
 
 _SUSPICIOUS = 2.0
@@ -67,7 +67,7 @@ def rank(log_costs: Sequence[Mapping[Hashable, float]]) -> Ranking:
     best, rest = order[0], order[1:]
     judged = [one for one in order if len(series[one]) > 1]
     if best not in judged or len(judged) < 2:
-        return Ranking(best, False, tuple(Standing(one, None, False) for one in rest))
+        return Ranking(best, False, tuple(Contender(one, None, False) for one in rest))
     blocks = list(log_costs[best])
     in_blocks = all(log_costs[one].keys() == log_costs[best].keys() for one in judged)
     if in_blocks:
@@ -84,7 +84,7 @@ def rank(log_costs: Sequence[Mapping[Hashable, float]]) -> Ranking:
     others = []
     for one in rest:
         if one not in judged:
-            others.append(Standing(one, None, False))
+            others.append(Contender(one, None, False))
             continue
         paired = series[one] - series[best] if in_blocks else None
         own = _welch(series[one], series[best]) if paired is None else _of_mean(paired)
@@ -93,7 +93,7 @@ def rank(log_costs: Sequence[Mapping[Hashable, float]]) -> Ranking:
         if own[0] > shared * _SUSPICIOUS:
             ways.append(interval_around(means[one] - means[best], math.sqrt(own[0]), own[1], 2 * level - 1))
         widest = max(ways, key=lambda interval: interval.half_width)
-        others.append(Standing(one, widest, widest.low > 0))
+        others.append(Contender(one, widest, widest.low > 0))
     return Ranking(best, True, tuple(others))
 
 

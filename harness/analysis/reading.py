@@ -1,7 +1,11 @@
-"""A run folder read for looking at it: its records analysed, and what stands between its targets and a comparison."""
+"""A run folder read for looking at it: its records analysed, its proofs, noise scales, and the range of its images.
+
+What shows a run takes all from here, the types of what was proven and measured among it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +14,17 @@ from harness import analysis
 from harness.analysis import manifest
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
+from harness.plan.datasets.extent import Extent
+from harness.proof.parity import Proof, Quantity
+from harness.runs import files, noise_scales, setting
 from harness.runs import folder as run_folder
+from harness.runs.noise_scales import NoiseScale
 from harness.wording import nearest
 
 if TYPE_CHECKING:
     import polars as pl
+
+__all__ = ["TABLES", "Extent", "NoiseScale", "Proof", "Quantity", "Reading", "read", "table"]
 
 TABLES = (
     "cells",
@@ -30,9 +40,12 @@ TABLES = (
     "catch_up",
     "agreement",
     "side_by_side",
-    "load",
+    "other_load",
 )
 """What a run can be loaded as."""
+
+FORMERLY = {"load": "other_load"}
+"""Names that tables had in earlier versions, which notebooks may still use."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +53,23 @@ class Reading:
     """A run, read once.
 
     ``lanes``: a record of each target, of equal work where there is such (``analysis.comparable``). ``unreadable``:
-    what was wrong with each record that is missing from all of it.
+    what was wrong with each record that is missing from all of it; ``unreadable_proofs``: likewise. ``noise_scales``:
+    of a point measured again that with most batches. ``images``: the range of the dataset's pixels, None where the
+    sweep did not keep it or it cannot be read.
     """
 
     run: run_folder.Run
     found: analysis.Analysis
     lanes: tuple[Record, ...]
     unreadable: tuple[StoreError, ...]
+    proofs: tuple[Proof, ...]
+    unreadable_proofs: tuple[StoreError, ...]
+    noise_scales: tuple[NoiseScale, ...]
+    images: Extent | None
 
 
 def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
-    """Read every record once and analyse them; records that cannot be read are named, the others count."""
+    """Read every record once and analyse them; files that cannot be read are named, the others count."""
     unreadable: list[StoreError] = []
     collected = analysis.collect(run.records(unreadable))
     lanes: dict[str, Record] = {}
@@ -61,7 +80,17 @@ def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
         for record in records:
             lanes.setdefault(record.cell.target.label, record)
     found = analysis.analyse(collected, accuracy, obstacles)
-    return Reading(run, found, _or_failed(run, lanes, collected), tuple(unreadable))
+    unreadable_proofs: list[StoreError] = []
+    return Reading(
+        run=run,
+        found=found,
+        lanes=_or_failed(run, lanes, collected),
+        unreadable=tuple(unreadable),
+        proofs=tuple(_proofs(run.proofs_folder, unreadable_proofs)),
+        unreadable_proofs=tuple(unreadable_proofs),
+        noise_scales=tuple(_noise_scales(run.folder)),
+        images=_images(run),
+    )
 
 
 def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
@@ -69,6 +98,7 @@ def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
 
     A record that cannot be read raises StoreError: a data frame has no place to say that something is missing.
     """
+    name = FORMERLY.get(name, name)
     if name not in TABLES:
         raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
     reading = read(run_folder.open_run(Path(folder).expanduser()))
@@ -87,3 +117,25 @@ def _or_failed(run: run_folder.Run, lanes: dict[str, Record], collected: analysi
             if record is not None:
                 lanes[row["target"]] = record
     return tuple(lanes[target] for target in sorted(lanes))
+
+
+def _proofs(folder: Path, unreadable: list[StoreError]) -> Iterator[Proof]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            yield files.read(path, Proof)
+        except StoreError as error:
+            unreadable.append(error)
+
+
+def _noise_scales(folder: Path) -> Iterable[NoiseScale]:
+    best: dict[tuple[str, str, int], NoiseScale] = {}
+    for one in sorted(noise_scales.stored(folder), key=lambda one: one.batches):
+        best[one.work, one.target, one.step] = one
+    return best.values()
+
+
+def _images(run: run_folder.Run) -> Extent | None:
+    try:
+        return setting.read(run).images
+    except (StoreError, UsageError):
+        return None

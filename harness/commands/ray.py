@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.cluster import options as cluster_options
 from harness.cluster.ray import options as asked
 from harness.cluster.ray import tasks
-from harness.cluster.ray.options import Options
+from harness.cluster.ray.options import RayOptions
 from harness.cluster.ray.tasks import Cluster, Ended, Work
 from harness.commands import plan_table, printing, running
 from harness.commands.progress import RunProgress
@@ -72,7 +72,7 @@ class _Task:
         return replace(self, work=replace(self.work, attempt=self.work.attempt + 1), retries=self.retries - 1)
 
 
-def options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, Options]:
+def options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, RayOptions]:
     """Target label -> what to ask of Ray. Raises UsageError."""
     return asked.resolve(prepared.targets, plan_table.launcher_tables(prepared, "ray"), flags)
 
@@ -82,10 +82,10 @@ class OnRay:
     """A cluster that is connected, and what is asked of it: target label -> options."""
 
     cluster: Cluster
-    options: Mapping[str, Options]
+    options: Mapping[str, RayOptions]
 
 
-def connect(chosen: Mapping[str, Options]) -> OnRay:
+def connect(chosen: Mapping[str, RayOptions]) -> OnRay:
     """The cluster that the targets' options name. Raises SchedulerError."""
     return OnRay(tasks.connect(next(iter(chosen.values())).address), chosen)
 

@@ -111,7 +111,7 @@ def _draw(request: Request, reading: Reading) -> None:
         view.write(reading, request.html)
         printing.say(printing.standard_error(), f"page: {request.html}")
     for format, folder in request.pictures.items():
-        figures = charts.figures(reading.found, view.noise_points(reading.run.folder))
+        figures = charts.figures(reading.found, reading.noise_scales)
         written = pictures.write(figures, folder, format)
         what = f"{plural(len(written), 'picture')} in {folder}" if written else "nothing to draw: no figure has data"
         printing.say(printing.standard_error(), f"{format}: {what}")

@@ -37,12 +37,12 @@ CANCEL_PATIENCE = 90.0
 """Seconds until jobs that were cancelled have to be gone; Slurm's KillWait is 30."""
 
 
-def slurm_options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, slurm.Options]:
+def slurm_options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, slurm.SlurmOptions]:
     """Target label -> what to ask of Slurm. Raises UsageError."""
     return slurm.resolve(prepared.targets, plan_table.launcher_tables(prepared, "slurm"), flags)
 
 
-def require_slurm(options: Mapping[str, slurm.Options]) -> None:
+def require_slurm(options: Mapping[str, slurm.SlurmOptions]) -> None:
     """Raise UsageError where there is no Slurm, SchedulerError where a controller gives no answer."""
     if not programs.is_here():
         raise UsageError("--launcher slurm: there is no sbatch on PATH; this works where jobs are submitted")
@@ -54,7 +54,7 @@ def submit(
     kept: run_folder.Run,
     waiting: Sequence[Cell],
     prepared: plan_table.Prepared,
-    options: Mapping[str, slurm.Options],
+    options: Mapping[str, slurm.SlurmOptions],
     retry: bool,
     json: bool,
 ) -> int:
@@ -89,7 +89,7 @@ def submit(
     return 0
 
 
-def show_arrays(plan: run_folder.Plan, cells: Sequence[Cell], options: Mapping[str, slurm.Options]) -> None:
+def show_arrays(plan: run_folder.Plan, cells: Sequence[Cell], options: Mapping[str, slurm.SlurmOptions]) -> None:
     """What would be submitted for cells that wait; for ``--plan``."""
     output = printing.standard_output()
     for heats in by_place(plan, cells).values():

@@ -22,7 +22,7 @@ UNEXPLAINED = "its adapter does not offer it"
 
 
 @dataclass(frozen=True)
-class Row:
+class SupportRow:
     """One target in one mode. Each mapping has every name there is, with an empty text, or the reason why not.
 
     ``layers`` is by precision. ``declared_by``: the target in whose environment the adapter was asked.
@@ -67,7 +67,9 @@ def declarers(definitions: Mapping[str, TargetDefinition]) -> dict[str, str]:
     return found
 
 
-def rows(definitions: Mapping[str, TargetDefinition], declarations: Mapping[str, Capabilities | str]) -> list[Row]:
+def rows(
+    definitions: Mapping[str, TargetDefinition], declarations: Mapping[str, Capabilities | str]
+) -> list[SupportRow]:
     """One row per target and mode. ``declarations``: declarer -> its capabilities, or why they are not known."""
     speaks = declarers(definitions)
     return [
@@ -77,7 +79,7 @@ def rows(definitions: Mapping[str, TargetDefinition], declarations: Mapping[str,
     ]
 
 
-def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilities | str) -> Row:
+def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilities | str) -> SupportRow:
     accelerator = definition.accelerator
     if isinstance(able, str):
         return _row(definition, mode, declarer, {"modes": (mode,), "refusals": {accelerator: able}})
@@ -89,7 +91,7 @@ def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilit
     precisions = reasons("precisions", PRECISIONS)
     offered = able.get("inputs", {}).get(mode, ())
     why_not = {name: able.get("refusals", {}).get(f"{mode} with input {name}", UNEXPLAINED) for name in INPUTS}
-    return Row(
+    return SupportRow(
         target=definition.name,
         mode=mode,
         accelerator=accelerator,
@@ -105,7 +107,7 @@ def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilit
     )
 
 
-def markdown(found: Sequence[Row]) -> str:
+def markdown(found: Sequence[SupportRow]) -> str:
     """A table with a line per row, and notes: what "all" stands for, and every reason once."""
     notes: list[str] = []
     headings = ("target", "mode", *PRECISIONS, "input", "optimizers")

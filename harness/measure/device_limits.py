@@ -26,7 +26,7 @@ from harness.core.training import TrainingSpec
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.plan import inputs
-from harness.proof.probes import Probe
+from harness.proof.probes import ProbeCell
 from harness.proof.probing import ProbeFolder, opened
 from harness.workers.cell_worker import CellWorker
 
@@ -164,11 +164,11 @@ def _stored(path: Path) -> Limits | None:
     return found
 
 
-def _probe(target: Target) -> Probe:
+def _probe(target: Target) -> ProbeCell:
     """One batch of zeros."""
     images, labels = np.zeros((2, *MODEL.input_shape), np.float32), np.zeros(2, np.int32)
     dataset = Dataset("probe", "", 2, 2, MODEL.input_shape, MODEL.classes)
-    return Probe(
+    return ProbeCell(
         cell=Cell(MODEL, TrainingSpec(2), dataset, Inputs("", ""), target),
         images=images,
         labels=labels,

@@ -29,8 +29,7 @@ from harness.core.messages import Block, Probe, Train
 from harness.core.record import now
 from harness.core.training import PRECISIONS, OptimizerSpec, TrainingSpec
 from harness.plan import inputs
-from harness.proof.probes import Probe as ProbeArrays
-from harness.proof.probes import dropout_rates
+from harness.proof.probes import ProbeCell, dropout_rates
 from harness.proof.probing import ProbeFolder, load_probed, opened
 from harness.runs import noise_scales
 from harness.runs.noise_scales import NoiseScale
@@ -214,10 +213,10 @@ def draw(cell: Cell, number: int) -> tuple[NDArray[np.int64], int]:
 
 def _one_batch(
     cell: Cell, images: NDArray[Any], labels: NDArray[Any], parameters: dict[str, NDArray[Any]], seed: int
-) -> ProbeArrays:
+) -> ProbeCell:
     dataset = Dataset("batch", "", len(images), 1, cell.dataset.image_shape, cell.dataset.classes)
     training = TrainingSpec(len(images), optimizer=OptimizerSpec("sgd"), seed=seed)
-    return ProbeArrays(
+    return ProbeCell(
         cell=Cell(cell.model, training, dataset, Inputs("", ""), cell.target),
         images=images,
         labels=labels,

@@ -112,6 +112,11 @@ class Proof:
         return not self.problem and bool(self.quantities) and all(quantity.passed for quantity in self.quantities)
 
     @property
+    def closest(self) -> Quantity | None:
+        """Of its quantities that which came closest to its tolerance, or went farthest beyond."""
+        return max(self.quantities, key=lambda quantity: quantity.share, default=None)
+
+    @property
     def reason(self) -> str:
         """Why it failed, in one line; empty if it passed."""
         if self.problem:

@@ -40,7 +40,7 @@ TIED_KERNEL_SIZE = 3
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeCell:
     """A cell to open and the arrays to give it."""
 
     cell: Cell
@@ -59,7 +59,7 @@ def training_probe(
     target: Target,
     parameters: dict[str, NDArray[np.float32]],
     draw: int = 0,
-) -> Probe:
+) -> ProbeCell:
     """The probe of a model and optimizer; ``parameters`` are its initial ones, ``draw`` numbers the images."""
     generator = np.random.default_rng([PARITY_VERSION, EXAMPLES, draw])
     images = generator.random((EXAMPLES, *model.input_shape), dtype=np.float32)
@@ -72,7 +72,7 @@ def training_probe(
         learning_rate=LearningRate(base=0.01, drop_epochs=(1,), factor=0.3),
         precision=precision,
     )
-    return Probe(
+    return ProbeCell(
         cell=_cell(without_dropout(model), training, target, EXAMPLES, TEST_EXAMPLES),
         images=images,
         labels=labels,
@@ -89,7 +89,7 @@ def placement_probe(
     precision: str,
     target: Target,
     parameters: dict[str, NDArray[np.float32]],
-) -> Probe:
+) -> ProbeCell:
     """Like ``training_probe``, but with the model's dropout: its operations must be somewhere as well."""
     probe = training_probe(model, optimizer, precision, target, parameters)
     return replace(probe, cell=replace(probe.cell, model=model))
@@ -100,7 +100,7 @@ def has_ties(model: ModelSpec) -> bool:
     return any(isinstance(layer, MaxPool) for layer in model.layers)
 
 
-def ties_probe(precision: str, target: Target) -> Probe:
+def ties_probe(precision: str, target: Target) -> ProbeCell:
     """Binary images, a kernel that is 1 at its centre, overlapping windows: ties everywhere."""
     model = ModelSpec("ties", (10, 10, 1), (Conv2D(2, (3, 3)), MaxPool((3, 3), strides=(2, 2)), Flatten(), Dense(4)))
     generator = np.random.default_rng([PARITY_VERSION, TIED_KERNEL_SIZE])
@@ -115,7 +115,7 @@ def ties_probe(precision: str, target: Target) -> Probe:
     images = generator.integers(0, 2, (BATCH_SIZE, *model.input_shape)).astype(np.float32)
     labels = generator.integers(0, model.classes, BATCH_SIZE).astype(np.int32)
     training = TrainingSpec(batch_size=BATCH_SIZE, optimizer=OptimizerSpec("sgd"), precision=precision)
-    return Probe(
+    return ProbeCell(
         cell=_cell(model, training, target, BATCH_SIZE, BATCH_SIZE),
         images=images,
         labels=labels,
@@ -131,7 +131,7 @@ def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
     return tuple(sorted({layer.rate for layer in model.layers if isinstance(layer, Dropout) and layer.rate > 0}))
 
 
-def dropout_probe(rate: float, precision: str, target: Target) -> Probe:
+def dropout_probe(rate: float, precision: str, target: Target) -> ProbeCell:
     """Ones through dropout and an identity: the logits are the mask. Nothing is learned: only masks move the loss."""
     side = math.isqrt(DROPOUT_UNITS)
     model = ModelSpec("dropout", (side, side, 1), (Flatten(), Dropout(rate), Dense(DROPOUT_UNITS, bias=False)))
@@ -145,7 +145,7 @@ def dropout_probe(rate: float, precision: str, target: Target) -> Probe:
     )
     images = np.ones((DROPOUT_EXAMPLES, side, side, 1), np.float32)
     labels = generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32)
-    return Probe(
+    return ProbeCell(
         cell=_cell(model, training, target, DROPOUT_EXAMPLES, DROPOUT_EXAMPLES),
         images=images,
         labels=labels,

@@ -24,9 +24,12 @@ from harness.workers.cell_worker import CellWorker
 
 Arrays = dict[str, NDArray[Any]]
 
+ATTEMPTS = 2
+"""How often a probe may fail to run (a crash, a time-out) before its target is given up."""
+
 
 def run_probe(
-    probe: probes.Probe,
+    probe: probes.ProbeCell,
     worker: CellWorker,
     folder: Path,
     timeout: float,
@@ -44,7 +47,9 @@ def run_probe(
         return load_probed(output)
 
 
-def placement_of(probe: probes.Probe, worker: CellWorker, folder: Path, timeout: float, kernels_of: str = "") -> Placed:
+def placement_of(
+    probe: probes.ProbeCell, worker: CellWorker, folder: Path, timeout: float, kernels_of: str = ""
+) -> Placed:
     """Where the operations of a step of the probe's cell run; ``kernels_of``: see ``Placement``. Raises CellError."""
     with ProbeFolder(folder, probe) as files, opened(worker, files.request, timeout):
         placed = worker.ask(Placement(kernels_of), timeout)
@@ -80,7 +85,7 @@ class ProbeFolder:
     the disk was full did not do so by itself: then leaving raises StoreError, which says that it was the disk.
     """
 
-    def __init__(self, path: Path, probe: probes.Probe, answer_bytes: int = 0) -> None:
+    def __init__(self, path: Path, probe: probes.ProbeCell, answer_bytes: int = 0) -> None:
         self.path = path
         self._probe = probe
         self._files = {

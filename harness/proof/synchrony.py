@@ -24,7 +24,7 @@ from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
 from harness.core.model import ModelSpec
 from harness.core.training import TrainingSpec
 from harness.plan import inputs
-from harness.proof.probes import Probe
+from harness.proof.probes import ProbeCell
 from harness.proof.probing import ProbeFolder, opened
 from harness.statistics import proportionality
 from harness.wording import plural
@@ -294,14 +294,14 @@ def _steps(target: Target, model: ModelSpec) -> int:
     return max(bytes_allowed // step_bytes, 1)
 
 
-def _probe(target: Target, model: ModelSpec) -> Probe:
+def _probe(target: Target, model: ModelSpec) -> ProbeCell:
     """Random images for one epoch, more than enough."""
     generator, batch_size = np.random.default_rng(0), _batch_size(target)
     count = _steps(target, model) * batch_size
     images = generator.integers(0, 256, (count, *model.input_shape), np.uint8)
     labels = generator.integers(0, model.classes, count, np.int32)
     dataset = Dataset("probe", "", count, batch_size, model.input_shape, model.classes)
-    return Probe(
+    return ProbeCell(
         cell=Cell(model, TrainingSpec(batch_size), dataset, Inputs("", ""), target),
         images=images,
         labels=labels,

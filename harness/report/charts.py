@@ -13,10 +13,11 @@ from harness.report import figures_of_learning as learning
 from harness.report import figures_of_speed as speed
 from harness.report import other_load
 from harness.report.figure import Absent, Figure, Maker
-from harness.report.works import NoisePoint, Work, works
+from harness.report.works import Work, works
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis
+    from harness.analysis.reading import NoiseScale
 
 MAKERS: tuple[Maker, ...] = (
     speed.training_time,
@@ -45,7 +46,7 @@ class Gallery:
     absent: tuple[Absent, ...]
 
 
-def galleries(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Gallery]:
+def galleries(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Gallery]:
     """The figures of every work of a run."""
     made = []
     for work in works(found, noise):
@@ -55,11 +56,11 @@ def galleries(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Gallery
     return made
 
 
-def figures(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Figure]:
+def figures(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Figure]:
     """The figures of all works and of other load, each with a name of its own."""
-    return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_load(found)]
+    return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_other_load(found)]
 
 
-def of_load(found: Analysis) -> list[Figure]:
+def of_other_load(found: Analysis) -> list[Figure]:
     """Throughput against other load, of each machine that had some."""
-    return other_load.figures(found.blame, found.load, sorted(found.cells["target"].unique()))
+    return other_load.figures(found.blame, found.other_load, sorted(found.cells["target"].unique()))

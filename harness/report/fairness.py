@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis import manifest
 from harness.core.record import Record
 from harness.report.tables import Table
+
+if TYPE_CHECKING:
+    from harness.analysis.reading import Proof, Quantity
 
 MOST_LANES = 10
 """Columns of the manifest: a wider table is read by nobody."""
@@ -35,21 +37,6 @@ _INTERVALS = (
 )
 
 
-@dataclass(frozen=True)
-class Proof:
-    """One parity proof in plain words: the quantity that came closest to its tolerance, and whether all passed."""
-
-    target: str
-    model: str
-    optimizer: str
-    precision: str
-    passed: bool
-    quantity: str
-    error: float | None
-    tolerance: float | None
-    reason: str = ""
-
-
 def differences(lanes: Sequence[Record]) -> Table:
     """What differs between the lanes' manifests, what of it matters and is not asked for first."""
     found = manifest.differences(lanes[:MOST_LANES])
@@ -68,20 +55,11 @@ def manifests(lanes: Sequence[Record]) -> Table:
     return _by_lane(lanes, "The manifest of every target", ("what",), rows)
 
 
-def proofs(found: Sequence[Proof]) -> Table:
-    """Every proof: whether it passed, and by how much."""
-    rows = [
-        (
-            proof.target,
-            proof.model,
-            proof.optimizer,
-            proof.precision,
-            "passed" if proof.passed else "FAILED",
-            proof.quantity,
-            "-" if proof.error is None else f"{proof.error:.1e}",
-            "-" if proof.tolerance is None else f"{proof.tolerance:.0e}",
-            proof.reason,
-        )
+def proofs(found: Sequence[Proof], unreadable: Sequence[str] = ()) -> Table:
+    """Every proof: whether it passed, and by how much; and why others cannot be read."""
+    rows: list[tuple[str, ...]] = [("not readable", "", "", "", "FAILED", "", "-", "-", why) for why in unreadable]
+    rows += [
+        _proof(proof)
         for proof in sorted(found, key=lambda one: (one.passed, one.target, one.model, one.optimizer, one.precision))
     ]
     headers = (
@@ -102,6 +80,24 @@ def proofs(found: Sequence[Proof]) -> Table:
         tuple(place in (6, 7) for place in kept),
         tuple(tuple(row[place] for place in kept) for row in rows),
     )
+
+
+def _proof(proof: Proof) -> tuple[str, ...]:
+    closest = proof.closest
+    return (
+        proof.target,
+        proof.model,
+        proof.optimizer,
+        proof.precision,
+        "passed" if proof.passed else "FAILED",
+        *(("", "-", "-") if closest is None else _quantity(closest)),
+        proof.reason,
+    )
+
+
+def _quantity(quantity: Quantity) -> tuple[str, str, str]:
+    name = f"{quantity.name} {quantity.detail}".strip()
+    return name, f"{quantity.error:.1e}", f"{quantity.tolerance:.0e}"
 
 
 def method(lanes: Sequence[Record]) -> list[str]:

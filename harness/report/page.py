@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any
 from harness.core.record import Record
 from harness.report import charts, fairness, other_load, palette, tables, vega
 from harness.report.charts import Gallery
-from harness.report.fairness import Proof
 from harness.report.figure import Figure
 from harness.report.headline import diverged, not_run, unproven
 from harness.report.machines import NOT_POOLED, machines, nothing_shared
 from harness.report.tables import Table
-from harness.report.works import NoisePoint
 from harness.wording import machine_words, plural
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis
+    from harness.analysis.reading import NoiseScale, Proof
 
 MOST_FIGURE_BYTES = 1_400_000
 """Of figures and their tables: with the scripts, and a table of ten thousand rows, a page stays under 3 MB."""
@@ -58,10 +57,10 @@ class PageView:
     """Everything that a page is made of.
 
     ``name`` of the run, ``command`` that made it, ``created`` when, ``folder`` where. ``planned``: cells of its plan.
-    ``unreadable``: a line for every record that could not be read. ``lanes``: a record of each target. ``bundle``: the
-    script of Vega, Vega-Lite and Vega-Embed. ``version``: what a page that is served says of its state, which it then
-    asks for again and again; empty for a file. ``images``: what the dataset's pixels are, ``doubt`` what is unusual
-    about them; empty where that is not known, or nothing is.
+    ``unreadable`` and ``unreadable_proofs``: a line for every record and proof that could not be read. ``lanes``: a
+    record of each target. ``bundle``: the script of Vega, Vega-Lite and Vega-Embed. ``version``: what a page that is
+    served says of its state, which it then asks for again and again; empty for a file. ``images``: what the dataset's
+    pixels are, ``doubt`` what is unusual about them; empty where that is not known, or nothing is.
     """
 
     found: Analysis
@@ -75,8 +74,9 @@ class PageView:
     bundle: str
     lanes: tuple[Record, ...] = ()
     proofs: tuple[Proof, ...] = ()
+    unreadable_proofs: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
-    noise: tuple[NoisePoint, ...] = ()
+    noise: tuple[NoiseScale, ...] = ()
     version: str = ""
     images: str = ""
     doubt: str = ""
@@ -119,7 +119,7 @@ def render(view: PageView) -> str:
     several = machines(cells, view.found.side_by_side, view.found.machines)
     loads = [
         (figure, tables.table(figure.frame, figure.columns, figure.words.title))
-        for figure in charts.of_load(view.found)
+        for figure in charts.of_other_load(view.found)
     ]
     return environment.get_template("page.html.j2").render(
         view=view,
@@ -133,7 +133,7 @@ def render(view: PageView) -> str:
         not_pooled=NOT_POOLED,
         nothing_shared="" if several is None else nothing_shared(several),
         blames=[
-            (other_load.answer(one), other_load.evidence(one), other_load.disturbances(one, view.found.load))
+            (other_load.answer(one), other_load.evidence(one), other_load.disturbances(one, view.found.other_load))
             for one in view.found.blame
         ],
         loads=loads,
@@ -143,7 +143,7 @@ def render(view: PageView) -> str:
         looks=[(target, look) for target, look in looks.items()],
         differences=fairness.differences(view.lanes),
         manifests=fairness.manifests(view.lanes),
-        proofs=fairness.proofs(view.proofs),
+        proofs=fairness.proofs(view.proofs, view.unreadable_proofs),
         method=fairness.method(view.lanes),
         again=_again(view),
         most_answers=MOST_ANSWERS,

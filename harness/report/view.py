@@ -11,15 +11,8 @@ from harness import outputs
 from harness.analysis.reading import Reading
 from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
-from harness.core.errors import StoreError, UsageError
 from harness.paths import PAGES, cache_place
-from harness.plan.datasets.extent import Extent
-from harness.proof import parity
 from harness.report import advice, page
-from harness.report.fairness import Proof
-from harness.report.works import NoisePoint
-from harness.runs import files, noise_scales, setting
-from harness.runs import folder as run_folder
 
 PAGE_FILE = "report.html"
 """In the run folder: the page that a sweep leaves."""
@@ -30,7 +23,7 @@ CHARTS = "vl-convert-python"
 def view(reading: Reading, version: str = "") -> page.PageView:
     """Everything that the page shows; ``version`` for one that is served while its sweep runs."""
     run, plan = reading.run, reading.run.plan
-    several, images = len(reading.found.advice) > 1, _images(run)
+    several, images = len(reading.found.advice) > 1, reading.images
     return page.PageView(
         found=reading.found,
         name=plan.name,
@@ -50,9 +43,10 @@ def view(reading: Reading, version: str = "") -> page.PageView:
         ),
         bundle=_bundle(),
         lanes=reading.lanes,
-        proofs=tuple(_proofs(run.proofs_folder)),
+        proofs=reading.proofs,
+        unreadable_proofs=tuple(str(error) for error in reading.unreadable_proofs),
         unreadable=tuple(str(error) for error in reading.unreadable),
-        noise=tuple(noise_points(run.folder)),
+        noise=reading.noise_scales,
         version=version,
         images=images.words if images else "",
         doubt=images.doubt if images else "",
@@ -64,14 +58,6 @@ def write(reading: Reading, path: Path) -> None:
     text = page.render(view(reading))
     with outputs.reader_may_leave():
         outputs.write(path, text)
-
-
-def _images(run: run_folder.Run) -> Extent | None:
-    """The range of the dataset's pixels, where the sweep kept it and it can be read."""
-    try:
-        return setting.read(run).images
-    except (StoreError, UsageError):
-        return None
 
 
 def _bundle() -> str:
@@ -91,52 +77,3 @@ def _bundle() -> str:
 def charts_file() -> str:
     """What the scripts that draw are called in the cache, as of the library that is installed."""
     return f"charts-{installed(CHARTS)}.js"
-
-
-def _proofs(folder: Path) -> list[Proof]:
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            proof = files.read(path, parity.Proof)
-        except StoreError as error:
-            found.append(Proof("not readable", "", "", "", False, "", None, None, str(error)))
-            continue
-        closest = max(proof.quantities, key=lambda quantity: quantity.share, default=None)
-        found.append(
-            Proof(
-                target=proof.target,
-                model=proof.model,
-                optimizer=proof.optimizer,
-                precision=proof.precision,
-                passed=proof.passed,
-                quantity="" if closest is None else " ".join((closest.name, closest.detail)).strip(),
-                error=None if closest is None else closest.error,
-                tolerance=None if closest is None else closest.tolerance,
-                reason=proof.reason,
-            )
-        )
-    return found
-
-
-def noise_points(folder: Path) -> list[NoisePoint]:
-    """What ``harness noise-scale`` has measured, where it could; of a point measured again that with most batches."""
-    best: dict[tuple[str, str, int], noise_scales.NoiseScale] = {}
-    for one in sorted(noise_scales.stored(folder), key=lambda one: one.batches):
-        best[one.work, one.target, one.step] = one
-    return [
-        NoisePoint(
-            model=one.model,
-            dataset=one.dataset,
-            train_examples=one.train_examples,
-            optimizer=one.optimizer,
-            learning_rate=one.learning_rate,
-            target=one.target,
-            batch_size=one.trained_batch_size,
-            epoch=one.epoch,
-            images=one.estimate.noise_scale,
-            low=one.estimate.low,
-            high=one.estimate.high,
-        )
-        for one in best.values()
-        if one.estimate is not None and one.estimate.noise_scale is not None
-    ]

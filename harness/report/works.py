@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from harness.analysis import Analysis
+    from harness.analysis.reading import NoiseScale
 
 MOST_TARGETS = 16
 """In figures: their marks and names could not be told apart in a crowd."""
@@ -28,26 +29,6 @@ MOST_POINTS = 160
 FEWEST_SIZES = 8
 MOST_CURVES = 4
 """Learning curves of one target: seeds beyond these add ink, not knowledge."""
-
-
-@dataclass(frozen=True)
-class NoisePoint:
-    """The gradient noise scale on one target after so many epochs with one batch size, in images.
-
-    ``low`` and ``high`` are the ends of its interval, None where there is none.
-    """
-
-    model: str
-    dataset: str
-    train_examples: int
-    optimizer: str
-    learning_rate: float
-    target: str
-    batch_size: int
-    epoch: float
-    images: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,7 @@ class Work:
     noise: pl.DataFrame
 
 
-def works(found: Analysis, noise: Sequence[NoisePoint] = ()) -> list[Work]:
+def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Work]:
     """Every work of a run on each machine, in the order of its cells; not those that never ran on any of several."""
     import polars as pl
 
@@ -195,8 +176,8 @@ def _curves(found: Analysis) -> pl.DataFrame:
     return kept.select(columns).join(found.epochs, on="cell_id").sort(*on, "seed", "cell_id", "epoch")
 
 
-def _noise(points: Sequence[NoisePoint], key: tuple[Any, ...]) -> pl.DataFrame:
-    """Those of one work: its scaling, precision and machine are not a noise scale's affair."""
+def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:
+    """Those of one work that could be measured: its scaling, precision and machine are not a noise scale's affair."""
     import polars as pl
 
     columns = {
@@ -208,8 +189,9 @@ def _noise(points: Sequence[NoisePoint], key: tuple[Any, ...]) -> pl.DataFrame:
         "noise_scale_high": pl.Float64,
     }
     rows = [
-        (one.target, one.batch_size, one.epoch, one.images, one.low, one.high)
+        (one.target, one.trained_batch_size, one.epoch, found.noise_scale, found.low, found.high)
         for one in points
+        if (found := one.estimate) is not None and found.noise_scale is not None
         if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[:5]
     ]
     return pl.DataFrame(rows, schema=columns, orient="row").sort("target", "batch_size", "epoch")

@@ -44,14 +44,14 @@ class Overlong:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessEnded:
     """The process is gone. ``code`` is its ``Popen.returncode``; None if it never started, with the reason."""
 
     code: int | None
     reason: str = ""
 
 
-Event = Line | Overlong | Ended
+Event = Line | Overlong | ProcessEnded
 
 
 class Channel:
@@ -115,18 +115,18 @@ class Channel:
         return self._ended.is_set()
 
     def _run(self) -> None:
-        ended = Ended(None, "it could not be started")
+        ended = ProcessEnded(None, "it could not be started")
         try:
             ended = self._live()
         except (OSError, ValueError) as error:
-            ended = Ended(None, str(error))
+            ended = ProcessEnded(None, str(error))
         finally:
             self._started.set()
             # In this order: whoever has received the end no longer finds the process alive.
             self._ended.set()
             self._events.put(ended)
 
-    def _live(self) -> Ended:
+    def _live(self) -> ProcessEnded:
         self._launch.scratch.mkdir(parents=True, exist_ok=True)
         self._launch.log.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="host-", dir=self._launch.scratch))
@@ -135,7 +135,7 @@ class Channel:
             self._started.set()
             assert process.stdout is not None
             self._read(process.stdout)
-            return Ended(system.wait_for_group(process))
+            return ProcessEnded(system.wait_for_group(process))
         finally:
             system.remove_folder(folder)
 

@@ -24,7 +24,7 @@ from harness.core.errors import (
 )
 from harness.core.messages import ChildExited, Close, Closed, Failed, HostReady, Open, Opened, Reply, Request, Train
 from harness.workers import last_words
-from harness.workers.channel import Channel, Ended, Event, Line, Overlong
+from harness.workers.channel import Channel, Event, Line, Overlong, ProcessEnded
 from harness.workers.launch import Launch
 
 SETTLE_SECONDS = 5.0
@@ -218,7 +218,7 @@ class Worker:
 
     def _failure(self, event: Event, when: str) -> CellError:
         """What an event means that is not the answer due; the cell is over."""
-        if isinstance(event, Ended):
+        if isinstance(event, ProcessEnded):
             self._is_open = False
             if event.code is None:
                 return WorkerCrashed(f"{self._python}: cannot be started ({event.reason})")
@@ -237,7 +237,7 @@ class Worker:
 
     def _nonsense(self, event: Event, when: str) -> CellError:
         following = self._channel.receive(LAST_WORDS_SECONDS)
-        if following is not None and isinstance(_decoded(following), (Ended, ChildExited)):
+        if following is not None and isinstance(_decoded(following), (ProcessEnded, ChildExited)):
             return self._failure(following, when)
         self.abandon()
         shown = event.data[:80] if isinstance(event, Line) else event.start[:80] if isinstance(event, Overlong) else b""
@@ -271,13 +271,13 @@ class Worker:
             event = self._channel.receive(deadline - time.monotonic())
             if event is None:
                 return False
-            if isinstance(event, Ended) or isinstance(_decoded(event), ChildExited):
+            if isinstance(event, ProcessEnded) or isinstance(_decoded(event), ChildExited):
                 return True
 
 
-def _decoded(event: Event) -> Reply | Ended | None:
+def _decoded(event: Event) -> Reply | ProcessEnded | None:
     """The reply in an event; the event itself if it is an end; None for what is no message."""
-    if isinstance(event, Ended):
+    if isinstance(event, ProcessEnded):
         return event
     if isinstance(event, Overlong):
         return None

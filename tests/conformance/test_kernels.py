@@ -59,7 +59,7 @@ def placed(
     return placement_of(probe, bench.hosts.worker(target), folder / "probe", TIMEOUT, GPU)
 
 
-def with_constant_rate(probe: probes.Probe) -> probes.Probe:
+def with_constant_rate(probe: probes.ProbeCell) -> probes.ProbeCell:
     training = replace(probe.cell.training, learning_rate=LearningRate(0.01))
     return replace(probe, cell=replace(probe.cell, training=training))
 

@@ -13,8 +13,8 @@ import pytest
 
 from harness.cluster.ray import tasks
 from harness.cluster.slurm import submissions
-from harness.cluster.slurm.options import Options
-from harness.cluster.slurm.programs import Job
+from harness.cluster.slurm.options import SlurmOptions
+from harness.cluster.slurm.programs import SlurmJob
 from harness.commands import live
 from harness.doctor import inspection
 from harness.workers import interpreters
@@ -111,18 +111,18 @@ def test_a_job_starts_its_heats_in_the_folder_of_the_jobs(sweeper: Sweeper, monk
     monkeypatch.chdir(sweeper.folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", "own", "")))
 
-    def bash(arguments: Any, script: str) -> Job:
+    def bash(arguments: Any, script: str) -> SlurmJob:
         variables = {**sweeper.environment(), "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "PYTHONPATH": ":"}
         done = subprocess.run(["bash", script], env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return Job("7")
+        return SlurmJob("7")
 
     monkeypatch.setattr(submissions.programs, "submit", bash)
     monkeypatch.setattr(submissions.programs, "largest_array", lambda clusters: 10)
     kept = sweeper.kept
     nothing = submissions.Standing((), {}, {})
     made = submissions.submit(
-        kept, kept.pending(), {"": Options((), setup="test -f queue.py", heats_per_task=9)}, nothing
+        kept, kept.pending(), {"": SlurmOptions((), setup="test -f queue.py", heats_per_task=9)}, nothing
     )
     assert len(made) == 1
     assert set(sweeper.statuses().values()) == {"ok"}

@@ -19,7 +19,7 @@ import pytest
 from harness.core.errors import CellError, OutOfMemory, Unsupported, WorkerCrashed, WorkerTimeout
 from harness.core.messages import Block, Evaluate, Train
 from harness.workers import Worker
-from harness.workers.channel import Ended, Event
+from harness.workers.channel import Event, ProcessEnded
 from tests.process.processes import marked, wait_until_none
 from tests.process.small_cell import Place
 
@@ -170,7 +170,7 @@ class LateNews(queue.Queue[Event]):
     """Holds up the news of an end, as a busy machine may."""
 
     def put(self, item: Event, block: bool = True, timeout: float | None = None) -> None:
-        if isinstance(item, Ended):
+        if isinstance(item, ProcessEnded):
             time.sleep(0.05)
         super().put(item, block, timeout)
 

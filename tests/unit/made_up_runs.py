@@ -11,7 +11,7 @@ from harness import analysis
 from harness.core.cell import Target
 from harness.core.model import ModelSpec
 from harness.core.record import Blocks, Epoch, Record
-from harness.report.fairness import Proof
+from harness.proof.parity import Proof, Quantity
 from harness.report.page import Answer, PageView
 from tests.unit.records import JAX, MODEL, TENSORFLOW, cell, record
 
@@ -83,7 +83,9 @@ def view(records: Sequence[Record], **changes: Any) -> PageView:
     """What a page of these records is made of; its script is a stand-in."""
     found = analysis.analyse(analysis.collect(records))
     lanes = {one.cell.target.label: one for one in records}
-    proofs = tuple(Proof(label, "tiny", "momentum", "float32", True, "gradients", 2e-6, 1e-4) for label in lanes)
+    proofs = tuple(
+        Proof("", label, "tiny", "momentum", "float32", {}, (Quantity("gradients", 2e-6, 1e-4),)) for label in lanes
+    )
     made = PageView(
         found=found,
         name="a-run",

@@ -1,4 +1,4 @@
-"""Plans and records made up for tests of the store, the analysis and the report."""
+"""Plans and records made up for tests of run folders, the analysis and the report."""
 
 from __future__ import annotations
 

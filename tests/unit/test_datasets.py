@@ -15,7 +15,7 @@ from harness.core.cell import Dataset
 from harness.core.errors import DatasetError, UsageError
 from harness.plan import datasets
 from harness.plan.datasets import cache
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 
 SMALL = Dataset("small", "00", train_examples=100, test_examples=20, image_shape=(28, 28, 1), classes=10)
 
@@ -30,7 +30,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def small_content(value: int = 7) -> cache.Content:
     images = np.full((4, 2, 3, 1), value, np.uint8)
     labels = np.array([0, 1, 0, 1], np.int32)
-    return cache.Content("small", 2, Arrays(images, labels, images[:2], labels[:2]))
+    return cache.Content("small", 2, DatasetArrays(images, labels, images[:2], labels[:2]))
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -144,11 +144,11 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, monkeyp
 def test_the_hash_sees_bytes_dtype_and_shape_but_not_memory_order() -> None:
     images = np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1)
     labels = np.zeros(4, np.int32)
-    base = Arrays(images, labels, images, labels).sha256()
-    assert Arrays(np.asfortranarray(images), labels, images, labels).sha256() == base
-    assert Arrays(images.reshape(4, 3, 2, 1), labels, images, labels).sha256() != base
-    assert Arrays(images.view(np.int8), labels, images, labels).sha256() != base
-    assert Arrays(images, labels + np.int32(1), images, labels).sha256() != base
+    base = DatasetArrays(images, labels, images, labels).sha256()
+    assert DatasetArrays(np.asfortranarray(images), labels, images, labels).sha256() == base
+    assert DatasetArrays(images.reshape(4, 3, 2, 1), labels, images, labels).sha256() != base
+    assert DatasetArrays(images.view(np.int8), labels, images, labels).sha256() != base
+    assert DatasetArrays(images, labels + np.int32(1), images, labels).sha256() != base
 
 
 def test_an_unknown_name_gets_the_nearest_and_the_allowed() -> None:

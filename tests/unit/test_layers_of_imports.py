@@ -6,6 +6,7 @@ Imports inside functions and for type checkers count as well, unless a test says
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -52,11 +53,10 @@ MAY_IMPORT = {
 nothing of what comes after."""
 
 BESIDES = {
-    "harness.analysis.reading": "runs",
+    "harness.analysis.reading": "plan proof runs",
     "harness.analysis.noise_scale": "runs",
     "harness.measure.series": "analysis",
     "harness.measure.noise_probe": "analysis",
-    "harness.report.view": "plan proof runs",
 }
 """Single modules that may import more, since reading or deciding is what they are for."""
 
@@ -255,6 +255,21 @@ def test_the_table_has_no_circle_and_its_exceptions_are_used() -> None:
     for module, words in BESIDES.items():
         used = {unit_of(found.module) for found in imports_of(ROOT / f"{module.replace('.', '/')}.py")}
         assert set(words.split()) <= used, module
+
+
+def test_programs_that_tests_start_import_modules_that_are_there() -> None:
+    """They stand in tests as texts, where no type checker looks at them, and some run on few machines only."""
+    line = re.compile(r"(?:^|; )from (harness[\w.]*) import (\w+(?:, \w+)*)", re.M)
+    for path in files("tests", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            for base, names in line.findall(text):
+                module = importlib.import_module(base)
+                none(
+                    f"{path.relative_to(ROOT)}: {base} has no {name}"
+                    for name in names.split(", ")
+                    if not (hasattr(module, name) or exists(f"{base}.{name}"))
+                )
 
 
 def test_analysis_and_report_start_nothing() -> None:

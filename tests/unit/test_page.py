@@ -12,8 +12,8 @@ import pytest
 
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Record
+from harness.proof.parity import Proof, Quantity
 from harness.report import page
-from harness.report.fairness import Proof
 from harness.report.page import Answer, PageView
 from tests.unit.made_up_runs import NASTY, SIZES, TARGETS, run, trained, view, whole
 from tests.unit.records import JAX, TENSORFLOW, cell, failed
@@ -201,12 +201,16 @@ class TestBadDays:
 
     def test_a_failed_proof_comes_first_with_its_reason(self) -> None:
         proofs = (
-            Proof("a", "m", "sgd", "float32", True, "loss", 1e-7, 1e-5),
-            Proof("z", "m", "sgd", "float32", False, "loss", 1e-2, 1e-5, "loss off by 1.0e-02"),
+            Proof("1", "a", "m", "sgd", "float32", {}, (Quantity("loss", 1e-7, 1e-5),)),
+            Proof("2", "z", "m", "sgd", "float32", {}, (Quantity("loss", 1e-2, 1e-5),)),
         )
         text = shown([trained(32, JAX)], proofs=proofs).text
         assert text.index("FAILED") < text.index("passed")
         assert "loss off by 1.0e-02" in text
+
+    def test_a_proof_that_cannot_be_read_comes_first_with_what_is_wrong_with_it(self) -> None:
+        text = shown([trained(32, JAX)], unreadable_proofs=("proofs/1.json: damaged",)).text
+        assert text.index("proofs/1.json: damaged") < text.index("passed")
 
 
 class TestTexts:

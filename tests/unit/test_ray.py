@@ -10,7 +10,7 @@ import pytest
 
 from harness.cluster.options import ALL, places
 from harness.cluster.ray import tasks
-from harness.cluster.ray.options import Node, Options, crowded, demands, resolve
+from harness.cluster.ray.options import Node, RayOptions, crowded, demands, resolve
 from harness.core.cell import Target
 from harness.core.errors import SchedulerError, UsageError
 from tests.unit.records import JAX, TENSORFLOW
@@ -21,13 +21,13 @@ LARGE = Node("2", "large", {"CPU": 16.0, "GPU": 1.0, "memory": 64e9, "big": 1.0}
 HEAD = Node("0", "head", {"memory": 8e9})
 
 
-def only(*flags: str, target: Target = JAX, tables: Any = ()) -> Options:
+def only(*flags: str, target: Target = JAX, tables: Any = ()) -> RayOptions:
     (found,) = resolve((target,), tables, flags).values()
     return found
 
 
 def test_a_gpu_is_asked_for_where_a_target_needs_one_and_processors_are_left_to_the_nodes() -> None:
-    assert only() == Options(())
+    assert only() == RayOptions(())
     assert only(target=CUDA).resources == (("GPU", 1.0),)
     assert only(target=replace(CUDA, device=1)).resources == (("GPU", 2.0),)
     assert only("num_gpus=0", target=CUDA).resources == ()

@@ -19,14 +19,14 @@ from harness.core.model import Dense, Flatten
 from harness.paths import RUNS_FOLDER
 from harness.plan import datasets, inputs, targets
 from harness.proof import probes
-from harness.proof.probes import Probe
+from harness.proof.probes import ProbeCell
 from harness.proof.probing import ProbeFolder
 from harness.runs import folder as run_folder
 from tests.unit.builders import small_cell, small_model
 
 
 @pytest.fixture
-def probe() -> Probe:
+def probe() -> ProbeCell:
     return probes.ties_probe("float32", targets.resolve("reference", targets.definitions()))
 
 
@@ -58,7 +58,7 @@ def test_a_file_where_runs_belong_is_one_clear_error(tmp_path: Path, monkeypatch
 
 
 def test_a_probe_without_room_says_what_it_needs_and_what_is_free(
-    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probe: ProbeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "free_bytes", lambda place: 2_000_000)
     folder = tmp_path / "probe"
@@ -81,7 +81,7 @@ def test_a_probe_without_room_says_what_it_needs_and_what_is_free(
     ],
 )
 def test_a_worker_that_crashes_on_a_full_disk_is_the_disks_doing(
-    probe: Probe,
+    probe: ProbeCell,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     free: int | None,
@@ -96,7 +96,7 @@ def test_a_worker_that_crashes_on_a_full_disk_is_the_disks_doing(
 
 
 def test_a_probe_that_cannot_be_written_names_its_folder(
-    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probe: ProbeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, array: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.cluster.options import of_places, places
-from harness.cluster.slurm.options import Options, resolve
+from harness.cluster.slurm.options import SlurmOptions, resolve
 from harness.core.cell import Target
 from harness.core.errors import UsageError
 from tests.unit.records import JAX, TENSORFLOW
@@ -100,4 +100,4 @@ def test_targets_that_ask_the_same_share_a_place_and_frozen_places_stay() -> Non
 
 
 def test_what_is_usual_does_not_tell_hardware_apart() -> None:
-    assert Options((("exclusive", None), ("gres", "gpu:1"), ("mem", "0"), ("time", "5"))).summary() == "gres=gpu:1"
+    assert SlurmOptions((("exclusive", None), ("gres", "gpu:1"), ("mem", "0"), ("time", "5"))).summary() == "gres=gpu:1"

@@ -14,7 +14,7 @@ import pytest
 
 from harness.cluster.slurm import programs, submissions
 from harness.cluster.slurm.outcomes import STATUSES, only_told, settle
-from harness.cluster.slurm.programs import ENDED, Job, Task
+from harness.cluster.slurm.programs import ENDED, SlurmJob, Task
 from harness.cluster.slurm.submissions import FORGOTTEN, Standing, Submission
 from harness.commands import slurm
 from harness.core import codec
@@ -24,7 +24,7 @@ from harness.measure.runner import Runner
 from harness.runs.folder import Plan, Run
 from tests.unit.records import TENSORFLOW, cell, record
 
-JOB, OTHER = Job("7"), Job("8")
+JOB, OTHER = SlurmJob("7"), SlurmJob("8")
 CELLS = tuple(cell(size, target) for size in (16, 32) for target in (TENSORFLOW, cell().target))
 
 
@@ -168,7 +168,7 @@ def test_a_program_that_refuses_or_is_not_there_is_one_line(tmp_path: Path, monk
     ("said", "job"),
     [
         ("7", JOB),
-        ("7;other", Job("7", "other")),
+        ("7;other", SlurmJob("7", "other")),
         ("** Welcome to the site **\nYou have 3 hours left.\n7\n", JOB),
         ("7\n7\nSubmitted.\n", JOB),
         ("", None),
@@ -177,7 +177,7 @@ def test_a_program_that_refuses_or_is_not_there_is_one_line(tmp_path: Path, monk
         ("7;other;more", None),
     ],
 )
-def test_a_job_is_read_from_a_line_that_can_be_nothing_else(said: str, job: Job | None) -> None:
+def test_a_job_is_read_from_a_line_that_can_be_nothing_else(said: str, job: SlurmJob | None) -> None:
     assert programs.job_in(said) == job
     assert job is None or programs.job_in(str(job)) == job
 
@@ -199,9 +199,9 @@ def test_a_cluster_is_asked_where_the_jobs_were_submitted(site: Path, monkeypatc
     program(site, "squeue", f"{record}; printf 'CLUSTER: %s\\n7|0|PENDING|None||mine\\n' \"${{1#--clusters=}}\"")
     for name in ("scancel", "sacct", "scontrol"):
         program(site, name, record)
-    there = Job("7", "other")
+    there = SlurmJob("7", "other")
     assert set(programs.queue(["mine"], "other")) == {(there, 0)}
-    assert set(programs.queue(["mine"], "other,third")) == {(Job("7", "other,third"), 0)}
+    assert set(programs.queue(["mine"], "other,third")) == {(SlurmJob("7", "other,third"), 0)}
     assert set(programs.queue(["mine"])) == {(JOB, 0)}
     assert programs.queue(["another's"]) == {}
     programs.cancel([there, OTHER])
@@ -300,7 +300,7 @@ def test_a_job_file_with_a_sites_words_and_the_clusters_of_a_submission_are_unde
     (run.folder / submissions.FOLDER / "0001.job").write_text("** Welcome **\n7\n")
     program(site, "squeue", "[ $1 = --clusters=other ] && printf 'CLUSTER: other\\n7|0|PENDING|None||mine\\n'")
     told = submissions.standing(run)
-    assert told.jobs == {1: Job("7", "other")}
+    assert told.jobs == {1: SlurmJob("7", "other")}
     assert told.task(0).state == "PENDING"
 
 

@@ -11,7 +11,7 @@ import pytest
 from harness.core.model import LAYERS
 from harness.core.training import OPTIMIZERS
 from harness.doctor import support
-from harness.doctor.support import UNEXPLAINED, Row, declarers, markdown, refusal, rows
+from harness.doctor.support import UNEXPLAINED, SupportRow, declarers, markdown, refusal, rows
 from harness.plan import targets
 from harness.plan.targets import TargetDefinition
 
@@ -41,7 +41,7 @@ def definition(name: str, accelerator: str = "cpu", python: str = "3.11", **chan
     return replace(made, **changes)
 
 
-def row(target: str, mode: str, able: Any = ABLE) -> Row:
+def row(target: str, mode: str, able: Any = ABLE) -> SupportRow:
     defined = {name: definition(name, name) for name in ("cpu", "directml", "cuda")}
     found = {(one.target, one.mode): one for one in rows(defined, {"cpu": able})}
     return found[target, mode]

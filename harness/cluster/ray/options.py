@@ -47,7 +47,7 @@ CPU, GPU, MEMORY = "CPU", "GPU", "memory"
 
 
 @dataclass(frozen=True)
-class Options:
+class RayOptions:
     """What is asked for one kind of hardware. ``resources``: Ray's name of each and how much, sorted.
 
     Without ``CPU`` among them a task has all processors of the smallest node that has the rest.
@@ -72,7 +72,7 @@ class Node:
     resources: Mapping[str, float]
 
 
-def resolve(targets: Sequence[Target], tables: Sequence[Table], flags: Sequence[str]) -> dict[str, Options]:
+def resolve(targets: Sequence[Target], tables: Sequence[Table], flags: Sequence[str]) -> dict[str, RayOptions]:
     """Target label -> what to ask for. ``flags``: KEY=VALUE or TARGET.KEY=VALUE, as ``--ray`` has them.
 
     Without other wishes a target has as many GPUs as its device number asks for, on a processor none. Raises
@@ -86,7 +86,7 @@ def resolve(targets: Sequence[Target], tables: Sequence[Table], flags: Sequence[
     return found
 
 
-def demands(places: Mapping[str, Options], nodes: Sequence[Node]) -> dict[str, dict[str, float]]:
+def demands(places: Mapping[str, RayOptions], nodes: Sequence[Node]) -> dict[str, dict[str, float]]:
     """Place -> what a task asks for, with its processors. Raises SchedulerError where no live node has it."""
     return {place: _demand(options, nodes) for place, options in places.items()}
 
@@ -110,7 +110,7 @@ def amounts(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{name}={amount:g}" for name, amount in resources.items())
 
 
-def _demand(options: Options, nodes: Sequence[Node]) -> dict[str, float]:
+def _demand(options: RayOptions, nodes: Sequence[Node]) -> dict[str, float]:
     asked = dict(options.resources)
     fitting = [node for node in nodes if has(node, asked) and (CPU in asked or node.resources.get(CPU, 0.0) > 0)]
     if not fitting:
@@ -151,7 +151,7 @@ def _key(text: str, where: str) -> str:
     return text
 
 
-def _options(target: Target, wanted: Mapping[str, Value]) -> Options:
+def _options(target: Target, wanted: Mapping[str, Value]) -> RayOptions:
     gpus = target.device + 1 if target.accelerator != "cpu" else 0
     resources = {GPU: float(gpus)}
     for key, value in wanted.items():
@@ -161,7 +161,7 @@ def _options(target: Target, wanted: Mapping[str, Value]) -> Options:
     address = wanted.get("address", "")
     if not isinstance(address, str):
         raise UsageError(f"--ray: address: found {shown(address)}, allowed: HOST:PORT, auto or local")
-    return Options(
+    return RayOptions(
         resources=tuple(sorted((name, amount) for name, amount in resources.items() if amount or name == CPU)),
         address=address,
         retries=_retries(wanted.get("retries", str(RETRIES))),

@@ -56,7 +56,7 @@ _KEY = re.compile(r"[a-z][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
-class Options:
+class SlurmOptions:
     """What is asked for one kind of hardware: options of sbatch without dashes (None: without a value), and OWN_KEYS.
 
     Of ``heats_per_task`` and ``concurrent`` 0 means: not said.
@@ -84,7 +84,7 @@ class Options:
         return " ".join(argument[2:] for argument in self.arguments() if argument[2:].split("=")[0] not in usual)
 
 
-def resolve(targets: Sequence[Target], tables: Sequence[Table], flags: Sequence[str]) -> dict[str, Options]:
+def resolve(targets: Sequence[Target], tables: Sequence[Table], flags: Sequence[str]) -> dict[str, SlurmOptions]:
     """Target label -> what to ask for. ``flags``: KEY=VALUE or TARGET.KEY=VALUE, as ``--slurm`` has them.
 
     Without other wishes a job has its node to itself, with all of its memory, is put back into the queue where its node
@@ -103,7 +103,7 @@ def _key(text: str, where: str) -> str:
     return key
 
 
-def _options(target: Target, wanted: dict[str, Value]) -> Options:
+def _options(target: Target, wanted: dict[str, Value]) -> SlurmOptions:
     asked: dict[str, Value] = {"exclusive": True}
     if "no-requeue" not in wanted:
         asked["requeue"] = True
@@ -115,7 +115,7 @@ def _options(target: Target, wanted: dict[str, Value]) -> Options:
     if not asked["exclusive"] and target.cpus and "cpus-per-task" not in wanted:
         asked["cpus-per-task"] = str(target.cpus)
     own = {key: asked.pop(key, "") for key in OWN_KEYS}
-    return Options(
+    return SlurmOptions(
         sbatch=tuple((key, None if value is True else str(value)) for key, value in sorted(asked.items()) if value),
         setup=str(own["setup"] or ""),
         heats_per_task=count("slurm", "heats-per-task", own["heats-per-task"], all_allowed=True),

@@ -40,7 +40,7 @@ _LONGEST_ANSWER = 200
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """An array: its number, and the cluster that has it; empty for the one that this machine submits to by itself."""
 
     number: str
@@ -51,9 +51,11 @@ class Job:
         return f"{self.number};{self.cluster}" if self.cluster else self.number
 
 
-def job_in(text: str) -> Job | None:
+def job_in(text: str) -> SlurmJob | None:
     """The job of the one line that is one as ``sbatch --parsable`` writes it, among a site's words; None without."""
-    found = {Job(match[1], match[2] or "") for line in text.splitlines() if (match := _JOB.fullmatch(line.strip()))}
+    found = {
+        SlurmJob(match[1], match[2] or "") for line in text.splitlines() if (match := _JOB.fullmatch(line.strip()))
+    }
     return found.pop() if len(found) == 1 else None
 
 
@@ -64,7 +66,7 @@ class Task:
     ``name``: that of the job, empty where it was not asked for.
     """
 
-    job: Job
+    job: SlurmJob
     index: int
     state: str
     reason: str = ""
@@ -87,7 +89,7 @@ def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def submit(arguments: Sequence[str], script: str) -> Job:
+def submit(arguments: Sequence[str], script: str) -> SlurmJob:
     """Submit a script; returns its job. Raises SchedulerError with what sbatch said, if that names no job too."""
     said = _run(["sbatch", "--parsable", *arguments, script], asks=False)
     job = job_in(said)
@@ -100,7 +102,7 @@ def submit(arguments: Sequence[str], script: str) -> Job:
     return job
 
 
-def queue(names: Collection[str], clusters: str = "") -> dict[tuple[Job, int], Task]:
+def queue(names: Collection[str], clusters: str = "") -> dict[tuple[SlurmJob, int], Task]:
     """(job, index) -> task, of all arrays with these job names that the controller still knows, ended ones too.
 
     ``clusters``: where they were submitted, as sbatch was told.
@@ -112,9 +114,9 @@ def queue(names: Collection[str], clusters: str = "") -> dict[tuple[Job, int], T
     return {(task.job, task.index): task for task in told if task.name in names}
 
 
-def accounted(jobs: Collection[Job]) -> dict[tuple[Job, int], Task]:
+def accounted(jobs: Collection[SlurmJob]) -> dict[tuple[SlurmJob, int], Task]:
     """As ``queue``, from the accounting, for what the controller has forgotten; empty where there is none."""
-    found: dict[tuple[Job, int], Task] = {}
+    found: dict[tuple[SlurmJob, int], Task] = {}
     if shutil.which("sacct") is None:
         return found
     for cluster, numbers in _by_cluster(jobs):
@@ -135,7 +137,7 @@ def largest_array(clusters: str = "") -> int:
     return max(min(map(int, found)), 1) if found else DEFAULT_ARRAY
 
 
-def cancel(jobs: Collection[Job]) -> None:
+def cancel(jobs: Collection[SlurmJob]) -> None:
     """End jobs, waiting and running. Raises SchedulerError."""
     for cluster, numbers in _by_cluster(jobs):
         _run(["scancel", *_on(cluster), *numbers])
@@ -145,7 +147,7 @@ def _on(clusters: str) -> list[str]:
     return [f"--clusters={clusters}"] if clusters else []
 
 
-def _by_cluster(jobs: Collection[Job]) -> Iterator[tuple[str, list[str]]]:
+def _by_cluster(jobs: Collection[SlurmJob]) -> Iterator[tuple[str, list[str]]]:
     for cluster in dict.fromkeys(job.cluster for job in jobs):
         yield cluster, [job.number for job in jobs if job.cluster == cluster]
 
@@ -158,7 +160,7 @@ def _tasks(text: str, clusters: str) -> Iterator[Task]:
             cluster = line.removeprefix(_CLUSTER_HEADING).strip()
         job, index, state, reason, node, name = (line.split("|") + [""] * 6)[:6]
         if job.isdecimal() and index.isdecimal():
-            yield Task(Job(job, cluster), int(index), state, "" if reason == "None" else reason, _node(node), name)
+            yield Task(SlurmJob(job, cluster), int(index), state, "" if reason == "None" else reason, _node(node), name)
 
 
 def _accounted_tasks(text: str, cluster: str) -> Iterator[Task]:
@@ -170,7 +172,7 @@ def _accounted_tasks(text: str, cluster: str) -> Iterator[Task]:
         match = _ARRAY_TASK.fullmatch(row.get("JobID", ""))
         if match:
             state = (row.get("State", "").split() or [""])[0]
-            yield Task(Job(match[1], cluster), int(match[2]), state, node=_node(row.get("NodeList", "")))
+            yield Task(SlurmJob(match[1], cluster), int(match[2]), state, node=_node(row.get("NodeList", "")))
 
 
 def _node(text: str) -> str:

@@ -29,8 +29,8 @@ from pathlib import Path
 
 from harness import refusals
 from harness.cluster.slurm import programs
-from harness.cluster.slurm.options import Options
-from harness.cluster.slurm.programs import Job, Task
+from harness.cluster.slurm.options import SlurmOptions
+from harness.cluster.slurm.programs import SlurmJob, Task
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
@@ -85,9 +85,9 @@ class Standing:
     """
 
     submissions: tuple[Submission, ...]
-    jobs: Mapping[int, Job]
-    states: Mapping[tuple[Job, int], Task]
-    young: frozenset[Job] = frozenset()
+    jobs: Mapping[int, SlurmJob]
+    states: Mapping[tuple[SlurmJob, int], Task]
+    young: frozenset[SlurmJob] = frozenset()
 
     @cached_property
     def placed(self) -> dict[int, tuple[Submission, int]]:
@@ -117,13 +117,13 @@ class Standing:
         return frozenset(heat for heat, task in tasks.items() if not task.ended and task.state != FORGOTTEN)
 
     @property
-    def live_jobs(self) -> list[Job]:
+    def live_jobs(self) -> list[SlurmJob]:
         """Arrays of which a task runs or waits."""
         told = [job for (job, _), task in self.states.items() if not task.ended]
         return list(dict.fromkeys([*told, *self.unseen_jobs]))
 
     @property
-    def unseen_jobs(self) -> list[Job]:
+    def unseen_jobs(self) -> list[SlurmJob]:
         """Arrays of which Slurm tells nothing yet."""
         seen = {job for job, _ in self.states}
         return sorted(self.young - seen, key=str)
@@ -197,7 +197,7 @@ def _is_young(run: Run, submission: Submission) -> bool:
     return False
 
 
-def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, Options], told: Standing) -> list[Submission]:
+def submit(run: Run, waiting: Iterable[Cell], options: Mapping[str, SlurmOptions], told: Standing) -> list[Submission]:
     """Submit the heats with a waiting cell that no live task has; returns the new arrays.
 
     ``options``: place -> what to ask for. Raises SchedulerError with what sbatch said: arrays before that are in.
@@ -222,7 +222,7 @@ def task_log(run: Run, task: Task) -> Path:
     return run.logs_folder / LOGS / f"{task.label}.log"
 
 
-def _submit_one(run: Run, number: int, options: Options, tasks: Sequence[tuple[int, ...]]) -> Submission:
+def _submit_one(run: Run, number: int, options: SlurmOptions, tasks: Sequence[tuple[int, ...]]) -> Submission:
     base, logs = run.folder / FOLDER / f"{number:04}", run.logs_folder / LOGS
     labels = dict.fromkeys(
         cell.target.label for heats in tasks for heat in heats for cell in run.plan.heats[heat].cells
@@ -294,7 +294,7 @@ def _job_file(run: Run, number: int) -> Path:
     return run.folder / FOLDER / f"{number:04}.job"
 
 
-def _job(run: Run, submission: Submission) -> Job | None:
+def _job(run: Run, submission: Submission) -> SlurmJob | None:
     """The job that is noted down; None if none is that can be read."""
     path = _job_file(run, submission.number)
     try:
@@ -304,7 +304,7 @@ def _job(run: Run, submission: Submission) -> Job | None:
     return found if found is None or found.cluster else replace(found, cluster=submission.clusters)
 
 
-def _note(run: Run, number: int, job: Job) -> None:
+def _note(run: Run, number: int, job: SlurmJob) -> None:
     path = _job_file(run, number)
     try:
         codec.write_atomically(path, f"{job}\n")

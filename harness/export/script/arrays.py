@@ -16,7 +16,7 @@ from harness.core.errors import ContractError, UsageError
 from harness.paths import DATASETS, cache_place
 from harness.plan import datasets, inputs
 from harness.plan.datasets import Prepared
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 from harness.plan.datasets.cache import DESCRIPTION
 
 
@@ -57,13 +57,15 @@ def _dataset(wanted: Dataset, prepare: Callable[[str], Prepared]) -> dict[str, N
     return {name: array[: counts[name.partition("_")[0]]] for name, array in found.items()}
 
 
-def _found(descriptions: Iterable[Path], wanted: Dataset) -> Arrays | None:
+def _found(descriptions: Iterable[Path], wanted: Dataset) -> DatasetArrays | None:
     """The whole dataset of that hash, whatever it is called; None if it is not among them, or damaged."""
     for description in sorted(descriptions):
         try:
             if read_json(description, Dataset).sha256 != wanted.sha256:
                 continue
-            found = Arrays(**{name: np.load(description.with_name(f"{name}.npy")) for name in Arrays.names()})
+            found = DatasetArrays(
+                **{name: np.load(description.with_name(f"{name}.npy")) for name in DatasetArrays.names()}
+            )
         except (ContractError, OSError, ValueError, EOFError):
             continue
         if found.sha256() == wanted.sha256:

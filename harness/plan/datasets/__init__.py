@@ -117,17 +117,17 @@ def describe(source: str, data_dir: Path | None = None) -> Description:
     from harness.plan.datasets import npz
 
     try:
-        outline = npz.outline(path)
+        contents = npz.contents(path)
     except DatasetError as error:
         return Description(name=path.stem, origin=str(path), state="missing", reason=str(error))
     return Description(
         name=path.stem,
         origin=str(path),
         state="ready",
-        classes=outline.classes,
-        image_shape=outline.image_shape,
-        train_examples=outline.train_examples,
-        test_examples=outline.test_examples,
+        classes=contents.classes,
+        image_shape=contents.image_shape,
+        train_examples=contents.train_examples,
+        test_examples=contents.test_examples,
     )
 
 

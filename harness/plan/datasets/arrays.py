@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Arrays:
+class DatasetArrays:
     """Images uint8 or float32 (N, H, W, C), labels int32 (N,) from 0."""
 
     train_images: NDArray[Any]

@@ -25,7 +25,7 @@ from harness.core.cell import Dataset
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, DatasetError
 from harness.paths import DATASETS, OTHER_CACHE, cache_place
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 from harness.refusals import lacks_room_or_permission
 
 DESCRIPTION = "dataset.json"
@@ -37,7 +37,7 @@ class Content:
 
     name: str
     classes: int
-    arrays: Arrays
+    arrays: DatasetArrays
 
 
 def present(key: str) -> bool:
@@ -122,7 +122,9 @@ def _open(folder: Path) -> Dataset | None:
     """The entry in ``folder``, or None where there is none or its bytes are not those that were stored."""
     try:
         dataset = read_json(folder / DESCRIPTION, Dataset)
-        arrays = Arrays(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Arrays.names()})
+        arrays = DatasetArrays(
+            **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in DatasetArrays.names()}
+        )
     except (ContractError, OSError, ValueError, EOFError):
         return None
     return dataset if arrays.sha256() == dataset.sha256 else None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 
 VERSION = 1
 """Raised with every change of the bytes."""
@@ -118,7 +118,7 @@ GLYPHS = (
 )
 
 
-def make(progress: Callable[[int, int], None], train: int = TRAIN_EXAMPLES, test: int = TEST_EXAMPLES) -> Arrays:
+def make(progress: Callable[[int, int], None], train: int = TRAIN_EXAMPLES, test: int = TEST_EXAMPLES) -> DatasetArrays:
     """Draw the dataset. ``progress(done, total)`` counts images.
 
     Returns uint8 images (N, 28, 28, 1) and int32 labels (N,). Training and test images come from separate streams.
@@ -126,7 +126,7 @@ def make(progress: Callable[[int, int], None], train: int = TRAIN_EXAMPLES, test
     total = train + test
     train_images, train_labels = _draw(0, train, lambda done: progress(done, total))
     test_images, test_labels = _draw(1, test, lambda done: progress(train + done, total))
-    return Arrays(train_images, train_labels, test_images, test_labels)
+    return DatasetArrays(train_images, train_labels, test_images, test_labels)
 
 
 def _draw(stream: int, count: int, progress: Callable[[int], None]) -> tuple[Bytes, NDArray[np.int32]]:

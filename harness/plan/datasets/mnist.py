@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import DatasetError
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 from harness.plan.datasets.download import PATIENCE, Patience, fetch
 from harness.plan.datasets.known_file import KnownFile
 
@@ -47,7 +47,7 @@ IMAGE_HEADER_BYTES, LABEL_HEADER_BYTES = 16, 8
 """IDX: a magic number and one length per dimension, four bytes each."""
 
 
-def read_folder(folder: Path) -> Arrays:
+def read_folder(folder: Path) -> DatasetArrays:
     """Read the four files, compressed or not. Raises DatasetError naming the file that is missing or wrong."""
     absent = missing(folder)
     if absent:
@@ -68,7 +68,7 @@ def download(
     progress: Callable[[str, int, int], None],
     mirrors: Sequence[str] | None = None,
     patience: Patience = PATIENCE,
-) -> Arrays:
+) -> DatasetArrays:
     """Download the four files into ``parts``, going on where an earlier call stopped. ``mirrors``: default MIRRORS.
 
     Raises DatasetError with each mirror's failure and what else can be done.
@@ -95,9 +95,9 @@ def _candidates(folder: Path, file: KnownFile) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _arrays(contents: list[bytes]) -> Arrays:
+def _arrays(contents: list[bytes]) -> DatasetArrays:
     train_images, train_labels, test_images, test_labels = contents
-    return Arrays(_images(train_images), _labels(train_labels), _images(test_images), _labels(test_labels))
+    return DatasetArrays(_images(train_images), _labels(train_labels), _images(test_images), _labels(test_labels))
 
 
 def _images(content: bytes) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import DatasetError
-from harness.plan.datasets.arrays import Arrays
+from harness.plan.datasets.arrays import DatasetArrays
 
 SPLITS = ("train", "test")
 IMAGE_TYPES = ("uint8", "float32", "float64")
@@ -37,7 +37,7 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class Outline:
+class NpzContents:
     """What a file holds, as far as can be told without reading its images."""
 
     image_shape: tuple[int, int, int]
@@ -64,7 +64,7 @@ def file_sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def outline(path: Path) -> Outline:
+def contents(path: Path) -> NpzContents:
     """Check everything but the pixels. Raises DatasetError naming file, key, what was found and what is allowed."""
     train, test = (_split_header(path, split) for split in SPLITS)
     if _image_shape(train) != _image_shape(test):
@@ -77,15 +77,15 @@ def outline(path: Path) -> Outline:
             f"{path}: key x_test: found {test.dtype.name}, but x_train is {train.dtype.name}; "
             "allowed: both uint8, or both floating-point"
         )
-    return Outline(_image_shape(train), train.shape[0], test.shape[0], _classes(path))
+    return NpzContents(_image_shape(train), train.shape[0], test.shape[0], _classes(path))
 
 
-def read(path: Path) -> tuple[Arrays, int]:
-    """The four arrays and the number of classes. Raises DatasetError as ``outline`` does, and for values not finite."""
-    classes = outline(path).classes
+def read(path: Path) -> tuple[DatasetArrays, int]:
+    """The four arrays and the number of classes. Raises DatasetError as ``contents`` does; values must be finite."""
+    classes = contents(path).classes
     train_images, test_images = (_images(path, f"x_{split}") for split in SPLITS)
     train_labels, test_labels = (_labels(path, f"y_{split}").astype(np.int32) for split in SPLITS)
-    return Arrays(train_images, train_labels, test_images, test_labels), classes
+    return DatasetArrays(train_images, train_labels, test_images, test_labels), classes
 
 
 def _split_header(path: Path, split: str) -> _Header:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.cell import Cell
 from harness.core.errors import StoreError
-from harness.runs.merging.sources import Outcome, Source
+from harness.runs.merging.sources import Outcome, SourceRun
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ConflictError(StoreError):
         self.conflicts = tuple(conflicts)
 
 
-def decide(sources: Sequence[Source]) -> dict[str, Chain]:
+def decide(sources: Sequence[SourceRun]) -> dict[str, Chain]:
     """cell_id -> what is to be known of it; attempts of earlier sources come first. Raises ConflictError."""
     chains, conflicts = {}, []
     for cell_id, cell in sources[0].run.cells.items():

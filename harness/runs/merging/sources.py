@@ -13,8 +13,8 @@ from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.proof import parity
-from harness.runs import files, noise_scales
-from harness.runs.folder import Run, encode_record
+from harness.runs import files, noise_scales, record_file
+from harness.runs.folder import Run
 
 KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scales.FOLDER: noise_scales.NoiseScale}
 """Folders of small files that go along with the records, and what is in one."""
@@ -45,7 +45,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRun:
     """What a run folder holds.
 
     ``final``: cell_id -> its record; ``earlier``: cell_id -> its earlier attempts, in order, by their numbers.
@@ -59,7 +59,7 @@ class Source:
     kept: dict[str, dict[str, Any]]
 
 
-def survey(run: Run) -> Source:
+def survey(run: Run) -> SourceRun:
     """Read all records, earlier attempts, proofs and noise scales of a run folder.
 
     Raises StoreError naming the first file that is damaged or foreign, and how many more are.
@@ -96,12 +96,12 @@ def survey(run: Run) -> Source:
             seen[one.digest] += 1
         if cell_id in final:
             final[cell_id] = dataclasses.replace(final[cell_id], occurrence=seen[final[cell_id].digest])
-    return Source(run, final, earlier, machines, kept)
+    return SourceRun(run, final, earlier, machines, kept)
 
 
 def _outcome(path: Path, record: Record) -> Outcome:
     placeless = dataclasses.replace(record, attempt=1, log="")
-    return Outcome(path, hashlib.sha256(encode_record(placeless)).hexdigest(), record.status, record.attempt)
+    return Outcome(path, hashlib.sha256(record_file.encode(placeless)).hexdigest(), record.status, record.attempt)
 
 
 def read(outcome: Outcome) -> Record:

@@ -257,7 +257,7 @@ def test_neither_tensorflow_nor_torch_is_imported_where_they_are_installed(tmp_p
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
     code = (
         f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(tmp_path)!r}]\n"
-        "from pathlib import Path; from tests.unit import test_to_tensorboard as made\n"
+        "from pathlib import Path; from tests.unit import test_export_tensorboard as made\n"
         f"print(made.export(made.EVERY, Path({str(tmp_path)!r})))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)

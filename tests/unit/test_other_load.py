@@ -138,13 +138,13 @@ class TestVerdict:
     def test_of_an_old_run_nothing_is_said(self) -> None:
         found = analysis.analyse(analysis.collect(planted(32, seed=seed) for seed in (0, 1)))
         assert found.blame == ()
-        assert found.load["other_processors"].to_list() == [None, None]
-        assert found.load["relative_throughput"].to_list() == [1.0, 1.0]
+        assert found.other_load["other_processors"].to_list() == [None, None]
+        assert found.other_load["relative_throughput"].to_list() == [1.0, 1.0]
         assert words.lines(found.blame) == []
 
     def test_of_no_record_neither(self) -> None:
         found = analysis.analyse(analysis.collect([]))
-        assert (found.blame, found.load.height) == ((), 0)
+        assert (found.blame, found.other_load.height) == ((), 0)
 
     def test_machines_are_judged_apart(self) -> None:
         other = {**MACHINE, "id": "m2", "slurm": {"node": "n2", "exclusive": False, "other_jobs": 2}}
@@ -192,7 +192,7 @@ class TestQuota:
 
     def test_stands_in_the_table_and_on_the_page(self) -> None:
         records = self.held_back(lambda random: 0.0, cost=0.0)
-        row = analysis.analyse(analysis.collect(records)).load.to_dicts()[0]
+        row = analysis.analyse(analysis.collect(records)).other_load.to_dicts()[0]
         assert (row["processor_quota"], row["throttled_processors"]) == (0.3, 1.6)
         html = page.render(view(records))
         assert "own quota, 0.3 of a processor, is to blame" in html
@@ -243,7 +243,7 @@ class TestTable:
     def made(self, **lists: Any) -> dict[str, Any]:
         one = planted(32, blocks=4, noise=lambda count: [1.0, 1.0, 1.0, 2.0])
         changed = dataclasses.replace(one, blocks=dataclasses.replace(one.blocks, **lists))
-        return analysis.analyse(analysis.collect([changed])).load.to_dicts()[0]
+        return analysis.analyse(analysis.collect([changed])).other_load.to_dicts()[0]
 
     def test_has_what_disturbed_a_record(self) -> None:
         row = self.made(preempted=[7, 0, 0, 0, 1], stolen_seconds=[0.5, 0.0, 0.0, 0.05, 0.0])
@@ -264,7 +264,7 @@ class TestTable:
     def test_has_the_facts_of_slurm(self) -> None:
         slurm = {"node": "n1", "exclusive": True, "other_jobs": 0}
         one = planted(32, machine={**MACHINE, "load_1min": 2.5, "slurm": slurm})
-        row = analysis.analyse(analysis.collect([one])).load.to_dicts()[0]
+        row = analysis.analyse(analysis.collect([one])).other_load.to_dicts()[0]
         facts = {name: row[name] for name in ("node", "exclusive", "other_jobs", "load_1min")}
         assert facts == {"node": "n1", "exclusive": True, "other_jobs": 0, "load_1min": 2.5}
 
