@@ -236,10 +236,8 @@ class Lane:
             self._status, self._reason = status, f"{why} after {self._steps} of {self.cell.total_steps} steps"
         self.close()
 
-    def record(
-        self, machine: dict[str, Any], proof: str, attempt: int, log: str, heat: dict[str, Any] | None = None
-    ) -> Record:
-        """The record of what happened; ``log`` is relative to the run folder, ``heat`` says how it ran with others."""
+    def record(self, machine: dict[str, Any], proof: str, attempt: int, log: str) -> Record:
+        """The record of what happened; ``log`` is relative to the run folder. Its heat the lane does not know."""
         by_kind = {
             kind: sum(s for s, k in zip(self._blocks.seconds, self._blocks.kind, strict=True) if k == kind)
             for kind in ("warmup", "train")
@@ -267,7 +265,6 @@ class Lane:
             worker=worker_facts(self._worker, self._device),
             machine=machine,
             log=log,
-            heat=heat or {},
         )
 
     def _check(self) -> None:

@@ -60,7 +60,7 @@ class _Ready:
     instruments: Instruments | None
 
     def record(self, heat: HeatFacts) -> Record:
-        record = self.lane.record(self.facts, self.proof, self.attempt, self.log, codec.to_json(heat))
+        record = replace(self.lane.record(self.facts, self.proof, self.attempt, self.log), heat=heat)
         if self.instruments is None:
             return record
         return replace(record, limit=self.limit, power=self.instruments.power(record, self.lane.process))
