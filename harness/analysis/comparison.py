@@ -113,8 +113,8 @@ def log_seconds(heat: Mapping[LaneKey, Record], lanes: Sequence[LaneKey]) -> NDA
             if number >= 0 and kind == "train" and seconds > 0:
                 found[number, place] = math.log(seconds / steps)
     for record in heat.values():
-        for number in record.heat.get("dropped") or {}:
-            found[int(number)] = np.nan
+        for dropped in record.heat.dropped or {}:
+            found[int(dropped)] = np.nan
     return found
 
 
@@ -155,7 +155,7 @@ def _compare_one(
         except ValueError:
             continue
         rounds += len(statistics.paired_contrast(times, len(bases), places))
-        dropped += len(heat[base].heat.get("dropped") or {})
+        dropped += len(heat[base].heat.dropped or {})
     latest = [_latest(heats, lane) for lane in (base, key)]
     both = [record for record in latest if record is not None]
     enough = len(effects) >= 2
@@ -236,7 +236,7 @@ def _reasons(
         return found
     alone = next(
         (
-            heat[lane].heat.get("fallback")
+            heat[lane].heat.fallback
             for heat in heats
             for lane in (base, key)
             if lane in heat and not _shared(heat[lane])
@@ -255,14 +255,12 @@ def _reasons(
 
 def _idles(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> float:
     """Median share of the waiting time in which a lane used a processor."""
-    shares = sorted(
-        share for heat in heats if lane in heat and (share := heat[lane].heat.get("idle_share")) is not None
-    )
+    shares = sorted(share for heat in heats if lane in heat and (share := heat[lane].heat.idle_share) is not None)
     return float(shares[len(shares) // 2]) if shares else 0.0
 
 
 def _shared(record: Record) -> bool:
-    return bool(record.heat.get("interleave") == "block")
+    return record.heat.interleave == "block"
 
 
 def counts(record: Record | None) -> bool:

@@ -137,7 +137,7 @@ def manifest(record: Record) -> dict[str, Any]:
         "layout": device.get("layout", "NHWC"),
         "preallocation": device.get("preallocation") if on_gpu else None,
         "process": None if forked is None else "forked" if forked else "fresh",
-        "interleave": record.heat.get("interleave"),
+        "interleave": record.heat.interleave or None,
         "environment": target.environment,
         "settings": target.settings,
         # The driver calls a GPU the same whatever the framework; without its word, there is the framework's.

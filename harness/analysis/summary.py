@@ -191,7 +191,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.worker.get("device", {}).get("beyond_dedicated_memory"),
         cell.dataset.test_examples,
         cell.lane,
-        record.heat.get("interleave") or "",
+        record.heat.interleave,
         record.machine.get("id") or "",
         phases.initialise_device,
         phases.load_data,
@@ -209,8 +209,8 @@ def _heat(record: Record) -> str:
 
     Parts of a heat may run apart: on several machines, or when what had failed was run again.
     """
-    beside = record.heat.get("cells") or []
-    return "" if record.heat.get("interleave") == "none" or not beside else digest(sorted(beside))[:ID_LENGTH]
+    beside = record.heat.cells
+    return "" if record.heat.interleave == "none" or not beside else digest(sorted(beside))[:ID_LENGTH]
 
 
 def _against_limits(record: Record, images_per_second: float | None) -> tuple[float | None, ...]:

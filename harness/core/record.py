@@ -101,6 +101,37 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class HeatFacts:
+    """How a cell ran beside others. With nothing given it says nothing: of a cell that never ran, or that ran before
+    there were heats; ``interleave`` is empty in no other record.
+
+    ``interleave``: "block", "cell" or "none", as it was really done; ``fallback`` says why, where that is not what was
+    asked for. ``cells``: all of the heat. ``rounds`` of which ``dropped`` (number -> reason) do not count;
+    ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
+    cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
+    ``opened_together``: the lanes were built and compiled at the same time, so those phases are not one lane's own.
+    ``other_processors`` and ``stolen_processors``: how busy others kept the machine meanwhile;
+    ``throttled_processors``: what a quota held back; ``load_untold``: why the first is not known
+    (``harness.machine.other_load.Load``). Records from before these four lack them, and load as if nothing was told.
+    """
+
+    interleave: str = ""
+    cells: tuple[str, ...] = ()
+    fallback: str = ""
+    rounds: int = 0
+    dropped: dict[str, str] | None = None
+    block_steps: int = 0
+    settle_steps: int = 0
+    measured_seconds: float | None = None
+    idle_share: float | None = None
+    opened_together: bool = False
+    other_processors: float | None = field(default=None, metadata=LATER)
+    stolen_processors: float | None = field(default=None, metadata=LATER)
+    throttled_processors: float | None = field(default=None, metadata=LATER)
+    load_untold: str = field(default="", metadata=LATER)
+
+
+@dataclass(frozen=True)
 class Record:
     """What became of one cell.
 
@@ -110,8 +141,8 @@ class Record:
     ``peak_memory_bytes``: largest resident set of the worker process in the host's memory, framework included. Of the
     device's memory ``worker["device"]["peak_device_memory_bytes"]`` tells the most that the framework's allocator had
     handed out, ``power["gpu"]["process_memory_bytes"]`` the most that the driver counted for the process.
-    ``heat``: how it ran beside others (``harness.measure.runner.HeatFacts``); empty for a record of before there were
-    heats. ``power``: how the device ran meanwhile, and the energy (``harness.measure.instruments``). ``limit``: what
+    ``heat``: how it ran beside others; where there is nothing to say, as ``HeatFacts`` tells, the file has no such key.
+    ``power``: how the device ran meanwhile, and the energy (``harness.measure.instruments``). ``limit``: what
     the device can do at most (``harness.measure.device_limits``). Both are empty where nothing was told.
     """
 
@@ -131,7 +162,7 @@ class Record:
     worker: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     log: str = ""
-    heat: dict[str, Any] = field(default_factory=dict, metadata=LATER)
+    heat: HeatFacts = field(default=HeatFacts(), metadata=LATER)
     power: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     limit: dict[str, Any] = field(default_factory=dict, metadata=LATER)
 
@@ -152,35 +183,6 @@ class Record:
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
-class HeatFacts:
-    """How a cell ran beside others, for its record.
-
-    ``interleave``: "block", "cell" or "none", as it was really done; ``fallback`` says why, where that is not what was
-    asked for. ``cells``: all of the heat. ``rounds`` of which ``dropped`` (number -> reason) do not count;
-    ``block_steps`` timed after ``settle_steps`` others; ``measured_seconds``: time limit of the rounds, None if the
-    cells were to run to their end. ``idle_share``: processor time of this lane while it waited, over that time.
-    ``opened_together``: the lanes were built and compiled at the same time, so those phases are not one lane's own.
-    ``other_processors`` and ``stolen_processors``: how busy others kept the machine meanwhile;
-    ``throttled_processors``: what a quota held back; ``load_untold``: why the first is not known (``neighbours.Load``).
-    """
-
-    interleave: str
-    cells: tuple[str, ...]
-    fallback: str = ""
-    rounds: int = 0
-    dropped: dict[str, str] | None = None
-    block_steps: int = 0
-    settle_steps: int = 0
-    measured_seconds: float | None = None
-    idle_share: float | None = None
-    opened_together: bool = False
-    other_processors: float | None = None
-    stolen_processors: float | None = None
-    throttled_processors: float | None = None
-    load_untold: str = ""
 
 
 INTERRUPTED = frozenset({"interrupted"})

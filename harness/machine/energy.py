@@ -50,7 +50,7 @@ def images(record: Record) -> int:
 
 def is_mixed(record: Record) -> bool:
     """Whether samples cannot be told apart from those of other lanes of the heat."""
-    if record.heat.get("interleave") != "block" or len(record.heat.get("cells", ())) < 2:
+    if record.heat.interleave != "block" or len(record.heat.cells) < 2:
         return False
     spans = windows(record.blocks)
     return not spans or statistics.median(end - start for start, end in spans) < LONG_BLOCK_SECONDS

@@ -1,4 +1,4 @@
-"""What runs heats is told from outside: how long to measure, who watches, who measures beside the cells."""
+"""What runs heats is told from outside: what with, how long to measure, who watches, who measures beside the cells."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any, Protocol
 from harness.core.cell import Cell, Target
 from harness.core.record import Record
 from harness.measure.lane import Progress
+from harness.proof.verifier import Verifier
 from harness.workers.cell_worker import CellWorker
+from harness.workers.hosts import Hosts
 
 
 @dataclass(frozen=True)
 class Measure:
     """How heats of a comparison differ from those of a sweep: they stop when they have measured for ``seconds``,
-    or for FEWEST_ROUNDS where these take longer.
+    or for ``together.FEWEST_ROUNDS`` where these take longer.
 
     Nothing is evaluated, and compiled programs are kept in ``programs`` for later processes on the processor. On
     other accelerators they are not: a compilation may choose its algorithms by timing them, which is
@@ -51,3 +53,21 @@ class Instruments(Protocol):
 
     def power(self, record: Record, process: int | None) -> dict[str, Any]:
         """How the device ran while the cell of a record trained in ``process``."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What all cells of a run are run with.
+
+    ``dataset``: the folder of its arrays. ``timeout``: longest wait for one answer of a worker, in seconds.
+    ``scratch``: a folder for what workers leave behind. ``measure``: None in a sweep, whose cells run to their end.
+    """
+
+    hosts: Hosts
+    verifier: Verifier
+    dataset: Path
+    timeout: float
+    scratch: Path
+    watcher: Watcher
+    measure: Measure | None
+    instruments: Instruments | None

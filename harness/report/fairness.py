@@ -102,13 +102,13 @@ def _quantity(quantity: Quantity) -> tuple[str, str, str]:
 
 def method(lanes: Sequence[Record]) -> list[str]:
     """How the lanes were measured, in sentences."""
-    kinds = dict.fromkeys(str(lane.heat.get("interleave")) for lane in lanes if lane.heat)
+    kinds = dict.fromkeys(lane.heat.interleave for lane in lanes)
     said = [_INTERLEAVES[kind] for kind in kinds if kind in _INTERLEAVES]
     if len(said) > 1:
         said.insert(0, "Cells of this run were measured in more than one way:")
-    said += [f"Fallback: {why}." for why in dict.fromkeys(lane.heat.get("fallback") for lane in lanes) if why]
-    blocks = sorted({lane.heat["block_steps"] for lane in lanes if lane.heat.get("block_steps")})
-    settled = sorted({lane.heat["settle_steps"] for lane in lanes if lane.heat.get("settle_steps")})
+    said += [f"Fallback: {why}." for why in dict.fromkeys(lane.heat.fallback for lane in lanes) if why]
+    blocks = sorted({lane.heat.block_steps for lane in lanes if lane.heat.block_steps})
+    settled = sorted({lane.heat.settle_steps for lane in lanes if lane.heat.settle_steps})
     if blocks:
         said.append(
             f"A block timed {_span(blocks)} training steps"

@@ -52,7 +52,7 @@ def test_both_frameworks_on_both_nodes_leave_what_a_local_run_leaves(sweeper: Cl
         given = record.machine["slurm"]
         assert given["exclusive"] is True
         assert (given["job"], given["partition"], given["other_jobs"]) == (job_of(sweeper), "main", 0)
-        assert record.heat["interleave"] == "block"
+        assert record.heat.interleave == "block"
     rows = [
         [row.split()[:2] for row in text.splitlines() if "-cpu:" in row][:8] for text in (waited.stdout, local.stdout)
     ]
@@ -74,10 +74,8 @@ def test_targets_that_ask_for_other_hardware_run_in_arrays_of_their_own(sweeper:
     assert sweeper.wait().returncode == 0
     nodes = {record.cell.target.name: record.machine["slurm"]["node"] for record in sweeper.kept.records()}
     assert nodes == {"scripted": "n2", "third": "n2", "second": "n1"}
-    assert {len(record.heat["cells"]) for record in sweeper.kept.records() if record.cell.target.name == "second"} == {
-        1
-    }
-    assert {len(record.heat["cells"]) for record in sweeper.kept.records() if record.cell.target.name == "third"} == {2}
+    assert {len(record.heat.cells) for record in sweeper.kept.records() if record.cell.target.name == "second"} == {1}
+    assert {len(record.heat.cells) for record in sweeper.kept.records() if record.cell.target.name == "third"} == {2}
     jobs = sweeper.status()["jobs"]
     assert {tuple(job["targets"]): job["hardware"] for job in jobs} == {
         ("scripted:numpy", "third:numpy"): "constraint=dml",

@@ -34,7 +34,7 @@ def test_heats_run_from_the_folder_alone_and_leave_what_a_sweep_leaves(sweeper: 
     assert {name: after[name] for name in before} == before
     assert heat(sweeper, "0", "1", "2").returncode == 0
     assert sweeper.record_bytes() == after
-    kinds = {record.heat["interleave"] for record in sweeper.kept.records()}
+    kinds = {record.heat.interleave for record in sweeper.kept.records()}
     assert len(kinds) == 1
     assert list((sweeper.folder / "run" / "claims").iterdir()) == []
 

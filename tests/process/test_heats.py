@@ -26,8 +26,8 @@ def test_lanes_of_a_heat_take_turns_and_reach_what_they_reach_alone(sweeper: Swe
     assert sweeper.run(target="scripted,reference", batch_sizes=[4]).returncode == 0
     together = {record.cell.target.name: record for record in sweeper.kept.records()}
     scripted, reference = together["scripted"], together["reference"]
-    assert scripted.heat["interleave"] == reference.heat["interleave"] == "block"
-    assert set(scripted.heat["cells"]) == {scripted.cell_id, reference.cell_id}
+    assert scripted.heat.interleave == reference.heat.interleave == "block"
+    assert set(scripted.heat.cells) == {scripted.cell_id, reference.cell_id}
     assert train_rounds(scripted) == train_rounds(reference)
     for record in (scripted, reference):
         blocks = record.blocks
@@ -45,7 +45,7 @@ def test_lanes_of_a_heat_take_turns_and_reach_what_they_reach_alone(sweeper: Swe
     (sweeper.folder / "run").rename(sweeper.folder / "together")
     assert sweeper.run("--interleave", "cell", target="scripted,reference", batch_sizes=[4]).returncode == 0
     for alone in sweeper.kept.records():
-        assert alone.heat["interleave"] == "cell"
+        assert alone.heat.interleave == "cell"
         beside = together[alone.cell.target.name]
         assert [one.test_loss for one in alone.epochs] == [one.test_loss for one in beside.epochs]
         assert [one.train_loss for one in alone.epochs] == pytest.approx([one.train_loss for one in beside.epochs])
@@ -70,8 +70,8 @@ def test_memory_that_does_not_hold_all_lanes_makes_them_run_whole(sweeper: Sweep
     assert done.returncode == 0, done.stderr
     for record in sweeper.kept.records():
         assert record.status == "ok"
-        assert record.heat["interleave"] == "cell"
-        assert "memory did not hold all lanes" in record.heat["fallback"]
+        assert record.heat.interleave == "cell"
+        assert "memory did not hold all lanes" in record.heat.fallback
 
 
 def test_a_lane_too_large_even_alone_is_out_of_memory_and_the_others_take_turns(sweeper: Sweeper) -> None:
@@ -83,7 +83,7 @@ def test_a_lane_too_large_even_alone_is_out_of_memory_and_the_others_take_turns(
     assert records["scripted", 4].status == "out_of_memory"
     for name in ("reference", "second"):
         assert records[name, 4].status == "ok"
-        assert records[name, 4].heat["interleave"] == "block"
+        assert records[name, 4].heat.interleave == "block"
 
 
 def test_an_interrupted_heat_keeps_every_lane_and_resumes(sweeper: Sweeper, tmp_path: Path) -> None:

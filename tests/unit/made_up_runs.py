@@ -10,7 +10,7 @@ from typing import Any
 from harness import analysis
 from harness.core.cell import Target
 from harness.core.model import ModelSpec
-from harness.core.record import Blocks, Epoch, Record
+from harness.core.record import Blocks, Epoch, HeatFacts, Record
 from harness.proof.parity import Proof, Quantity
 from harness.report.page import Answer, PageView
 from tests.unit.records import JAX, MODEL, TENSORFLOW, cell, record
@@ -57,7 +57,7 @@ def trained(
         epochs=tuple(Epoch(epoch, 0.5, 0.3, accuracy, 0.1) for epoch, accuracy in enumerate(reached)),
         worker={"python": "3.11.4", "packages": {target.backend: "1.0"}, "code": "c0de", "device": {"threads": 2}},
         machine={"id": "m1", "processor": "A processor", "logical_cores": 2, "memory_bytes": 8_000_000_000},
-        heat={"interleave": "block", "block_steps": 8, "settle_steps": 1},
+        heat=HeatFacts("block", block_steps=8, settle_steps=1),
         **changes,
     )
 

@@ -13,7 +13,7 @@ import pytest
 from harness.analysis import across_runs, comparison
 from harness.analysis.across_runs import compare_runs
 from harness.analysis.comparison import LaneKey, compare, lane_keys, overall
-from harness.core.record import Blocks, Record
+from harness.core.record import Blocks, HeatFacts, Record
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 ROUNDS = 40
@@ -49,7 +49,7 @@ def lane_record(key: LaneKey, repeat: int, seconds: list[float], batch_size: int
         preempted=[0] * count,
         stolen_seconds=[0.0] * count,
     )
-    facts = {"interleave": "block", "dropped": {}, "idle_share": 0.001}
+    facts = HeatFacts("block", dropped={}, idle_share=0.001)
     worker = {**WORKER, "device": {"processors": [0, 1]}}
     return record(of, blocks=blocks, heat=facts, worker=worker, machine={"id": "m"}, **changes)
 
@@ -99,7 +99,9 @@ def test_a_difference_inside_the_noise_floor_is_none_whatever_its_interval() -> 
 def test_dropped_rounds_do_not_count() -> None:
     records = heats(0.0)
     spoilt = [
-        dataclasses.replace(one, heat={**one.heat, "dropped": {"3": "the machine was suspended for 9.0 s"}})
+        dataclasses.replace(
+            one, heat=dataclasses.replace(one.heat, dropped={"3": "the machine was suspended for 9.0 s"})
+        )
         for one in records
     ]
     (one,) = compare(spoilt, LANES)
@@ -142,7 +144,7 @@ def test_one_heat_of_processes_is_too_few() -> None:
 
 
 def test_a_lane_that_spins_while_it_waits_gets_no_verdict() -> None:
-    records = [dataclasses.replace(one, heat={**one.heat, "idle_share": 0.9}) for one in heats(0.5)]
+    records = [dataclasses.replace(one, heat=dataclasses.replace(one.heat, idle_share=0.9)) for one in heats(0.5)]
     (one,) = compare(records, LANES)
     assert one.verdict == comparison.NOT_COMPARABLE
     assert "keeps a processor busy" in one.reasons[0]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.core import system
-from harness.core.record import Blocks, Record
+from harness.core.record import Blocks, HeatFacts, Record
 from harness.core.system.energy import package_energies
 from harness.machine import energy as energy_meter
 from harness.machine.processor_energy import HostEnergy
@@ -58,12 +58,12 @@ def test_blocks_that_the_samples_do_not_enclose_have_no_energy(samples: list[Sam
 
 
 def test_lanes_in_short_turns_have_clocks_but_no_energy() -> None:
-    two = {"interleave": "block", "cells": ["a", "b"]}
+    two = HeatFacts("block", ("a", "b"))
     short, long = trained([0.004] * 3, [1.0, 2.0, 3.0], heat=two), trained([3.0] * 2, [1.0, 8.0], heat=two)
     assert energy_meter.is_mixed(short)
     assert not energy_meter.is_mixed(long)
-    assert not energy_meter.is_mixed(trained([0.004], [1.0], heat={"interleave": "block", "cells": ["a"]}))
-    assert not energy_meter.is_mixed(trained([0.004], [1.0], heat={"interleave": "cell", "cells": ["a", "b"]}))
+    assert not energy_meter.is_mixed(trained([0.004], [1.0], heat=HeatFacts("block", ("a",))))
+    assert not energy_meter.is_mixed(trained([0.004], [1.0], heat=HeatFacts("cell", ("a", "b"))))
     samples = [Sample(t, {"energy_joules": 9 * t, "sm_clock_mhz": 1000 + t, "throttle": 4}) for t in (0.5, 1.5, 2.5, 4)]
     found = energy_meter.gpu_summary(
         samples, energy_meter.windows(short.blocks), energy_meter.images(short), mixed=True

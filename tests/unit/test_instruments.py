@@ -17,7 +17,7 @@ from harness.analysis.manifest import manifest
 from harness.core import codec, system
 from harness.core.cell import Target
 from harness.core.errors import WorkerCrashed
-from harness.core.record import Blocks, Record
+from harness.core.record import Blocks, HeatFacts, Record
 from harness.machine import nvidia
 from harness.machine.energy import MIXED
 from harness.machine.processor_energy import HostEnergy
@@ -87,7 +87,7 @@ def test_the_manifest_takes_the_driver_s_word(tools: Instruments) -> None:
 
 
 def test_a_lane_in_short_turns_gets_no_energy_and_the_reason(tools: Instruments) -> None:
-    made, _ = measured(tools, heat={"interleave": "block", "cells": ["a", "b"]})
+    made, _ = measured(tools, heat=HeatFacts("block", ("a", "b")))
     assert made.power["gpu"]["energy_joules"] is None
     assert made.power["gpu"]["samples"] >= 2
     assert made.power["mixed"] == MIXED

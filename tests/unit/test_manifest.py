@@ -12,7 +12,7 @@ import pytest
 from harness.analysis.manifest import FLAGS, NATURAL, RULES, Difference, differences, manifest, obstacles
 from harness.core import system
 from harness.core.cell import Target
-from harness.core.record import Record
+from harness.core.record import HeatFacts, Record
 from harness.core.system import hardware
 from harness.machine import facts as machine_facts
 from harness.runs import folder as run_folder
@@ -70,7 +70,7 @@ def lane(
             **(device or {}),
         },
     }
-    facts = {"heat": {"interleave": "block"}, "machine": {**MACHINE, **(machine or {})}, "worker": told, **changes}
+    facts = {"heat": HeatFacts("block"), "machine": {**MACHINE, **(machine or {})}, "worker": told, **changes}
     return record(cell(target=target), **facts)
 
 
@@ -255,8 +255,8 @@ OBSTACLES: list[tuple[str, dict[str, Any], Target]] = [
     ("variables", {"worker": {"variables": {"OMP_NUM_THREADS": "1"}}}, JAX),
     ("code", {"worker": {"code": "0ther"}}, JAX),
     ("process", {"worker": {"forked": False}}, JAX),
-    ("interleave", {"heat": {"interleave": "cell"}}, JAX),
-    ("interleave", {"heat": {}}, JAX),
+    ("interleave", {"heat": HeatFacts("cell")}, JAX),
+    ("interleave", {"heat": HeatFacts()}, JAX),
     ("processor", {"machine": {"processor": "Intel Xeon"}}, JAX),
     ("usable_cores", {"machine": {"usable_cores": 1}}, JAX),
     ("governor", {"machine": {"governor": "powersave"}}, JAX),

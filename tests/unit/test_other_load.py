@@ -14,7 +14,7 @@ import pytest
 from harness import analysis
 from harness.analysis import Blame
 from harness.analysis.other_load import BETWEEN_PROCESSES, CONTROL_LANE
-from harness.core.record import Record
+from harness.core.record import HeatFacts, Record
 from harness.report import charts, page
 from harness.report import other_load as words
 from harness.statistics import slope_within_groups
@@ -48,12 +48,9 @@ def run(
             lanes = [(JAX, 0, 1.0), (TENSORFLOW, 0, 1.7), *([(JAX, 1, 1.0)] if control else [])]
             for target, lane, slower in lanes:
                 pace = 0.0001 * size * slower * math.exp(cost * other + drift + spread * random.normal())
-                heat = {
-                    "interleave": "block",
-                    "other_processors": other,
-                    "stolen_processors": stolen,
-                    "throttled_processors": throttled,
-                }
+                heat = HeatFacts(
+                    "block", other_processors=other, stolen_processors=stolen, throttled_processors=throttled
+                )
                 yield planted(size, target, seed=seed, lane=lane, pace=pace, heat=heat, machine=machine)
 
 
@@ -78,7 +75,8 @@ class TestVerdict:
     def test_stolen_time_counts_as_load(self) -> None:
         swapped = [
             dataclasses.replace(
-                one, heat={**one.heat, "other_processors": 0.0, "stolen_processors": one.heat["other_processors"]}
+                one,
+                heat=dataclasses.replace(one.heat, other_processors=0.0, stolen_processors=one.heat.other_processors),
             )
             for one in run(varied)
         ]
@@ -206,7 +204,7 @@ class TestUntold:
     WHY = "Performance counters may be disabled"
 
     def records(self) -> list[Record]:
-        heat = {"interleave": "block", "other_processors": None, "load_untold": self.WHY}
+        heat = HeatFacts("block", load_untold=self.WHY)
         return [planted(16, seed=seed, heat=heat, machine=MACHINE) for seed in (50, 51)]
 
     def test_cannot_be_told_and_says_why(self) -> None:

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from harness import analysis, statistics
 from harness.analysis import Analysis
 from harness.core.cell import Target
-from harness.core.record import NOT_THE_WORK, Blocks, Phases, Record
+from harness.core.record import NOT_THE_WORK, Blocks, HeatFacts, Phases, Record
 from tests.unit.planted_runs import LARGER, XLA, lognormal, planted
 from tests.unit.records import JAX, TENSORFLOW, failed
 
@@ -140,9 +140,9 @@ class TestRatios:
     def test_are_of_lanes_that_ran_beside_each_other(self) -> None:
         """Parts of a heat that ran apart, as on one machine after the other's failure, saw another machine."""
         both = [planted(32, target, pace=pace) for target, pace in ((JAX, 0.01), (TENSORFLOW, 0.02))]
-        ids = [one.cell_id for one in both]
-        together = [dataclasses.replace(one, heat={"interleave": "block", "cells": ids}) for one in both]
-        apart = [dataclasses.replace(one, heat={"interleave": "block", "cells": [one.cell_id]}) for one in both]
+        ids = tuple(one.cell_id for one in both)
+        together = [dataclasses.replace(one, heat=HeatFacts("block", ids)) for one in both]
+        apart = [dataclasses.replace(one, heat=HeatFacts("block", (one.cell_id,))) for one in both]
         assert [row["heats"] for row in analysed(together).ratios.to_dicts()] == [1]
         assert analysed(apart).ratios.to_dicts() == []
 

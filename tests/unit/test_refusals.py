@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness import cli
+from harness.cache import room
 from harness.core.errors import StoreError
 from harness.measure.runner import Runner
 from tests.unit.records import JAX, cell
@@ -38,7 +39,7 @@ def test_only_what_is_about_a_file_is_told_as_one(
         raise error
 
     monkeypatch.setattr(runner, "_run_heat", refused)
-    monkeypatch.setattr(runner, "_disk_is_full", lambda: False)
+    monkeypatch.setattr(room, "shortage", lambda folder: "")
     with pytest.raises(StoreError) as caught:
         runner.run([cell(16, JAX)])
     assert str(caught.value).startswith(f"{tmp_path}: {said}")

@@ -20,7 +20,8 @@ from harness.commands import slurm
 from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
-from harness.measure.runner import Runner
+from harness.measure.memory import TooLarge
+from harness.measure.saving import Saving
 from harness.runs.folder import Plan, Run
 from tests.unit.records import TENSORFLOW, cell, record
 
@@ -315,18 +316,17 @@ def test_what_a_folder_that_can_only_be_read_would_record_is_told(run: Run) -> N
 def test_a_record_that_only_says_that_nothing_is_known_gives_way_to_a_real_one(run: Run) -> None:
     """As on a disk without locks, where a job was taken for lost while it ran."""
     watcher: Any = SimpleNamespace(finished=lambda record: None)
-    nothing: Any = None
-    runner = Runner(run, nothing, nothing, Path(), 1.0, watcher)
+    saving = Saving(run, watcher, TooLarge())
     settled(run, standing(Task(JOB, 1, "RUNNING")))
     first, second = run.plan.heats[0].cells
     assert run.statuses() == dict.fromkeys((first.cell_id, second.cell_id), "interrupted")
-    saved = runner._save(record(first))
+    saved = saving.save(record(first))
     assert (saved.status, saved.attempt) == ("ok", 2)
     assert run.record(first.cell_id) == saved
     assert run.attempt_path(first.cell_id, 1).exists()
-    again = runner._save(record(first))
+    again = saving.save(record(first))
     assert again == saved, "a real one stays"
-    runner._save(replace(record(second), status="interrupted", reason="stopped"))
+    saving.save(replace(record(second), status="interrupted", reason="stopped"))
     assert run.attempt_path(second.cell_id, 1).exists() is False
 
 
