@@ -89,7 +89,7 @@ def several_sizes(frame: pl.DataFrame, y: str) -> list[int]:
 def why_no_curve(frame: pl.DataFrame, y: str, nothing: str) -> str:
     """Why there is no curve against batch size."""
     found = frame.filter(frame[y].is_not_null())["batch_size"].unique()
-    return "one batch size only, so there is no curve against it" if len(found) == 1 else nothing
+    return "only one batch size was measured, which makes no curve" if len(found) == 1 else nothing
 
 
 def diverged_note(frame: pl.DataFrame, column: str = "diverged") -> str:
@@ -99,7 +99,7 @@ def diverged_note(frame: pl.DataFrame, column: str = "diverged") -> str:
     held = frame.filter(frame[column].fill_null(0) > 0).select("target", "batch_size").unique(maintain_order=True)
     named = [f"{target} at batch size {size}" for target, size in held.rows()[:TOLD_TARGETS]]
     more = [f"{held.height - TOLD_TARGETS} more"] if held.height > TOLD_TARGETS else []
-    return f"Diverged: {', '.join(named + more)}." if named else ""
+    return f"These diverged: {', '.join(named + more)}." if named else ""
 
 
 def present(work: Work, frame: pl.DataFrame) -> Sequence[str]:
