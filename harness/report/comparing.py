@@ -56,7 +56,8 @@ def print_comparisons(
     console.print()
     console.print(_table(found))
     console.print()
-    console.print(_LEGEND, soft_wrap=True)
+    if any(one.floor is not None for one in found):
+        console.print(_LEGEND, soft_wrap=True)
     for label, group in by_lane(found).items():
         verdict = overall(group)
         console.print(Text.assemble(f"{label}: ", (verdict, _STYLES.get(verdict, "bold"))), soft_wrap=True)
