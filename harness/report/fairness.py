@@ -121,8 +121,8 @@ def method(lanes: Sequence[Record]) -> list[str]:
     settled = sorted({lane.heat["settle_steps"] for lane in lanes if lane.heat.get("settle_steps")})
     if blocks:
         said.append(
-            f"A block is {_span(blocks)} timed training steps"
-            + (f", after {_span(settled)} that are trained but not timed." if settled else ".")
+            f"A block is {_steps(blocks)} that {_are(blocks)} timed"
+            + (f", after {_steps(settled)} that {_are(settled)} not." if settled else ".")
         )
     return [
         *said,
@@ -161,6 +161,14 @@ def _by_lane(lanes: Sequence[Record], caption: str, own: tuple[str, ...], rows: 
     if len(lanes) > MOST_LANES:
         caption += f" (the first {MOST_LANES} of {len(lanes)})"
     return Table(caption, (*own, *names), (False,) * (len(own) + len(names)), tuple(rows))
+
+
+def _steps(counts: Sequence[int]) -> str:
+    return f"{_span(counts)} training {'step' if counts == [1] else 'steps'}"
+
+
+def _are(counts: Sequence[int]) -> str:
+    return "is" if counts == [1] else "are"
 
 
 def _span(values: Sequence[int]) -> str:

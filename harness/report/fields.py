@@ -95,7 +95,7 @@ FIELDS = {
     "at_most": Field("reached within the first epoch", written=_yes, numeric=False),
     "best": Field("best of its target", written=_yes, numeric=False),
     "accuracy": Field("accuracy, %", 100, _hundredths),
-    "base_accuracy": Field("accuracy with that, %", 100, _hundredths),
+    "base_accuracy": Field("accuracy of that batch size, %", 100, _hundredths),
     "highest_accuracy": Field("highest accuracy, %", 100, _hundredths),
     "test_accuracy": Field("test accuracy, %", 100, _hundredths),
     "lost_points": Field("percentage points lost", written=_hundredths),

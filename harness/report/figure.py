@@ -58,7 +58,10 @@ Maker = Callable[[Work], Figure | Absent]
 
 
 def told(frame: pl.DataFrame, x: str, y: str, where: str, unit: str) -> str:
-    """What lines show, in words: of each target its first and last value, and the least and the most between."""
+    """What lines show, in words: of each target its first and last value, and the least and the most between.
+
+    ``where``: a place on x, with ``{}`` for its value.
+    """
     parts = []
     known = frame.filter(frame[y].is_not_null()).sort(x, maintain_order=True)
     targets = sorted(known["target"].unique())
@@ -68,13 +71,14 @@ def told(frame: pl.DataFrame, x: str, y: str, where: str, unit: str) -> str:
         inner = rows[1:-1]
         least = min(rows, key=lambda row: row[1])
         most = max(rows, key=lambda row: row[1])
-        points = [f"{fields.text(y, value)}{unit} {where} {fields.text(x, place)}" for place, value in ends]
+        points = [f"{fields.text(y, value)}{unit} {where.format(fields.text(x, place))}" for place, value in ends]
         extremes = [
-            f"{word} {fields.text(y, row[1])}{unit} {where} {fields.text(x, row[0])}"
-            for word, row in (("least", least), ("most", most))
+            f"{word} {fields.text(y, row[1])}{unit} {where.format(fields.text(x, row[0]))}"
+            for word, row in (("lowest", least), ("highest", most))
             if row in inner
         ]
-        parts.append(f"{target}: {' to '.join(points)}{''.join(f', {extreme}' for extreme in extremes)}")
+        whole = f"from {' to '.join(points)}" if len(points) > 1 else points[0]
+        parts.append(f"{target}: {whole}{''.join(f', {extreme}' for extreme in extremes)}")
     if len(targets) > TOLD_TARGETS:
         parts.append(f"{len(targets) - TOLD_TARGETS} more targets in the table")
     return "; ".join(parts) + "." if parts else "Nothing to show."

@@ -45,7 +45,7 @@ def accuracy(work: Work) -> Figure | Absent:
     layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
     said = [
         f"After {count} {'epoch' if count == 1 else 'epochs'}: "
-        + told(frame.filter(frame["epochs"] == count), "batch_size", "accuracy", "at batch size", " %")
+        + told(frame.filter(frame["epochs"] == count), "batch_size", "accuracy", "at batch size {}", " %")
         for count in epochs
     ]
     several = "The shorter the dashes of a line, the fewer its epochs. " if len(epochs) > 1 else ""
@@ -89,7 +89,7 @@ def noise_scale(work: Work) -> Figure | Absent:
     curve = vega.line(x, y, looks)
     curve["encoding"]["detail"] = {"field": "batch_size", "type": "nominal"}
     layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
-    words = Words(title, told(frame, "epoch", "noise_scale", "at epoch", " images"))
+    words = Words(title, told(frame, "epoch", "noise_scale", "at epoch {}", " images"))
     note = "Up to about this batch size, doubling the batch about halves the steps (McCandlish and others, 2018)."
     note = f"{vega.intervals_note(frame, 'noise_scale')} {note}".strip()
     return Figure("noise-scale", words, note, vega.chart(frame, layers), frame, columns)
@@ -136,7 +136,7 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     by_accuracy = {}
     for chosen in work.accuracies:
         own = frame.filter(frame["accuracy"] == chosen)
-        said = told(own, "batch_size", field, "at batch size", unit) + _missed(own, field) + _regimes(own, field)
+        said = told(own, "batch_size", field, "at batch size {}", unit) + _missed(own, field) + _regimes(own, field)
         by_accuracy[chosen] = Words(title.format(accuracy=f"{chosen:g}") + ", against batch size", said)
     spec = vega.chart(only(frame, drawn), layers, accuracy=work.accuracy)
     words = by_accuracy.get(work.accuracy, Words(title.format(accuracy=f"{work.accuracy:g}"), "Nothing to show."))
@@ -201,7 +201,7 @@ def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     diverged = diverged_note(frame)
     note = f"{note} {diverged}" if diverged else note
     values = frame.select(*columns, "cell_id")
-    words = told(frame, field, "test_accuracy", "at epoch" if field == "epoch" else "after seconds", " %")
+    words = told(frame, field, "test_accuracy", "at epoch {}" if field == "epoch" else "after {} s", " %")
     return Figure(name, Words(title, words), note, vega.chart(values, layers), frame, columns)
 
 

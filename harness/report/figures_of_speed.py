@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PHASES = ("import_seconds", "initialise_seconds", "load_seconds", "build_seconds", "compile_seconds")
 
 _NO_TIMES = "no training was timed"
-_NO_MODEL = "for no target is the time of a step a fixed overhead plus a time per image"
+_NO_MODEL = "no target's steps take a fixed overhead plus a time per image"
 _MODEL = (
     "Broken lines are a model fitted to the times: a fixed overhead per step plus a time per image. Hollow marks are "
     "predicted by it, not measured."
@@ -69,7 +69,7 @@ def step_residuals(work: Work) -> Figure | Absent:
     looks = vega.look(work.targets, present(work, frame))
     columns = ("target", "batch_size", "seconds_per_step", "predicted_seconds_per_step", "residual")
     layers = [vega.guide_line(y), vega.line(x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
-    words = Words(title, told(frame, "batch_size", "residual", "at batch size", " %"))
+    words = Words(title, told(frame, "batch_size", "residual", "at batch size {}", " %"))
     note = "A curve that bends away from 0 shows that a step is more than a fixed overhead plus a time per image."
     return Figure("step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns)
 
@@ -177,7 +177,7 @@ def _curves(
         vega.points(x, y, looks, tooltip),
     ]
     values = only(frame, columns)
-    words = Words(title, told(frame, "batch_size", field, "at batch size", unit))
+    words = Words(title, told(frame, "batch_size", field, "at batch size {}", unit))
     note = " ".join(part for part in (vega.intervals_note(frame, field), note, diverged) if part)
     return Figure(name, words, note, vega.chart(values, layers), values, columns)
 
