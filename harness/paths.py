@@ -35,6 +35,15 @@ OTHER_CACHE = f"the environment variable {CACHE_VARIABLE} names another folder f
 """What an error says where the cache lacks space or permission."""
 
 
+def from_here(place: Path) -> str:
+    """``place`` as a person in the present folder writes it: relative where it lies below, else as it is."""
+    try:
+        near = str(place.absolute().relative_to(Path.cwd()))
+    except (OSError, ValueError):
+        return str(place)
+    return os.path.join(os.curdir, near) if near.startswith("-") else near
+
+
 def cache_place(*parts: str) -> Path:
     """A place in the user's cache of environments, datasets and proofs, whether or not anything is there yet.
 

@@ -17,6 +17,7 @@ from harness.analysis import manifest
 from harness.core.cell import Cell, Target
 from harness.core.record import Record
 from harness.statistics import Interval
+from harness.wording import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,7 +216,7 @@ def overall(comparisons: Sequence[Comparison]) -> str:
     if told == {"faster", "slower"} or len(told) == 3:
         return "faster or slower, depending on the batch size"
     one = (told - {"no difference found"}).pop()
-    return f"{one} at some batch sizes, elsewhere no difference found"
+    return f"{one} at some batch sizes, no difference found at the others"
 
 
 def _reasons(
@@ -244,12 +245,17 @@ def _reasons(
         None,
     )
     if effects < 2:
-        few = f"{effects} heat{'' if effects == 1 else 's'} of fresh processes with both lanes, at least 2 are needed"
+        few = f"both ran in {plural(effects, 'heat')} of fresh processes, and at least 2 are needed"
         found.append(f"{alone}; {few}" if alone else few)
     elif no_floor:
-        found.append(f"no control lane of {base.label} has times, so there is no noise floor")
+        found.append(
+            f"no second copy of {base.label} was timed, so it is not known how large a difference means nothing"
+        )
     spinning = [lane.label for lane in (base, key) if _idles(lane, heats) > IDLE_SHARE]
-    found += [f"{label} keeps a processor busy while it waits for its turn" for label in dict.fromkeys(spinning)]
+    found += [
+        f"{label} keeps a processor busy while it waits for its turn, which slows the others"
+        for label in dict.fromkeys(spinning)
+    ]
     return found
 
 

@@ -67,15 +67,15 @@ class _Rule:
 
 
 _THREADS = _Rule(
-    "the threads that share the work", ("backend", "cpus", "accelerator"), variants=("environment", "settings")
+    "these threads share the work", ("backend", "cpus", "accelerator"), variants=("environment", "settings")
 )
-_DETERMINISM = _Rule("deterministic kernels are others, often slower ones", ("settings",))
+_DETERMINISM = _Rule("deterministic kernels differ from the usual ones and are often slower", ("settings",))
 _LOAD = _Rule("other work on the machine takes its share", matters=False)
 
 RULES = {
-    "accelerator": _Rule("the device that computes", ("accelerator",)),
-    "mode": _Rule("how the framework runs a step", ("mode",)),
-    "input": _Rule("batches from the host are copied in every step, resident ones never", ("input",)),
+    "accelerator": _Rule("this is the device that computes", ("accelerator",)),
+    "mode": _Rule("this is how the framework runs a step", ("mode",)),
+    "input": _Rule("batches from the host are copied to the device in every step, resident ones are not", ("input",)),
     "precision": _Rule("a narrower type is less work"),
     "matmul_precision": _Rule("TF32 multiplies fewer bits", ("matmul_precision",)),
     "tf32": _Rule("TF32 multiplies fewer bits", ("matmul_precision",), optional=True),
@@ -83,38 +83,45 @@ RULES = {
     "xla_flags": _Rule("flags change what XLA makes of a step", ("settings",)),
     "deterministic_ops": _DETERMINISM,
     "cudnn_deterministic": _DETERMINISM,
-    "onednn": _Rule("oneDNN has other kernels", ("backend",), variants=("environment", "settings")),
-    "layout": _Rule("the order of axes chooses the kernels", ("backend", "accelerator"), matters=False),
-    "processors": _Rule("the processors that the worker may use", ("cpus",)),
+    "onednn": _Rule("oneDNN computes with kernels of its own", ("backend",), variants=("environment", "settings")),
+    "layout": _Rule("the order of the axes decides which kernels are used", ("backend", "accelerator"), matters=False),
+    "processors": _Rule("these are the processors that the worker may use", ("cpus",)),
     **dict.fromkeys(THREADS, _THREADS),
     "preallocation": _Rule(
-        "memory taken beforehand is not asked for in a step", ("accelerator",), variants=("settings",), optional=True
+        "memory that was taken beforehand need not be asked for during a step",
+        ("accelerator",),
+        variants=("settings",),
+        optional=True,
     ),
-    "programs": _Rule("kept programs are loaded, not compiled", ("backend",), matters=False),
-    "process": _Rule("a forked process begins with what its host has done already"),
-    "interleave": _Rule("only lanes that take turns share the machine's drift"),
-    "environment": _Rule("the interpreter and the packages", ("name", "backend"), matters=False),
-    "python": _Rule("the interpreter", ("backend", "environment"), matters=False),
-    "packages": _Rule("versions of the framework and its libraries", ("backend", "environment"), matters=False),
-    "settings": _Rule("variables and code that the target's definition gives", ("name", "backend")),
+    "programs": _Rule(
+        "programs that were kept from before are loaded instead of compiled", ("backend",), matters=False
+    ),
+    "process": _Rule("a forked process starts with what its parent has done already"),
+    "interleave": _Rule("only targets that take turns are hit alike when the machine grows slower or faster"),
+    "environment": _Rule("this decides on the interpreter and the packages", ("name", "backend"), matters=False),
+    "python": _Rule("this is the version of the interpreter", ("backend", "environment"), matters=False),
+    "packages": _Rule(
+        "these are the versions of the framework and its libraries", ("backend", "environment"), matters=False
+    ),
+    "settings": _Rule("the target's definition sets these variables and this code", ("name", "backend")),
     "variables": _Rule(
-        "variables change what a framework computes", ("settings", "backend", "device"), variants=("environment",)
+        "these variables change what a framework computes", ("settings", "backend", "device"), variants=("environment",)
     ),
-    "device_variables": _Rule("variables choose the devices", ("settings", "backend", "device"), matters=False),
-    "code": _Rule("the harness's own code in the worker"),
-    "gpu": _Rule("the GPU that computes", ("device", "accelerator")),
-    "driver": _Rule("the driver has kernels and a compiler of its own", ("accelerator",), optional=True),
-    "platform_version": _Rule("the runtime below the framework", ("backend", "environment", "accelerator")),
-    "machine": _Rule("different hardware"),
-    "processor": _Rule("the processor"),
-    "logical_cores": _Rule("the processors of the machine", matters=False),
-    "usable_cores": _Rule("the processors that the harness may use"),
-    "processor_quota": _Rule("a quota holds work back that needs more processors"),
-    "smt": _Rule("two threads of one core share its units"),
+    "device_variables": _Rule("these variables choose the devices", ("settings", "backend", "device"), matters=False),
+    "code": _Rule("this is the harness's own code in the worker"),
+    "gpu": _Rule("this is the GPU that computes", ("device", "accelerator")),
+    "driver": _Rule("the driver brings kernels and a compiler of its own", ("accelerator",), optional=True),
+    "platform_version": _Rule("this is the runtime below the framework", ("backend", "environment", "accelerator")),
+    "machine": _Rule("they ran on different machines"),
+    "processor": _Rule("this is the processor"),
+    "logical_cores": _Rule("this is how many processors the machine has", matters=False),
+    "usable_cores": _Rule("this is how many processors the harness may use"),
+    "processor_quota": _Rule("a quota holds back work that needs more processors than it allows"),
+    "smt": _Rule("two threads on one core share its computing units"),
     "governor": _Rule("the governor sets the clock rate"),
     "boost": _Rule("boost sets the clock rate"),
-    "memory_bytes": _Rule("the memory of the machine", matters=False),
-    "memory_limit_bytes": _Rule("the memory that a container gives", matters=False),
+    "memory_bytes": _Rule("this is the memory of the machine", matters=False),
+    "memory_limit_bytes": _Rule("this is the memory that the container allows", matters=False),
     "load_1min": _LOAD,
     "available_memory_bytes": _Rule("little free memory leads to swapping", matters=False),
     "swap_used_bytes": _Rule("swapping stops a process for milliseconds", matters=False),
@@ -173,7 +180,7 @@ def obstacles(lanes: Sequence[Record]) -> list[str]:
     """
     lines = []
     if len({lane.work_id for lane in lanes}) > 1:
-        lines.append(f"different work: {_by_lane(lanes, [lane.work_id for lane in lanes])}")
+        lines.append(f"they did different work: {_by_lane(lanes, [lane.work_id for lane in lanes])}")
     compared = []
     for lane in lanes:
         if lane.status in NOT_THE_WORK or _never_opened(lane):

@@ -165,15 +165,15 @@ def models(pace: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _reason(sizes: Sequence[int], line: StepTime | None) -> str:
     if line is None:
-        many = "one batch size" if len(sizes) == 1 else f"{len(sizes)} batch sizes"
-        return f"{many}, at least {FEWEST_SIZES} are needed"
+        many = "only one batch size was" if len(sizes) == 1 else f"only {len(sizes)} batch sizes were"
+        return f"{many} measured, and at least {FEWEST_SIZES} are needed"
     far = [(size, left) for size, left in zip(sizes, line.residuals, strict=True) if abs(left) > LARGEST_RESIDUAL]
     if len(far) <= OUTLIERS * len(sizes):
         return ""
     size, left = max(far, key=lambda one: abs(one[1]))
     return (
-        f"the time of a step is no straight line in the batch size: at {size} it is {abs(left):.0%} "
-        f"{'above' if left > 0 else 'below'} the nearest line"
+        f"the time of a step does not grow in a straight line with the batch size: at {size} it is "
+        f"{100 * abs(left):.0f} % {'above' if left > 0 else 'below'} the nearest line"
     )
 
 

@@ -117,7 +117,8 @@ def _import_nothing_from_here() -> None:
 
     Such a one is left by ``PYTHONPATH=$PYTHONPATH:/lib``, and a queue.py of a person's would come before Python's.
     """
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.environ.get("PYTHONPATH", "")
+    entries = path.split(os.pathsep) if path else []  # an empty variable adds no folder, as an unset one
     with contextlib.suppress(OSError):  # the present folder is gone
         here = os.getcwd()
         if "" in entries and here not in entries and here in sys.path:

@@ -243,7 +243,7 @@ def _device(target: Examined, machine: Machine) -> Iterator[Complaint]:
         yield from _nvidia(target, machine, missing)
     elif machine.platform == "linux" and machine.wsl is None:
         yield missing(
-            "DirectML exists on Linux inside WSL2 only, and this is none",
+            "on Linux, DirectML works only inside WSL2, and this system is not WSL2",
             "run it on Windows or in WSL2, or use tensorflow-cuda or tensorflow210-cpu here",
         )
     elif machine.directml:
@@ -281,7 +281,8 @@ def _contents(target: Examined, machine: Machine) -> Iterator[Complaint]:
     for toolkit in system_libraries(target.backend, target.accelerator, target.packages, machine.platform):
         absent = [name for name in toolkit.files if name in target.missing]
         if absent:
-            yield broken(f"{toolkit.name} cannot be loaded: {', '.join(absent)}", toolkit.remedy(machine.platform))
+            text = f"{toolkit.name} cannot be loaded: {', '.join(absent)}"
+            yield broken(text, toolkit.remedy(machine.platform))
     if not target.packages:
         return
     install = _reinstall(target)
@@ -314,7 +315,7 @@ def _system(machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "system",
             "warning",
-            "this is WSL1: it shows no GPU, and translates every call of the system",
+            "this is WSL1, which shows no GPU and slows every system call",
             f"in PowerShell: wsl --set-version DISTRIBUTION 2; see {WSL_GUIDE}",
         )
     if machine.uv:
@@ -326,8 +327,10 @@ def _processor(machine: Machine) -> Iterator[Finding]:
     if not governor or governor == "performance":
         return
     held_down = governor in THROTTLING and not (governor == "powersave" and machine.scaling in SELF_SCALING)
-    text = f"governor {governor} " + (
-        "throttles it" if held_down else "lets its clock rate follow the load, so that it differs between blocks"
+    text = f"the governor {governor} " + (
+        "holds its clock rate down"
+        if held_down
+        else "lets its clock rate follow the load, so that it changes meanwhile"
     )
     yield Finding(
         "processor", "warning" if held_down else "note", text, "sudo cpupower frequency-set --governor performance"
@@ -345,7 +348,7 @@ def _quota(machine: Machine) -> Iterator[Finding]:
             yield Finding("quota", "warning", text, LIFT_QUOTA)
         return
     text = f"a container's quota gives {processors(quota)} of the {plural(cores, 'logical core')} that it shows"
-    text += ": frameworks start threads for all of them, and work is held back until the next period"
+    text += ": frameworks start threads for all of them, and are then held back until the quota's next period"
     whole = f", or give targets as many as there are: TARGET@cpus={int(quota)}" if quota >= 1 else ""
     yield Finding("quota", "warning", text, f"{LIFT_QUOTA}{whole}")
 
@@ -362,10 +365,12 @@ def _memory(machine: Machine) -> Iterator[Finding]:
     total, swap = machine.processor.get("memory_bytes") or 0, machine.load.get("swap_used_bytes") or 0
     available = machine.load.get("available_memory_bytes")
     if total and swap > SWAPPED * total:
-        text = f"{swap / GIBIBYTE:.1f} GiB of swap is in use: a worker's pages may be on the disk"
+        text = (
+            f"{swap / GIBIBYTE:.1f} GiB of swap is in use: parts of a worker's memory may be on the disk, which is slow"
+        )
         yield Finding("memory", "warning", text, "end programs that are not needed, then sign out or restart")
     if available is not None and available < FREE_BYTES:
-        text = f"{available / GIBIBYTE:.1f} GiB is available: lanes may not fit beside each other"
+        text = f"{available / GIBIBYTE:.1f} GiB is available: several targets may not fit side by side"
         is_limited = machine.processor.get("memory_limit_bytes") is not None
         more = RAISE_LIMIT if is_limited else "end programs that are not needed"
         yield Finding("memory", "warning", text, f"{more}, or compare smaller batches")
@@ -376,7 +381,7 @@ def _cache(machine: Machine) -> Iterator[Finding]:
     if cache is None:
         return
     if not cache.writable:
-        text = f"{cache.folder} cannot be written: nothing that is found out or built is kept for later runs"
+        text = f"{cache.folder} cannot be written: what is built or found out is not kept for later runs"
         yield Finding("cache", "warning", text, OTHER_CACHE)
     elif cache.free_bytes is not None and cache.free_bytes < ENVIRONMENT_BYTES:
         text = f"{megabytes(cache.free_bytes)} is free on its disk: an environment may not fit"
@@ -389,11 +394,16 @@ def _business(machine: Machine) -> Iterator[Finding]:
     cores = _cores(machine)
     quiet = "end other programs, or measure at a quieter time or on a machine of your own"
     if load > max(LOADED * cores, LOADED_LEAST):
-        yield Finding("load", "warning", f"load average {load:.1f} on {plural(cores, 'core')}: others work here", quiet)
+        yield Finding(
+            "load",
+            "warning",
+            f"other programs are at work here: the load average is {load:.1f} on {plural(cores, 'core')}",
+            quiet,
+        )
     if pace.apart > APART:
         text = (
-            f"noisy: neighbouring {1000 * pace.block_seconds:.1f} ms of an empty loop differ by "
-            f"{100 * pace.apart:.1f} % (warned of above {100 * APART:.0f} %)"
+            f"the machine is noisy: from one {1000 * pace.block_seconds:.1f} ms to the next, the speed of an empty "
+            f"loop differs by {100 * pace.apart:.1f} % (more than {100 * APART:.0f} % harms measurements)"
         )
         if pace.is_throttled:
             text += f"; a quota held it back for {_share(pace.throttled)} of the time"
@@ -409,7 +419,9 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
             remedy = "end them"
             if len(machine.gpus) > 1:
                 remedy += ", or choose another GPU: TARGET@device=N"
-            yield Finding(f"GPU {gpu.index}", "warning", f"others compute there: {', '.join(gpu.processes)}", remedy)
+            yield Finding(
+                f"GPU {gpu.index}", "warning", f"other processes compute on it: {', '.join(gpu.processes)}", remedy
+            )
 
 
 def _sync(target: Examined) -> str:

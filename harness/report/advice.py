@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 
 from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
-from harness.report.headline import DIVERGED, TRAITS, figure
+from harness.report.headline import DIVERGED, TRAITS, figure, not_proven
 from harness.wording import plural
 
 _NAMED = 4
+_INTERVAL = "95 % interval: "
 
-_ALIKE = "Not distinguishable from it: it or one of these is the best, with 95 % confidence"
-_BEHIND = "Shown not to be the best"
+_ALIKE = "With 95 % confidence, the best choice is this one or one of these"
+_BEHIND = "These were shown to be slower"
+_RANGES = "Each end of such a range holds with 95 % confidence."
 
 
 def heading(advice: Advice) -> str:
@@ -29,32 +31,44 @@ def percent(accuracy: float) -> str:
 def sentence(advice: Advice) -> str:
     """The answer."""
     if advice.goal == NOTHING:
-        return f"There is no answer: {'every choice diverged' if advice.diverged else 'no cell was timed'}."
+        why = "training diverged with every choice" if advice.diverged else "no cell was timed"
+        return f"There is no answer: {why}."
     before = _not_reached(advice) if advice.goal == THROUGHPUT else ""
     choice = advice.choice
     if choice is None:
-        best = "; ".join(f"{_at(one)}: {_amount(one, advice.goal)}" for one in advice.per_target)
-        where = f" to {percent(advice.accuracy)}" if advice.goal == TO_ACCURACY else ""
+        best = "; ".join(f"{_at(one)}, {_amount(one, advice.goal)}" for one in advice.per_target)
+        where = f" at reaching {percent(advice.accuracy)}" if advice.goal == TO_ACCURACY else ""
         return (
-            f"{before}No target is recommended over another, as they cannot be compared. Best of each{where}: {best}."
+            f"{before}No target is recommended over another, because they cannot be compared. The best of each{where}: "
+            f"{best}."
         )
-    text = f"{before}{_machine(advice)} "
-    if advice.goal == TO_ACCURACY:
-        seconds = f"{_amount(choice, advice.goal)}{_ends(choice.low, choice.high)}"
-        text += f"use {_at(choice)}: {seconds} to {percent(advice.accuracy)}"
-        added = _compiling(choice)
-        text += f", and {added} s to compile" if added else ""
-    else:
-        ends = _ends(choice.images_per_second_low, choice.images_per_second_high)
-        text += f"{_at(choice)} trains fastest: {_amount(choice, advice.goal)}{ends}"
+    said = [f"{before}{_machine(advice)} {_first(advice, choice)}"]
+    alone = advice.alike == (advice.next_best,)
     if advice.next_best is not None:
-        text += f"; next best {_at(advice.next_best)}: {_amount(advice.next_best, advice.goal)}"
+        which = "; these measurements cannot tell which of the two is better" if alone else ""
+        said.append(f"The next best is {_at(advice.next_best)}, with {_amount(advice.next_best, advice.goal)}{which}.")
+    if alone:
+        return " ".join(said)
     if advice.alike:
-        text += f"; not distinguishable from {_listed(advice.alike)}"
+        said.append(f"These measurements cannot tell whether the first is better than {_listed(advice.alike, ' or ')}.")
     elif advice.tested:
         some = advice.goal == TO_ACCURACY and bool(advice.not_reached)
-        text += f"; shown to be the best of those that {'reached it' if some else 'were measured'}"
-    return f"{text}."
+        others = f"that reached {percent(advice.accuracy)}" if some else "that was measured"
+        said.append(f"Every other choice {others} was shown to be slower.")
+    return " ".join(said)
+
+
+def _first(advice: Advice, choice: Choice) -> str:
+    if advice.goal == THROUGHPUT:
+        ends = _ends(choice.images_per_second_low, choice.images_per_second_high, _INTERVAL)
+        return f"{_at(choice)} trains fastest: {_amount(choice, advice.goal)}{ends}."
+    ends = _ends(choice.low, choice.high, _INTERVAL)
+    added = _compiling(choice)
+    compiling = f", plus {added} s to compile" if added else ""
+    return (
+        f"use {_at(choice)}. It trains to {percent(advice.accuracy)} test accuracy in {_amount(choice, advice.goal)}"
+        f"{ends}{compiling}."
+    )
 
 
 def evidence(advice: Advice) -> list[str]:
@@ -63,14 +77,14 @@ def evidence(advice: Advice) -> list[str]:
     found += [f"The targets cannot be compared: {obstacle}." for obstacle in advice.obstacles]
     if advice.not_reached and advice.goal == TO_ACCURACY:
         places = [f"{target} at batch size {size}" for target, size in advice.not_reached]
-        found.append(f"{percent(advice.accuracy)} was not reached with all seeds by {_shortened(places, ', ')}.")
+        found.append(f"These did not reach {percent(advice.accuracy)} with every seed: {_shortened(places)}.")
     if advice.diverged:
         places = [f"{target} at batch size {size}" for target, size in advice.diverged]
-        found.append(f"{DIVERGED}, so never recommended: {_shortened(places, ', ')}.")
+        found.append(f"These {DIVERGED}, so they are never recommended: {_shortened(places)}.")
     if advice.unproven:
-        found.append(f"Not proven to do the reference's work: {plural(advice.unproven, 'cell')}.")
+        found.append(not_proven(advice.unproven))
     if advice.failed:
-        found.append(f"Did not finish: {plural(advice.failed, 'cell')}; harness report tells the reasons.")
+        found.append(f"{plural(advice.failed, 'cell')} did not finish; 'harness report' gives the reasons.")
     return found
 
 
@@ -79,82 +93,86 @@ def measure_next(advice: Advice) -> list[str]:
     found = []
     choice = advice.choice
     if advice.diverged:
-        found.append(f"a smaller --learning-rate where it diverged (here {advice.work['learning_rate']:g})")
+        found.append(f"a --learning-rate smaller than {advice.work['learning_rate']:g}, with which training diverged")
     if advice.goal == THROUGHPUT and advice.highest is not None:
         lower = math.floor(100 * advice.highest[3] + 1e-9) / 100
         less = f"; or ask for less: --accuracy {lower:g}" if 0 < lower < advice.accuracy else ""
         found.append(
-            f"more --epochs (most so far: {advice.most_epochs}), a smaller --batch-size or another --learning-rate to "
-            f"reach {percent(advice.accuracy)}{less}"
+            f"more --epochs than {advice.most_epochs}, a smaller --batch-size or another --learning-rate, to reach "
+            f"{percent(advice.accuracy)}{less}"
         )
     elif advice.goal == THROUGHPUT:
-        found.append("cells that finish an epoch: without an evaluation there is no accuracy")
+        found.append("training for a whole epoch: accuracy is measured after each epoch, and none was finished")
     seeds = ",".join(str(seed) for seed in (*advice.seeds, *_further(advice.seeds, 2)))
     if choice is not None and not advice.tested and advice.next_best is not None:
-        once = "with 1 seed" if len(advice.seeds) == 1 else "of a choice that was trained once"
+        once = "with 1 seed" if len(advice.seeds) == 1 else "for a choice that was trained once"
         found.append(f"--seed {seeds}: {once} no difference can be told from chance")
     bounded = [one for one in advice.alike if one.ratio_low is None and one.ratio_high is not None]
     unclear = [one for one in advice.alike if one not in bounded]
     if unclear:
-        found.append(f"--seed {seeds}: more seeds may tell it from {_listed(unclear)}")
+        found.append(f"--seed {seeds}: more seeds may tell whether it is better than {_listed(unclear, ' or ')}")
     if choice is not None and (choice.at_most or bounded):
-        by = "" if choice.at_most else f" by {_listed(bounded)}"
+        by = "" if choice.at_most else f" by {_listed(bounded, ' and ')}"
         found.append(
             f"a higher --accuracy, or fewer --train-examples: {percent(advice.accuracy)} was reached within the first "
             f"epoch{by}, so the time is an upper bound"
         )
     size = 0 if choice is None else choice.batch_size
     if choice is not None and size == advice.sizes[-1] and 2 * size <= advice.work["train_examples"]:
-        found.append(f"--batch-size {2 * size}: the best batch size is the largest that was measured")
+        found.append(
+            f"--batch-size {2 * size}: the best batch size is the largest one measured, so a larger one may be better"
+        )
     elif choice is not None and size == advice.sizes[0] and size > 1:
-        found.append(f"--batch-size {size // 2}: the best batch size is the smallest that was measured")
+        found.append(
+            f"--batch-size {size // 2}: the best batch size is the smallest one measured, so a smaller one may be "
+            "better"
+        )
     if advice.untried is not None and advice.goal == THROUGHPUT:
         size, speed = advice.untried
-        found.append(f"--batch-size {size}: its predicted pace is {figure(speed)} images per s")
+        found.append(f"--batch-size {size}: it is predicted to train {figure(speed)} images per second")
     if len(advice.targets) == 1:
-        found.append("--target with another target beside it: only one was measured")
+        found.append("--target with a second target: only one was measured")
     if advice.obstacles:
-        found.append("the targets again, in one sweep, without what makes them differ")
+        found.append("the targets again, in one sweep, without the differences that keep them from being compared")
     return list(dict.fromkeys(found))
 
 
 def _of_choice(advice: Advice) -> list[str]:
     choice = advice.choice
     assert choice is not None
-    pace = f"{figure(choice.images_per_second)} images per s" if choice.images_per_second else "a pace not known"
+    pace = f"{figure(choice.images_per_second)} images per second" if choice.images_per_second else "at an unknown pace"
     ends = _ends(choice.images_per_second_low, choice.images_per_second_high)
     found = []
     if advice.goal == TO_ACCURACY and choice.steps is not None:
         bound = "at most " if choice.at_most else ""
         found.append(
-            f"{percent(advice.accuracy)} takes {_at(choice)} {bound}{figure(choice.steps)} steps, "
-            f"{figure(choice.epochs)} epochs ({_of_seeds(choice.seeds)}), at {pace}{ends} in "
+            f"{_at(choice)} needs {bound}{choice.steps:,.0f} steps ({_epochs(choice.epochs)}) to reach "
+            f"{percent(advice.accuracy)}{_of_seeds(choice.seeds)}. It trains {pace}{ends}, measured in "
             f"{plural(choice.processes, 'process')}."
         )
         if choice.at_most:
-            found.append("It was there at the first evaluation: the time is an upper bound.")
+            found.append("It was there when first tested, after one epoch, so steps and time are upper bounds.")
     else:
-        found.append(f"{_at(choice)} trains {pace}{ends}, {plural(choice.processes, 'process')}.")
+        found.append(f"{_at(choice)} trains {pace}{ends}, measured in {plural(choice.processes, 'process')}.")
     if advice.quicker_with_compile is not None:
         other = advice.quicker_with_compile
         found.append(
-            f"Counted with compiling {_at(other)} is sooner there: {figure(other.seconds_with_compile)} s against "
-            f"{figure(choice.seconds_with_compile)} s."
+            f"If compiling counts too, {_at(other)} is there sooner: after {figure(other.seconds_with_compile)} s "
+            f"instead of {figure(choice.seconds_with_compile)} s."
         )
     if advice.rival is not None:
         target, ratio, low, high, heats = advice.rival
         found.append(
-            f"At batch size {choice.batch_size} {target} trains {figure(ratio)} times as fast as {choice.target}"
-            f"{_ends(low, high)}, in {plural(heats, 'heat')} with both."
+            f"At batch size {choice.batch_size}, {target} trains {figure(ratio)} times as fast as {choice.target}"
+            f"{_ends(low, high)}, measured in {plural(heats, 'heat')} (cells that run together) with both."
         )
-    unit = "time" if advice.goal == TO_ACCURACY else "time per image"
-    for title, group in ((_ALIKE, advice.alike), (_BEHIND, advice.behind)):
-        if group:
-            found.append(f"{title}, in times its {unit} (each end at 95 %): {_against(group)}.")
+    long = "as long" if advice.goal == TO_ACCURACY else "as long per image"
+    groups = [f"{title}: {_against(group, long)}." for title, group in _groups(advice) if group]
+    found += [*groups[:-1], f"{groups[-1]} {_RANGES}"] if groups else []
     if not advice.tested and advice.next_best is not None:
         found.append(
-            "Nothing is tested: of it or of all others there is one seed (or process), so how far apart runs of one "
-            "choice are is not known."
+            "Whether this lead is more than chance was not tested: this choice, or every other one, was trained only "
+            "once, so it is not known how much such runs differ."
         )
     return found
 
@@ -164,8 +182,8 @@ def _not_reached(advice: Advice) -> str:
         return "No accuracy was measured. "
     target, size, epochs, value = advice.highest
     return (
-        f"No target reached {percent(advice.accuracy)} with all its seeds (highest: {100 * value:.2f} %, {target} at "
-        f"batch size {size} after {plural(epochs, 'epoch')}). "
+        f"No target reached {percent(advice.accuracy)} test accuracy with every seed; the highest was "
+        f"{100 * value:.2f} %, by {target} at batch size {size} after {plural(epochs, 'epoch')}. "
     )
 
 
@@ -181,7 +199,7 @@ def _at(choice: Choice) -> str:
 def _amount(choice: Choice, goal: str) -> str:
     if goal == TO_ACCURACY:
         return f"{'at most ' if choice.at_most else ''}{figure(choice.seconds)} s"
-    return f"{figure(choice.images_per_second)} images per s"
+    return f"{figure(choice.images_per_second)} images per second"
 
 
 def _compiling(choice: Choice) -> str:
@@ -190,32 +208,42 @@ def _compiling(choice: Choice) -> str:
     return figure(choice.seconds_with_compile - choice.seconds)
 
 
-def _ends(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" ({figure(low)} to {figure(high)})"
+def _groups(advice: Advice) -> tuple[tuple[str, Sequence[Choice]], ...]:
+    return (_ALIKE, advice.alike), (_BEHIND, advice.behind)
+
+
+def _ends(low: float | None, high: float | None, said: str = "") -> str:
+    return "" if low is None or high is None else f" ({said}{figure(low)} to {figure(high)})"
+
+
+def _epochs(count: float | None) -> str:
+    text = f"{count or 0:.3g}"
+    return f"{text} epoch" if text == "1" else f"{text} epochs"
 
 
 def _of_seeds(seeds: int) -> str:
-    return "one seed, so no interval" if seeds == 1 else f"mean of {seeds} seeds"
+    return "; with one seed there is no interval" if seeds == 1 else f", on average over {seeds} seeds"
 
 
-def _listed(choices: Sequence[Choice]) -> str:
-    return _shortened([_at(one) for one in choices], ", ")
+def _listed(choices: Sequence[Choice], last: str) -> str:
+    return _shortened([_at(one) for one in choices], last=last)
 
 
-def _against(choices: Sequence[Choice]) -> str:
-    return _shortened([f"{_at(one)}: {_times(one)}" for one in choices], "; ")
+def _against(choices: Sequence[Choice], long: str) -> str:
+    return _shortened([f"{_at(one)} ({_times(one, long)})" for one in choices])
 
 
-def _times(choice: Choice) -> str:
+def _times(choice: Choice, long: str) -> str:
     if choice.ratio_high is None:
         return "trained once"
     low = "at most" if choice.ratio_low is None else f"{figure(choice.ratio_low)} to"
-    return f"{low} {figure(choice.ratio_high)}"
+    return f"takes {low} {figure(choice.ratio_high)} times {long}"
 
 
-def _shortened(texts: Sequence[str], between: str) -> str:
-    more = [f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else []
-    return between.join([*texts[:_NAMED], *more])
+def _shortened(texts: Sequence[str], last: str = " and ") -> str:
+    """``a, b and c``; of many the first few and how many more."""
+    *others, end = [*texts[:_NAMED], f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else texts
+    return f"{', '.join(others)}{last}{end}" if others else end
 
 
 def _further(seeds: Sequence[int], count: int) -> list[int]:

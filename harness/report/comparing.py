@@ -20,6 +20,10 @@ from harness.wording import plural
 
 _STYLES = {"faster": "green", "slower": "red", NOT_COMPARABLE: "yellow"}
 _LONGEST_VALUE = 60
+_LEGEND = (
+    "A heat is a set of fresh processes, one for each target; they take turns in rounds. The noise floor is how much "
+    "two copies of one target differ, so a smaller difference means nothing."
+)
 
 
 def by_lane(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:
@@ -33,7 +37,7 @@ def by_lane(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:
 
 def line(one: Comparison) -> str:
     """How one comparison stands, in a line."""
-    where = f"{one.lane.label} against {one.base.label}, batch {one.batch_size}"
+    where = f"{one.lane.label} against {one.base.label} at batch size {one.batch_size}"
     if one.speed is None:
         return f"{where}: {plural(one.processes, 'heat')} so far"
     estimate, low, high = one.speed
@@ -52,15 +56,18 @@ def print_comparisons(
     console.print()
     console.print(_table(found))
     console.print()
+    if any(one.floor is not None for one in found):
+        console.print(_LEGEND, soft_wrap=True)
     for label, group in by_lane(found).items():
         verdict = overall(group)
         console.print(Text.assemble(f"{label}: ", (verdict, _STYLES.get(verdict, "bold"))), soft_wrap=True)
     for one in found:
         for reason in one.reasons:
-            console.print(Text(f"not comparable at batch size {one.batch_size}: {reason}"), soft_wrap=True)
+            console.print(Text(f"Not comparable at batch size {one.batch_size}: {reason}."), soft_wrap=True)
         for side in (one.base, one.lane):
             if side.problem and side.processes:
-                console.print(Text(f"some of {side.label} at batch size {one.batch_size}: {side.problem}"))
+                text = f"Some runs of {side.label} at batch size {one.batch_size} did not end well: {side.problem}"
+                console.print(Text(text), soft_wrap=True)
     _print_differences(found, console)
 
 
@@ -99,9 +106,11 @@ def _print_differences(found: Sequence[Comparison], console: Console) -> None:
         told: dict[str, str] = {}
         for difference in (difference for one in group for difference in one.differences):
             mark = "" if not difference.matters else " (asked for)" if difference.asked else " (NOT asked for)"
-            told[difference.key] = f"  {difference.key}: {' | '.join(map(_shown, difference.values))}{mark}"
+            told[difference.key] = (
+                f"  {difference.key.replace('_', ' ')}: {' | '.join(map(_shown, difference.values))}{mark}"
+            )
         if told:
-            console.print(Text(f"\nDiffers between {group[0].base.label} and {group[0].lane.label}:"), soft_wrap=True)
+            console.print(Text(f"\nDifferences, {group[0].base.label} | {group[0].lane.label}:"), soft_wrap=True)
             for text in told.values():
                 console.print(Text(text), soft_wrap=True)
 

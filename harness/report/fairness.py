@@ -21,19 +21,21 @@ _DIGEST = re.compile("[0-9a-f]{32,}")
 _SHORT_DIGEST = 12
 
 _INTERLEAVES = {
-    "block": "All targets of one batch size were resident at the same time and took turns in short blocks of training "
-    "steps, in an order that turned round, so that the machine's drift hit them alike and cancels in their ratio.",
-    "cell": "The targets of one batch size ran whole, one after the other, in an order that turned round from batch "
-    "size to batch size; drift of the machine between them does not cancel.",
-    "none": "Cells ran whole, one after the other, in the order of the plan; drift of the machine does not cancel.",
+    "block": "All targets of one batch size were in memory at the same time and took turns in short blocks of training "
+    "steps, in changing order. A machine that grows slower or faster meanwhile thus hits all of them alike, and "
+    "their ratio stays right.",
+    "cell": "The targets of one batch size were trained one after the other, each to its end, in an order that changed "
+    "from batch size to batch size. A machine that grows slower or faster between them distorts their ratio.",
+    "none": "Cells were trained one after the other, each to its end, in the order of the plan. A machine that grows "
+    "slower or faster between them distorts their ratio.",
 }
 _PACE = (
-    "Images per second are the median over blocks; compilation and warm-up are not in it. Seconds per epoch are the "
-    "steps of an epoch at the mean pace."
+    "Images per second are the median over the blocks; compilation and warm-up do not count. Seconds per epoch are "
+    "what the steps of an epoch take at the mean pace."
 )
 _INTERVALS = (
-    "Intervals are 95 % intervals: between processes where a cell was repeated or has several seeds, else over the "
-    "blocks of one process, whose order they respect, which says less."
+    "Intervals are 95 % intervals. Where a cell was repeated or has several seeds, they come from the differences "
+    "between processes; elsewhere from the blocks of one process in their order, which says less."
 )
 
 
@@ -52,7 +54,7 @@ def manifests(lanes: Sequence[Record]) -> Table:
     """The whole manifest of each lane."""
     found = [manifest.manifest(lane) for lane in lanes[:MOST_LANES]]
     rows = [(key.replace("_", " "), *(shown(one[key]) for one in found)) for key in manifest.RULES] if found else []
-    return _by_lane(lanes, "The manifest of every target", ("what",), rows)
+    return _by_lane(lanes, "All that is recorded about every target", ("what",), rows)
 
 
 def proofs(found: Sequence[Proof], unreadable: Sequence[str] = ()) -> Table:
@@ -68,14 +70,14 @@ def proofs(found: Sequence[Proof], unreadable: Sequence[str] = ()) -> Table:
         "optimizer",
         "precision",
         "proof",
-        "closest to its bound",
-        "error",
-        "allowed",
+        "quantity closest to its limit",
+        "its error",
+        "allowed error",
         "reason",
     )
     kept = [place for place, _ in enumerate(headers) if place < 8 or any(row[8] for row in rows)]
     return Table(
-        "Largest error against the float64 reference, relative to its values",
+        "The largest error of each target against the float64 reference, relative to the reference's values",
         tuple(headers[place] for place in kept),
         tuple(place in (6, 7) for place in kept),
         tuple(tuple(row[place] for place in kept) for row in rows),
@@ -106,17 +108,21 @@ def method(lanes: Sequence[Record]) -> list[str]:
     said = [_INTERLEAVES[kind] for kind in kinds if kind in _INTERLEAVES]
     if len(said) > 1:
         said.insert(0, "Cells of this run were measured in more than one way:")
-    said += [f"Fallback: {why}." for why in dict.fromkeys(lane.heat.fallback for lane in lanes) if why]
+    said += [
+        f"This was done another way than planned: {why}."
+        for why in dict.fromkeys(lane.heat.fallback for lane in lanes)
+        if why
+    ]
     blocks = sorted({lane.heat.block_steps for lane in lanes if lane.heat.block_steps})
     settled = sorted({lane.heat.settle_steps for lane in lanes if lane.heat.settle_steps})
     if blocks:
         said.append(
-            f"A block timed {_span(blocks)} training steps"
-            + (f" after {_span(settled)} that were trained and not timed." if settled else ".")
+            f"A block is {_steps(blocks)} that {_are(blocks)} timed"
+            + (f", after {_steps(settled)} that {_are(settled)} not." if settled else ".")
         )
     return [
         *said,
-        "Every block ended with a true synchronisation: its time ran until all of its work was done.",
+        "Each block ends with a true synchronisation: its time runs until the device has finished all of its work.",
         _PACE,
         _INTERVALS,
     ]
@@ -151,6 +157,14 @@ def _by_lane(lanes: Sequence[Record], caption: str, own: tuple[str, ...], rows: 
     if len(lanes) > MOST_LANES:
         caption += f" (the first {MOST_LANES} of {len(lanes)})"
     return Table(caption, (*own, *names), (False,) * (len(own) + len(names)), tuple(rows))
+
+
+def _steps(counts: Sequence[int]) -> str:
+    return f"{_span(counts)} training {'step' if counts == [1] else 'steps'}"
+
+
+def _are(counts: Sequence[int]) -> str:
+    return "is" if counts == [1] else "are"
 
 
 def _span(values: Sequence[int]) -> str:

@@ -58,7 +58,10 @@ Maker = Callable[[Work], Figure | Absent]
 
 
 def told(frame: pl.DataFrame, x: str, y: str, where: str, unit: str) -> str:
-    """What lines show, in words: of each target its first and last value, and the least and the most between."""
+    """What lines show, in words: of each target its first and last value, and the least and the most between.
+
+    ``where``: a place on x, with ``{}`` for its value.
+    """
     parts = []
     known = frame.filter(frame[y].is_not_null()).sort(x, maintain_order=True)
     targets = sorted(known["target"].unique())
@@ -68,13 +71,14 @@ def told(frame: pl.DataFrame, x: str, y: str, where: str, unit: str) -> str:
         inner = rows[1:-1]
         least = min(rows, key=lambda row: row[1])
         most = max(rows, key=lambda row: row[1])
-        points = [f"{fields.text(y, value)}{unit} {where} {fields.text(x, place)}" for place, value in ends]
+        points = [f"{fields.text(y, value)}{unit} {where.format(fields.text(x, place))}" for place, value in ends]
         extremes = [
-            f"{word} {fields.text(y, row[1])}{unit} {where} {fields.text(x, row[0])}"
-            for word, row in (("least", least), ("most", most))
+            f"{word} {fields.text(y, row[1])}{unit} {where.format(fields.text(x, row[0]))}"
+            for word, row in (("lowest", least), ("highest", most))
             if row in inner
         ]
-        parts.append(f"{target}: {' to '.join(points)}{''.join(f', {extreme}' for extreme in extremes)}")
+        whole = f"from {' to '.join(points)}" if len(points) > 1 else points[0]
+        parts.append(f"{target}: {whole}{''.join(f', {extreme}' for extreme in extremes)}")
     if len(targets) > TOLD_TARGETS:
         parts.append(f"{len(targets) - TOLD_TARGETS} more targets in the table")
     return "; ".join(parts) + "." if parts else "Nothing to show."
@@ -89,7 +93,7 @@ def several_sizes(frame: pl.DataFrame, y: str) -> list[int]:
 def why_no_curve(frame: pl.DataFrame, y: str, nothing: str) -> str:
     """Why there is no curve against batch size."""
     found = frame.filter(frame[y].is_not_null())["batch_size"].unique()
-    return "one batch size only, so there is no curve against it" if len(found) == 1 else nothing
+    return "only one batch size was measured, which makes no curve" if len(found) == 1 else nothing
 
 
 def diverged_note(frame: pl.DataFrame, column: str = "diverged") -> str:
@@ -99,7 +103,7 @@ def diverged_note(frame: pl.DataFrame, column: str = "diverged") -> str:
     held = frame.filter(frame[column].fill_null(0) > 0).select("target", "batch_size").unique(maintain_order=True)
     named = [f"{target} at batch size {size}" for target, size in held.rows()[:TOLD_TARGETS]]
     more = [f"{held.height - TOLD_TARGETS} more"] if held.height > TOLD_TARGETS else []
-    return f"Diverged: {', '.join(named + more)}." if named else ""
+    return f"These diverged: {', '.join(named + more)}." if named else ""
 
 
 def present(work: Work, frame: pl.DataFrame) -> Sequence[str]:

@@ -15,8 +15,12 @@ from harness.report.works import Work
 if TYPE_CHECKING:
     import polars as pl
 
-_NO_ACCURACY = "no cell finished all its epochs with an accuracy"
-_NOT_REACHED = "Hollow marks on the upper edge: not reached within the epochs trained."
+_NO_ACCURACY = "no training finished all its epochs with a known accuracy"
+_REGIMES = (
+    "The dotted line is perfect scaling: twice the batch size needs half the steps. Beyond it come diminishing "
+    "returns, then maximal data parallelism, where larger batches save no steps (Shallue and others, 2019)."
+)
+_NOT_REACHED = "Hollow marks on the upper edge did not reach it in the epochs trained."
 
 
 def accuracy(work: Work) -> Figure | Absent:
@@ -41,10 +45,10 @@ def accuracy(work: Work) -> Figure | Absent:
     layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
     said = [
         f"After {count} {'epoch' if count == 1 else 'epochs'}: "
-        + told(frame.filter(frame["epochs"] == count), "batch_size", "accuracy", "at batch size", " %")
+        + told(frame.filter(frame["epochs"] == count), "batch_size", "accuracy", "at batch size {}", " %")
         for count in epochs
     ]
-    several = "Lines with shorter dashes had fewer epochs. " if len(epochs) > 1 else ""
+    several = "The shorter the dashes of a line, the fewer its epochs. " if len(epochs) > 1 else ""
     diverged = diverged_note(frame, "not_finite")
     note = f"{several}{vega.intervals_note(frame, 'accuracy')} {diverged}".strip()
     chart = vega.chart(only(frame, columns), layers)
@@ -74,7 +78,7 @@ def learning_by_time(work: Work) -> Figure | Absent:
 
 def noise_scale(work: Work) -> Figure | Absent:
     """The gradient noise scale over epochs: up to about so many images, larger batches save steps."""
-    title = "Gradient noise scale: images, over epochs"
+    title = "Gradient noise scale: images, after epochs of training"
     frame = work.noise
     if frame.is_empty():
         return Absent(title, "it was not measured")
@@ -85,8 +89,8 @@ def noise_scale(work: Work) -> Figure | Absent:
     curve = vega.line(x, y, looks)
     curve["encoding"]["detail"] = {"field": "batch_size", "type": "nominal"}
     layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
-    words = Words(title, told(frame, "epoch", "noise_scale", "at epoch", " images"))
-    note = "Up to about this batch size, twice the batch needs about half the steps (McCandlish and others, 2018)."
+    words = Words(title, told(frame, "epoch", "noise_scale", "at epoch {}", " images"))
+    note = "Up to about this batch size, doubling the batch about halves the steps (McCandlish and others, 2018)."
     note = f"{vega.intervals_note(frame, 'noise_scale')} {note}".strip()
     return Figure("noise-scale", words, note, vega.chart(frame, layers), frame, columns)
 
@@ -101,11 +105,11 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     frame = work.time_to_accuracy
     plain = title.replace(" {accuracy} %", "")
     if frame.is_empty():
-        return Absent(plain, "no accuracy of the ladder was looked at, as none was measured")
+        return Absent(plain, "no accuracy was measured")
     if not several_sizes(frame, "batch_size"):
         return Absent(plain, why_no_curve(frame, "batch_size", _NO_ACCURACY))
     if not frame[field].count():
-        return Absent(plain, f"no batch size reached any accuracy looked at, {_list(work.accuracies)} %")
+        return Absent(plain, f"no batch size reached any of the accuracies {_list(work.accuracies)} %")
     sizes = sorted(frame["batch_size"].unique())
     x, y = vega.sizes(sizes), vega.magnitude(frame, field, header(field), by="accuracy")
     looks = vega.look(work.targets, present(work, frame))
@@ -124,15 +128,15 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     missed = f" {_NOT_REACHED}" if frame[field].null_count() else ""
     missed += f" {diverged}" if diverged else ""
     if work.at_once:
-        missed += f" Not on offer, as all reached them within their first epoch: {_list(work.at_once)} %."
-    note = f"Accuracy is looked at after each epoch, so a value of the first epoch is at most that.{missed}"
+        missed += f" All reached {_list(work.at_once)} % within their first epoch, so those are not on offer."
+    note = f"Accuracy is tested after each epoch, so what was reached in the first one is an upper bound.{missed}"
     if field == "steps":
         layers.insert(0, vega.chosen_layer(_perfect(frame), _guide(x, y)))
-        note = f"Dotted: perfect scaling, half the steps for twice the batch size.{missed}"
+        note = f"{_REGIMES}{missed}"
     by_accuracy = {}
     for chosen in work.accuracies:
         own = frame.filter(frame["accuracy"] == chosen)
-        said = told(own, "batch_size", field, "at batch size", unit) + _missed(own, field) + _regimes(own, field)
+        said = told(own, "batch_size", field, "at batch size {}", unit) + _missed(own, field) + _regimes(own, field)
         by_accuracy[chosen] = Words(title.format(accuracy=f"{chosen:g}") + ", against batch size", said)
     spec = vega.chart(only(frame, drawn), layers, accuracy=work.accuracy)
     words = by_accuracy.get(work.accuracy, Words(title.format(accuracy=f"{work.accuracy:g}"), "Nothing to show."))
@@ -165,7 +169,7 @@ def _missed(frame: pl.DataFrame, field: str) -> str:
     missed = frame.filter(frame[field].is_null()).sort("target", "batch_size").select("target", "batch_size").rows()
     named = [f"{target} at batch size {size}" for target, size in missed[:6]]
     more = [f"{len(missed) - 6} more"] if len(missed) > 6 else []
-    return f" Not reached: {', '.join(named + more)}." if missed else ""
+    return f" These did not reach it: {', '.join(named + more)}." if missed else ""
 
 
 def _regimes(frame: pl.DataFrame, field: str) -> str:
@@ -179,9 +183,9 @@ def _regimes(frame: pl.DataFrame, field: str) -> str:
 def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     frame = work.curves.filter(work.curves["test_accuracy"].is_not_null() & work.curves[field].is_not_null())
     if frame.is_empty():
-        return Absent(title, "no accuracy of an epoch is known")
+        return Absent(title, "no accuracy after an epoch is known")
     if frame["epoch"].n_unique() < 2:
-        return Absent(title, "one epoch only, so there is no curve over training")
+        return Absent(title, "training took one epoch only, which makes no curve")
     x = vega.epochs() if field == "epoch" else vega.quantity(field, "seconds of training", zero=True, place="x")
     y = vega.quantity("test_accuracy", "test accuracy, percent")
     looks = vega.look(work.targets, present(work, frame))
@@ -191,12 +195,13 @@ def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     layers = [curve, vega.points(x, y, looks, vega.tooltip(*columns))]
     best = frame.select("target", "batch_size").unique(maintain_order=True).rows()
     note = (
-        f"At each target's best batch size: {', '.join(f'{target} {size}' for target, size in best)}. A line per seed."
+        "Each target at its best batch size: "
+        f"{', '.join(f'{target} at {size}' for target, size in best)}. Each line is one seed."
     )
     diverged = diverged_note(frame)
     note = f"{note} {diverged}" if diverged else note
     values = frame.select(*columns, "cell_id")
-    words = told(frame, field, "test_accuracy", "at epoch" if field == "epoch" else "after seconds", " %")
+    words = told(frame, field, "test_accuracy", "at epoch {}" if field == "epoch" else "after {} s", " %")
     return Figure(name, Words(title, words), note, vega.chart(values, layers), frame, columns)
 
 

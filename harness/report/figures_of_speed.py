@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 PHASES = ("import_seconds", "initialise_seconds", "load_seconds", "build_seconds", "compile_seconds")
 
-_NO_TIMES = "there are no times that count"
-_NO_MODEL = "no target's steps fit a fixed overhead and a time per image"
-_MODEL = "Broken lines: the fitted model, a fixed overhead per step and a time per image. Hollow marks: predicted only."
+_NO_TIMES = "no training was timed"
+_NO_MODEL = "no target's steps take a fixed overhead plus a time per image"
+_MODEL = (
+    "Broken lines are a model fitted to the times: a fixed overhead per step plus a time per image. Hollow marks are "
+    "predicted by it, not measured."
+)
 
 
 def training_time(work: Work) -> Figure | Absent:
@@ -57,17 +60,17 @@ def step_time(work: Work) -> Figure | Absent:
 
 def step_residuals(work: Work) -> Figure | Absent:
     """How far each measured step is from the fitted model, in percent."""
-    title = "What the step model leaves: measured over predicted step time, percent"
+    title = "Where the step model fails: measured against predicted time of a step"
     frame = work.predicted.filter(work.predicted["residual"].is_not_null())
     if frame.is_empty():
         return Absent(title, _NO_MODEL)
     sizes = sorted(frame["batch_size"].unique())
-    x, y = vega.sizes(sizes), vega.quantity("residual", "percent above the model", zero=True)
+    x, y = vega.sizes(sizes), vega.quantity("residual", "percent slower than the model", zero=True)
     looks = vega.look(work.targets, present(work, frame))
     columns = ("target", "batch_size", "seconds_per_step", "predicted_seconds_per_step", "residual")
     layers = [vega.guide_line(y), vega.line(x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
-    words = Words(title, told(frame, "batch_size", "residual", "at batch size", " %"))
-    note = "A curve that bends away from nought says that steps are more than an overhead and a time per image."
+    words = Words(title, told(frame, "batch_size", "residual", "at batch size {}", " %"))
+    note = "A curve that bends away from 0 shows that a step is more than a fixed overhead plus a time per image."
     return Figure("step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns)
 
 
@@ -76,7 +79,7 @@ def limit_share(work: Work) -> Figure | Absent:
     field, title = "limit_share", "Share of the device's limit against batch size"
     if not several_sizes(work.pace, field):
         return Absent(title, why_no_curve(work.pace, field, "the device's limit was not measured"))
-    note = "Operations of the model per second, over those of matrix products at their best on this device."
+    note = "The model's operations per second, in percent of what matrix products reach at their best on this device."
     columns = ("target", "batch_size", field, "images_per_second")
     return _curves("limit-share", title, note, work, work.pace, field, columns, unit=" %")
 
@@ -86,7 +89,7 @@ def energy(work: Work) -> Figure | Absent:
     title = "Energy per image against batch size"
     for field, whose in (("joules_per_image", "GPU"), ("host_joules_per_image", "processors")):
         if several_sizes(work.pace, field):
-            named = f"Energy of the {whose}: millijoules per image against batch size"
+            named = f"Energy: millijoules of the {whose} per image, against batch size"
             columns = ("target", "batch_size", field, "images_per_second")
             return _curves("energy", named, "", work, work.pace, field, columns, unit=" mJ")
     nothing = "no counter of energy could be read"
@@ -101,8 +104,8 @@ def startup(work: Work) -> Figure | Absent:
     title = "Start-up: seconds before training is under way"
     frame = work.startup.filter(work.startup["startup_seconds"].is_not_null())
     if frame.is_empty():
-        return Absent(title, "no start was measured whole")
-    names = {phase: header(phase).removesuffix(" s") for phase in PHASES if phase in frame.columns}
+        return Absent(title, "no start was measured from beginning to end")
+    names = {phase: header(phase).removesuffix(", s") for phase in PHASES if phase in frame.columns}
     long = frame.unpivot(list(names), index="target", variable_name="phase", value_name="seconds").drop_nulls()
     places = {phase: place for place, phase in enumerate(names)}
     long = long.with_columns(
@@ -127,14 +130,14 @@ def startup(work: Work) -> Figure | Absent:
         },
     }
     said = [
-        f"{row['target']}: {fields.text('startup_seconds', row['startup_seconds'])} s, of which "
+        f"{row['target']} takes {fields.text('startup_seconds', row['startup_seconds'])} s, of which "
         + ", ".join(f"{name} {fields.text(phase, row[phase])} s" for phase, name in names.items())
         for row in frame.sort("target").to_dicts()
     ]
     return Figure(
         "startup",
         Words(title, "; ".join(said) + "."),
-        "Import is paid once by a process, however much it trains; compilation once for every shape of a batch.",
+        "A process imports once, however much it trains, and compiles once for each shape of a batch.",
         vega.chart(long, [bars], height=44 * frame.height + 24),
         frame,
         ("target", *names, "startup_seconds"),
@@ -174,7 +177,7 @@ def _curves(
         vega.points(x, y, looks, tooltip),
     ]
     values = only(frame, columns)
-    words = Words(title, told(frame, "batch_size", field, "at batch size", unit))
+    words = Words(title, told(frame, "batch_size", field, "at batch size {}", unit))
     note = " ".join(part for part in (vega.intervals_note(frame, field), note, diverged) if part)
     return Figure(name, words, note, vega.chart(values, layers), values, columns)
 

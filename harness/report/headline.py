@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ABSENT = "-"
 
-DIVERGED = "Diverged (a loss became infinite or no number)"
+DIVERGED = "diverged (the loss became infinite or not a number)"
 _NAMED = 4
 
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ TRAITS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: str(row["model"]),
     "dataset": lambda row: f"{row['dataset']} ({row['train_examples']:,} examples)",
     "epochs": lambda row: plural(row["epochs"], "epoch"),
-    "optimizer": lambda row: f"{row['optimizer']} {row['learning_rate']:g}{_scaling(row['scaling'])}",
+    "optimizer": lambda row: f"{row['optimizer']} at learning rate {row['learning_rate']:g}{_scaling(row['scaling'])}",
     "precision": lambda row: str(row["precision"]),
     "seed": lambda row: f"seed {row['seed']}",
 }
@@ -110,7 +110,13 @@ def caption_and_groups(frame: pl.DataFrame) -> tuple[str, list[Group]]:
 def unproven(frame: pl.DataFrame) -> str:
     """That there are cells without a proof, in a sentence; empty if there are none."""
     count = frame.filter((frame["status"] == "ok") & (frame["proof"] == "")).height
-    return f"Not proven to do the reference's work: {plural(count, 'cell')}." if count else ""
+    return not_proven(count) if count else ""
+
+
+def not_proven(count: int) -> str:
+    """That so many cells have no proof, in a sentence."""
+    is_not = "is" if count == 1 else "are"
+    return f"{plural(count, 'cell')} {is_not} not proven to do the same work as the reference."
 
 
 def diverged(frame: pl.DataFrame) -> str:
@@ -121,15 +127,26 @@ def diverged(frame: pl.DataFrame) -> str:
     named = dict.fromkeys(f"{target_text(row)} at batch size {row['batch_size']}" for row in rows)
     more = [f"{len(named) - _NAMED:,} more"] if len(named) > _NAMED else []
     return (
-        f"{DIVERGED}: {plural(len(rows), 'cell')}, {', '.join([*list(named)[:_NAMED], *more])}. Their speed counts as "
-        "speed; they reach no accuracy and are not recommended."
+        f"{plural(len(rows), 'cell')} {DIVERGED}: {', '.join([*list(named)[:_NAMED], *more])}. Such training counts "
+        "for its speed, but for no accuracy, and is not recommended."
     )
 
 
 def not_run(frame: pl.DataFrame, planned: int, unreadable: int) -> str:
     """That planned cells have no record, readable or not, in a sentence; empty if all have."""
     missing = planned - frame.height - unreadable
-    return f"Not run yet: {missing:,} of {plural(planned, 'cell')}; the same command resumes." if missing > 0 else ""
+    if missing <= 0:
+        return ""
+    runs = "has" if missing == 1 else "have"
+    return f"{missing:,} of {plural(planned, 'cell')} {runs} not run yet; the same command runs what is missing."
+
+
+def not_readable(count: int, place: str) -> str:
+    """That so many records cannot be read, so that they are not in ``place``, in a sentence; empty if all can."""
+    if not count:
+        return ""
+    reads = "cannot be read, so it is" if count == 1 else "cannot be read, so they are"
+    return f"{plural(count, 'record')} {reads} not {place}."
 
 
 def _traits(row: Row, names: set[str]) -> Iterator[str]:
@@ -139,7 +156,7 @@ def _traits(row: Row, names: set[str]) -> Iterator[str]:
 
 
 def _scaling(rule: str) -> str:
-    return "" if rule == "none" else f" scaled {rule}"
+    return "" if rule == "none" else f" ({rule} scaling)"
 
 
 def _megabytes(size: int | None) -> str:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 NOT_POOLED = (
-    "Figures of different machines stand side by side: nothing is pooled over machines, and as machines do not take "
-    "turns, no ratio between them has an interval."
+    "Different machines stand side by side. Their measurements are never averaged together, and as machines do not "
+    "take turns, ratios between them have no interval."
 )
 MOST_MACHINES = 6
 """Columns of the table: a wider one is read by nobody."""

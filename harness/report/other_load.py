@@ -56,25 +56,30 @@ def evidence(blame: Blame) -> list[str]:
     """What it rests on, a sentence each."""
     if blame.other_median is None:
         return _held_back(blame)
-    of = f" of {plural(blame.processors, 'processor')}" if blame.processors else ""
-    amounts = f"median {figure(blame.other_median)}, at most {figure(blame.other_max)}"
-    where = f"{plural(blame.records, 'record')} of {plural(blame.heats, 'heat')}"
-    found = [f"Busy with other processes' work{of}: {amounts}, in {where}."]
+    where = f"{plural(blame.records, 'record')} of {plural(blame.heats, 'heat')} (cells that run together)"
+    kept = f"{figure(blame.other_median)}{_of(blame)} busy (median; at most {figure(blame.other_max)})"
+    found = [f"Other programs kept {kept}, in {where}."]
     if blame.stolen_median is not None:
         found.append(
-            f"Taken by the hypervisor: median {figure(blame.stolen_median)}, at most {figure(blame.stolen_max)}."
+            f"The host of this virtual machine took {figure(blame.stolen_median)} processors (median; at most "
+            f"{figure(blame.stolen_max)})."
         )
     found += _held_back(blame)
     if blame.shared:
-        jobs = "" if blame.other_jobs is None else f", with up to {plural(blame.other_jobs, 'other job')} on it"
-        found.append(f"The node was shared in {blame.shared:,} of {plural(blame.records, 'record')}{jobs}.")
+        jobs = "" if blame.other_jobs is None else f"; at most {plural(blame.other_jobs, 'other job')} ran there"
+        found.append(
+            f"The job shared its node with others in {blame.shared:,} of {plural(blame.records, 'record')}{jobs}."
+        )
     if blame.disturbed_cost is not None:
         found.append(
-            "Blocks that lost a processor for a moment change the mean time of a step by "
+            "Moments in which training lost a processor change its mean step time by "
             f"{100 * blame.disturbed_cost:+.2g} % (median over records)."
         )
     if blame.floor is not None:
-        found.append(f"Noise floor: {_percent(blame.floor)} % ({_FLOORS[blame.floor_from]}).")
+        found.append(
+            f"The same program differs by {_percent(blame.floor)} % from run to run (the noise floor, from "
+            f"{_FLOORS[blame.floor_from]})."
+        )
     return found
 
 
@@ -84,9 +89,13 @@ def _held_back(blame: Blame) -> list[str]:
         return []
     quota = f"of {processors(blame.quota)}" if blame.quota is not None else "that cannot be seen from inside"
     if blame.throttled_median is None:
-        return [f"The container had a quota {quota}; what it held back is not told."]
-    amounts = f"median {figure(blame.throttled_median)}, at most {figure(blame.throttled_max)} processors"
-    return [f"Held back by the container's quota {quota}: {amounts}."]
+        return [f"The container has a quota {quota}; the system does not say how much work it held back."]
+    return [
+        (
+            f"The container's quota {quota} held back the work of {figure(blame.throttled_median)} processors (median; "
+            f"at most {figure(blame.throttled_max)})."
+        )
+    ]
 
 
 def lines(blames: Sequence[Blame]) -> list[str]:
@@ -98,7 +107,7 @@ def figures(blames: Sequence[Blame], load: pl.DataFrame, targets: Sequence[str])
     """A figure for each machine whose load varied: throughput against other load."""
     found = []
     for number, blame in enumerate(blames, start=1):
-        rows = _of(blame, load)
+        rows = _records(blame, load)
         if rows.height > 1 and blame.why not in WITHOUT_LOAD:
             name = "other-load" if len(blames) == 1 else f"other-load-{number}"
             found.append(_figure(name, blame, rows, targets))
@@ -108,10 +117,14 @@ def figures(blames: Sequence[Blame], load: pl.DataFrame, targets: Sequence[str])
 def disturbances(blame: Blame, load: pl.DataFrame) -> Table:
     """What disturbed each record of a machine."""
     of = f" on {blame.label}" if blame.label else ""
-    return table(_of(blame, load), _COLUMNS, f"What disturbed each record{of}")
+    return table(_records(blame, load), _COLUMNS, f"What disturbed each record{of}")
 
 
-def _of(blame: Blame, load: pl.DataFrame) -> pl.DataFrame:
+def _of(blame: Blame) -> str:
+    return f" of {plural(blame.processors, 'processor')}" if blame.processors else " processors"
+
+
+def _records(blame: Blame, load: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     telling = pl.lit(True) if blame.why == "untold" else pl.col("other_processors").is_not_null()
@@ -130,8 +143,8 @@ def _figure(name: str, blame: Blame, rows: pl.DataFrame, targets: Sequence[str])
     looks = vega.look(targets, sorted(rows["target"].unique()))
     layers = [vega.guide_line(y, 100), vega.points(x, y, looks, vega.tooltip(*_TOLD))]
     said = [
-        f"{target}: {fields.text('relative_throughput', row[0])} % at {fields.text('taken_processors', row[1])} "
-        "processors of other load"
+        f"{target} had {fields.text('relative_throughput', row[0])} % of its median throughput with "
+        f"{fields.text('taken_processors', row[1])} processors taken"
         for target in sorted(rows["target"].unique())
         for row in rows.filter(rows["target"] == target)
         .sort("taken_processors", descending=True)
@@ -140,9 +153,10 @@ def _figure(name: str, blame: Blame, rows: pl.DataFrame, targets: Sequence[str])
     ]
     return Figure(
         name,
-        Words(title, f"{answer(blame)} Under the most load {'; '.join(said)}."),
-        "A mark is a record: its throughput over the median of all records of the same work, target and batch size. "
-        "Other load is processors that were busy with other processes' work, or that the hypervisor took.",
+        Words(title, f"{answer(blame)} Under the most other load {'; '.join(said)}."),
+        "Each mark is one record. Upwards: its throughput, in percent of the median of all records of the same work, "
+        "target and batch size. To the right: processors that other programs kept busy, or that the host of this "
+        "virtual machine took.",
         vega.chart(rows, layers, height=240),
         rows,
         _TOLD,
@@ -151,49 +165,52 @@ def _figure(name: str, blame: Blame, rows: pl.DataFrame, targets: Sequence[str])
 
 def _slower(blame: Blame) -> str:
     return (
-        "Other load is to blame, in part: each processor that was busy with other work, or that the hypervisor took, "
-        f"cost {_percent(blame.cost)} % of the throughput ({_percent(blame.cost_low)} to "
+        "Other load slowed training: each processor that other programs kept busy, or that the host of this virtual "
+        f"machine took, cost {_percent(blame.cost)} % of the throughput (95 % interval: {_percent(blame.cost_low)} to "
         f"{_percent(blame.cost_high)} %)."
     )
 
 
 def _quiet(blame: Blame) -> str:
     most = (blame.other_max or 0.0) + (blame.stolen_max or 0.0)
-    of = f" of {plural(blame.processors, 'processor')}" if blame.processors else ""
-    records = plural(blame.records, "record")
-    return f"Other load is not to blame: hardly anything else ran, at most {figure(most)}{of} ({records})."
+    return (
+        f"Other load did not slow training: other programs kept at most {figure(most)}{_of(blame)} busy, in "
+        f"{plural(blame.records, 'record')}."
+    )
 
 
 def _throttled(blame: Blame) -> str:
     quota = "" if blame.quota is None else f", {processors(blame.quota)},"
     return (
-        f"The container's own quota{quota} is to blame, in part, and other load is not: hardly anything else ran, and "
-        f"training waited for up to {figure(blame.throttled_max)} processors that the quota held back."
+        f"The container's own quota{quota} slowed training, and other load did not: hardly anything else ran, but the "
+        f"quota held back the work of up to {figure(blame.throttled_max)} processors."
     )
 
 
 def _untold(blame: Blame) -> str:
-    return f"Whether other load is to blame cannot be told: the system does not say how busy it was ({blame.untold})."
+    return f"Whether other load slowed training is not known: the system does not say how busy it was ({blame.untold})."
 
 
 def _without_effect(blame: Blame) -> str:
     return (
-        "Other load is not to blame: more of it did not slow training beyond chance, and the load that there was can "
-        f"have cost {_percent(blame.missed)} % at most."
+        "Other load did not slow training noticeably: with more of it, training was not measurably slower, and it "
+        f"can have cost {_percent(blame.missed)} % of the throughput at most."
     )
 
 
 def _unclear(blame: Blame) -> str:
     return (
-        "Whether other load is to blame cannot be told: more of it did not slow training beyond chance, but it can "
-        f"have cost up to {_percent(blame.missed)} %. The same cells with more seeds (--seed) would tell."
+        "Whether other load slowed training cannot be told: with more of it, training was not measurably slower, "
+        f"but it may have cost up to {_percent(blame.missed)} % of the throughput. Running the same cells with more "
+        "seeds (--seed) would tell."
     )
 
 
 def _alone(blame: Blame) -> str:
     return (
-        "Whether other load is to blame cannot be told: there was some, but too few records of one cell differ in it. "
-        "The same cells with more seeds (--seed), at a quiet and at a busy hour, would tell."
+        "Whether other load slowed training cannot be told: other programs ran, but there are too few records of the "
+        "same target and batch size with more and with less of it. Running the same cells with more seeds (--seed), at "
+        "a quiet and at a busy hour, would tell."
     )
 
 
@@ -207,8 +224,8 @@ _ANSWERS = {
     "untold": _untold,
 }
 _FLOORS = {
-    "control lane": "what a target and its control lane differ by",
-    "between processes": "spread between processes that did the same",
+    "control lane": "a second copy of a target beside it",
+    "between processes": "the spread between processes that did the same work",
 }
 
 

@@ -19,7 +19,7 @@ from harness.core.record import Record
 from harness.report import charts, fairness, other_load, palette, tables, vega
 from harness.report.charts import Gallery
 from harness.report.figure import Figure
-from harness.report.headline import diverged, not_run, unproven
+from harness.report.headline import diverged, not_readable, not_run, unproven
 from harness.report.machines import NOT_POOLED, machines, nothing_shared
 from harness.report.tables import Table
 from harness.wording import machine_words, plural
@@ -86,6 +86,7 @@ class PageView:
 class _Section:
     """One work as the page shows it: its figures with their tables, further tables, and what is not shown and why."""
 
+    number: int
     heading: str
     figures: tuple[tuple[Figure, Table], ...]
     tables: tuple[Table, ...]
@@ -111,7 +112,9 @@ def render(view: PageView) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections, dropped = _within_bounds([_section(gallery) for gallery in charts.galleries(view.found, view.noise)])
+    sections, dropped = _within_bounds(
+        [_section(number, gallery) for number, gallery in enumerate(charts.galleries(view.found, view.noise))]
+    )
     cells = view.found.cells
     headline = tables.headline(cells)
     scripts = {"bundle": _line_ends(view.bundle), "script": _line_ends(_resource("page.js"))}
@@ -158,22 +161,25 @@ def render(view: PageView) -> str:
     )
 
 
-def _section(gallery: Gallery) -> _Section:
+def _section(number: int, gallery: Gallery) -> _Section:
     work = gallery.work
     further = [
         tables.table(
-            work.ratios, ("batch_size", "target", "base", "speed_ratio", "heats"), "Against the fastest target"
+            work.ratios,
+            ("batch_size", "target", "base", "speed_ratio", "heats"),
+            "Each target compared with the fastest one",
         ),
-        tables.table(work.step_model, _MODEL, "A step as a fixed overhead and a time per image"),
+        tables.table(work.step_model, _MODEL, "The time of a step as a fixed overhead plus a time per image"),
         tables.table(
             work.recovery,
             _RECOVERY,
-            "Accuracy that larger batches lose, and epochs that win it back",
+            "Accuracy that larger batches lose, and how many epochs win it back",
             {"epochs_to_recover": "not reached"},
         ),
-        tables.table(work.catch_up, _CATCH_UP, "When a later start is made up for", {"steps": "never"}),
+        tables.table(work.catch_up, _CATCH_UP, "When a target that starts later has caught up", {"steps": "never"}),
     ]
     return _Section(
+        number,
         work.heading,
         tuple((figure, tables.table(figure.frame, figure.columns, figure.words.title)) for figure in gallery.figures),
         tuple(table for table in further if table.rows),
@@ -245,12 +251,12 @@ def _lacking(view: PageView, dropped: int) -> list[str]:
         said.append("No cell has been run, so there is nothing to show yet.")
     said.append(not_run(cells, view.planned, len(view.unreadable)))
     if view.unreadable:
-        said.append(f"Not readable, so nowhere on this page: {plural(len(view.unreadable), 'record')}.")
+        said.append(not_readable(len(view.unreadable), "on this page"))
     if view.doubt:
-        said.append(f"Of the dataset: {view.doubt}.")
+        said.append(f"About the dataset: {view.doubt}.")
     said += [diverged(cells), unproven(cells)]
     if dropped:
-        said.append(f"Figures of {plural(dropped, 'more work')} would not fit a page; the table has all cells.")
+        said.append(f"The figures of {plural(dropped, 'more work')} would not fit this page; the table has all cells.")
     return [sentence for sentence in said if sentence]
 
 

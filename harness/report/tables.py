@@ -83,7 +83,7 @@ def failures(cells: pl.DataFrame) -> Table:
         )
     total = plural(len(rows), "cell")
     return Table(
-        f"{total} without a result, alike ones together",
+        f"{total} without a result; those that failed alike stand together",
         ("status", "cells", "which", "reason"),
         (False, True, False, False),
         tuple(found[:MOST_FAILURES]),

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from harness import shells
 from harness.outputs import drop_output
+from harness.paths import from_here
 from harness.report.headline import (
     COLUMNS,
     Group,
@@ -26,6 +27,7 @@ from harness.report.headline import (
     caption_and_groups,
     diverged,
     figure,
+    not_readable,
     not_run,
     percent,
     status_text,
@@ -108,8 +110,9 @@ def print_summary(
     for said in load:
         _line(console, said)
     _print_state(frame, console, planned, unreadable)
-    _line(console, f"Run folder: {folder}", whole=True)
-    _line(console, f"Show this again: harness report {shells.quoted(str(folder))}", whole=True)
+    near = from_here(folder)
+    _line(console, f"Run folder: {near}", whole=True)
+    _line(console, f"Show this again: harness report {shells.quoted(near)}", whole=True)
 
 
 def print_machines(found: Machines, console: Console) -> None:
@@ -195,7 +198,8 @@ def _print_problems(rows: list[Row], console: Console) -> None:
         named = [f"{target_text(row)} at batch size {row['batch_size']}" for row in cells[:_NAMED_CELLS]]
         more = [f"{len(cells) - _NAMED_CELLS:,} more"] if len(cells) > _NAMED_CELLS else []
         line = Text.assemble(
-            (status, _STYLES.get(status, "red")), f": {', '.join(named + more)}: {reason or 'no reason'}"
+            (status.replace("_", " "), _STYLES.get(status, "red")),
+            f": {', '.join(named + more)}: {reason or 'no reason given'}",
         )
         console.print(line)
 
@@ -208,8 +212,8 @@ def _print_agreement(agreement: pl.DataFrame, console: Console) -> None:
     shown = ", ".join(f"{target} {percent(accuracy)} %" for target, accuracy in lanes)
     _line(
         console,
-        f"Final accuracies of the same work are within {widest['difference_points']:.2f} points of each other "
-        f"(furthest apart at batch size {widest['batch_size']}: {shown}).",
+        f"Targets that did the same work end at most {widest['difference_points']:.2f} percentage points of test "
+        f"accuracy apart (at batch size {widest['batch_size']}: {shown}).",
     )
 
 
@@ -220,27 +224,28 @@ def _print_limits(frame: pl.DataFrame, console: Console) -> None:
         achieved, shares = _span(rows, "flops_per_second", 1e9), _span(rows, "limit_share", 0.01)
         _line(
             console,
-            f"{target}: training reached {achieved} GFLOP/s, {shares} % of the {figure(most / 1e9)} GFLOP/s of its "
-            "matrix products.",
+            f"{target} trains at {achieved} GFLOP/s (billions of operations per second), which is {shares} % of the "
+            f"{figure(most / 1e9)} GFLOP/s that matrix products reach there.",
         )
 
 
 def _print_energy(frame: pl.DataFrame, console: Console) -> None:
     """A line for each target with known energy: joules per image over its cells."""
-    for column, whose in (("joules_per_image", "the GPU"), ("host_joules_per_image", "the processors")):
+    for column, whose in (("joules_per_image", "of the GPU"), ("host_joules_per_image", "of the processors")):
         for target, rows in _by_target(frame, column):
-            _line(console, f"{target}: {_span(rows, column, 0.001)} mJ per image, of {whose}.")
+            _line(console, f"{target} takes {_span(rows, column, 0.001)} mJ of energy {whose} per image.")
 
 
 def _print_device_memory(frame: pl.DataFrame, console: Console) -> None:
     """A line for each target with known memory of its device, and what spilled out of it."""
     for target, rows in _by_target(frame, "peak_device_memory_bytes"):
-        _line(console, f"{target}: at most {_span(rows, 'peak_device_memory_bytes', 1e6)} MB in use on the device.")
+        most = _span(rows, "peak_device_memory_bytes", 1e6)
+        _line(console, f"{target} used {most} MB of the device's memory at its peak.")
     for target, rows in _by_target(frame, "beyond_dedicated_memory"):
         sizes = sorted({row["batch_size"] for row in rows if row["beyond_dedicated_memory"]})
         if sizes:
             shown = ", ".join(map(str, sizes))
-            text = f"{target}: batch size {shown} did not fit the device's own memory and spilled into the machine's."
+            text = f"{target} at batch size {shown} did not fit the device's own memory and took the machine's as well."
             _line(console, text, style="yellow")
 
 
@@ -264,4 +269,4 @@ def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable
         if said:
             _line(console, said, style="yellow")
     if unreadable:
-        _line(console, f"Not readable, so not in the table: {plural(unreadable, 'record')}.", style="red")
+        _line(console, not_readable(unreadable, "in the table"), style="red")

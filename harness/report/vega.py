@@ -166,7 +166,7 @@ def intervals(values: pl.DataFrame, x: Spec, y: Spec, colours: Spec) -> list[Spe
 def intervals_note(values: pl.DataFrame, field: str) -> str:
     """A sentence on the bars of ``intervals``, empty where there are none."""
     known = f"{field}_low" in values.columns and values[f"{field}_low"].count()
-    return "Bars are 95 % intervals." if known else ""
+    return "Upright bars are 95 % intervals." if known else ""
 
 
 def points(x: Spec, y: Spec, looks: Spec, told: Sequence[Spec], *, hollow: bool = False) -> Spec:

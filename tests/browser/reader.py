@@ -14,6 +14,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 PATIENCE = 60.0
 DESKTOP, PHONE = (1200, 900), (360, 740)
+WIDE, NARROW = ((1440, 900), (1920, 1080)), ((390, 844), (1000, 1440))
 
 
 class Reader:

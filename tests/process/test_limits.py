@@ -59,9 +59,9 @@ def test_a_sweep_measures_once_tells_it_on_records_and_runs_what_has_none(plain:
         else:
             assert record.limit.keys() == {"problem"}
         assert "gpu" not in record.power
-    (line,) = [line for line in done.stdout.splitlines() if "training reached" in line]
-    assert line.startswith("plain:numpy: training reached ")
-    assert line.endswith("GFLOP/s of its matrix products.")
+    (line,) = [line for line in done.stdout.splitlines() if "trains at" in line]
+    assert line.startswith("plain:numpy trains at ")
+    assert line.endswith("GFLOP/s that matrix products reach there.")
     stored = (plain.cache / "limits" / f"{identity}.json").read_bytes()
     again = plain.run(fork, "--batch-size", "32", "--out", "other", target="plain")
     assert again.returncode == 0, again.stderr

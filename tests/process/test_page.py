@@ -108,7 +108,7 @@ class TestOfAFinishedSweep:
             harness.load(sweeper.folder / "run")
         torn = sweeper.harness("report", "run", "--html", "torn.html")
         assert torn.returncode == 1
-        assert "Not readable" in (sweeper.folder / "torn.html").read_text(encoding="utf-8")
+        assert "1 record cannot be read" in (sweeper.folder / "torn.html").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize(
         ("arguments", "said"),

@@ -68,7 +68,7 @@ class TestDiverged:
         assert chosen(advice)[1] == 32
         assert advice.diverged == tuple(places_lost)
         assert not set(places(advice.alike + advice.behind)) & set(places_lost)
-        assert any("Diverged" in line and "jax-cpu:jit at batch size 64" in line for line in evidence(advice))
+        assert any("These diverged" in line and "jax-cpu:jit at batch size 64" in line for line in evidence(advice))
 
     def test_one_seed_that_diverged_is_enough(self) -> None:
         assert chosen(advised(diverging(sweep(step, learns), [(JAX_AT, 64)], seeds=(1,)))) == (TENSORFLOW_AT, 64)
@@ -81,8 +81,8 @@ class TestDiverged:
         advice = advised(
             diverging(sweep(step, learns), [(target, size) for target in (JAX_AT, TENSORFLOW_AT) for size in SIZES])
         )
-        assert sentence(advice) == "There is no answer: every choice diverged."
-        assert any("a smaller --learning-rate" in line for line in measure_next(advice))
+        assert sentence(advice) == "There is no answer: training diverged with every choice."
+        assert any("a --learning-rate smaller than 0.01" in line for line in measure_next(advice))
 
 
 class TestChoice:
@@ -147,7 +147,7 @@ class TestChoice:
         found = [advised(records, number=number) for number in (0, 1)]
         assert [one.work["model"] for one in found] == ["larger", "tiny"]
         assert [chosen(one) for one in found] == [(JAX_AT, 128), (JAX_AT, 64)]
-        assert heading(found[0]) == "larger, digits (4,096 examples), momentum 0.01"
+        assert heading(found[0]) == "larger, digits (4,096 examples), momentum at learning rate 0.01"
 
     def test_of_one_seed_tests_nothing(self) -> None:
         advice = advised(sweep(step, learns, seeds=[4]))
@@ -155,7 +155,9 @@ class TestChoice:
         assert (advice.tested, advice.alike, advice.behind) == (False, (), ())
         assert places([advice.next_best]) == [(TENSORFLOW_AT, 64)]
         assert measure_next(advice)[0] == "--seed 4,5,6: with 1 seed no difference can be told from chance"
-        assert any(line.startswith("Nothing is tested: ") for line in evidence(advice))
+        assert any(
+            line.startswith("Whether this lead is more than chance was not tested: ") for line in evidence(advice)
+        )
 
     def test_stands_where_one_candidate_has_one_seed(self) -> None:
         records = [
@@ -167,7 +169,7 @@ class TestChoice:
         assert chosen(advice) == (JAX_AT, 64)
         assert places(advice.alike) == [(TENSORFLOW_AT, 16)]
         assert len(advice.behind) == 6
-        assert "tensorflow-cpu:graph at batch size 16: trained once" in "".join(evidence(advice))
+        assert "tensorflow-cpu:graph at batch size 16 (trained once)" in "".join(evidence(advice))
 
     def test_leaves_out_what_did_not_get_there_with_every_seed(self) -> None:
         def some(target: Target, size: int) -> list[float]:
@@ -176,9 +178,9 @@ class TestChoice:
         advice = advised(sweep(step, some, spread=0.002))
         assert chosen(advice) == (JAX_AT, 32)
         assert advice.not_reached == ((JAX_AT, 64), (TENSORFLOW_AT, 64))
-        assert sentence(advice).endswith("; shown to be the best of those that reached it.")
-        places_left = "jax-cpu:jit at batch size 64, tensorflow-cpu:graph at batch size 64"
-        assert f"90 % was not reached with all seeds by {places_left}." in evidence(advice)
+        assert sentence(advice).endswith(" Every other choice that reached 90 % was shown to be slower.")
+        places_left = "jax-cpu:jit at batch size 64 and tensorflow-cpu:graph at batch size 64"
+        assert f"These did not reach 90 % with every seed: {places_left}." in evidence(advice)
 
 
 class TestUpperBounds:
@@ -192,10 +194,10 @@ class TestUpperBounds:
         assert chosen(advice) == (JAX_AT, 64)
         assert places(advice.alike) == [(JAX_AT, 16), (TENSORFLOW_AT, 16)]
         assert {one.ratio_low for one in advice.alike} == {None}
-        assert "jax-cpu:jit at batch size 16: at most " in "".join(evidence(advice))
+        assert "jax-cpu:jit at batch size 16 (takes at most " in "".join(evidence(advice))
         assert measure_next(advice)[0] == (
             "a higher --accuracy, or fewer --train-examples: 90 % was reached within the first epoch by jax-cpu:jit at "
-            "batch size 16, tensorflow-cpu:graph at batch size 16, so the time is an upper bound"
+            "batch size 16 and tensorflow-cpu:graph at batch size 16, so the time is an upper bound"
         )
 
     def test_at_the_same_batch_size_are_of_the_same_steps(self) -> None:
@@ -203,7 +205,10 @@ class TestUpperBounds:
         assert chosen(advice) == (JAX_AT, 128)
         assert places(advice.behind) == [(TENSORFLOW_AT, 128)]
         assert len(advice.alike) == 6
-        assert "use jax-cpu:jit at batch size 128: at most 0.538 s (0.536 to 0.539) to 90 %" in sentence(advice)
+        assert (
+            "use jax-cpu:jit at batch size 128. It trains to 90 % test accuracy in at most 0.538 s (95 % interval: "
+            "0.536 to 0.539)" in sentence(advice)
+        )
 
 
 class TestCompiling:
@@ -225,7 +230,8 @@ class TestCompiling:
         assert advice.quicker_with_compile is not None
         assert advice.quicker_with_compile.target == TENSORFLOW_AT
         assert (
-            "Counted with compiling tensorflow-cpu:graph at batch size 64 is sooner there: 2.73 s against 6.33 s."
+            "If compiling counts too, tensorflow-cpu:graph at batch size 64 is there sooner: after 2.73 s instead of "
+            "6.33 s."
         ) in evidence(advice)
 
     def test_does_not_turn_it_where_all_compile_as_long(self) -> None:
@@ -239,18 +245,19 @@ class TestWithoutTheAccuracy:
         assert chosen(advice) == (JAX_AT, 128)
         assert advice.highest == (JAX_AT, 16, 3, pytest.approx(0.684))
         assert sentence(advice).startswith(
-            "No target reached 90 % with all its seeds (highest: 68.40 %, jax-cpu:jit at batch size 16 after 3 "
-            "epochs). On this machine (A processor, 2 logical cores) jax-cpu:jit at batch size 128 trains fastest: "
+            "No target reached 90 % test accuracy with every seed; the highest was 68.40 %, by jax-cpu:jit at batch "
+            "size 16 after 3 epochs. On this machine (A processor, 2 logical cores) jax-cpu:jit at batch size 128 "
+            "trains fastest: "
         )
         first, *others = measure_next(advice)
         assert first == (
-            "more --epochs (most so far: 3), a smaller --batch-size or another --learning-rate to reach 90 %; "
+            "more --epochs than 3, a smaller --batch-size or another --learning-rate, to reach 90 %; "
             "or ask for less: --accuracy 0.68"
         )
         assert advice.untried == (256, pytest.approx(256 / step(JAX, 256), rel=0.01))
         assert others == [
-            "--batch-size 256: the best batch size is the largest that was measured",
-            f"--batch-size 256: its predicted pace is {advice.untried[1]:,.0f} images per s",
+            "--batch-size 256: the best batch size is the largest one measured, so a larger one may be better",
+            f"--batch-size 256: it is predicted to train {advice.untried[1]:,.0f} images per second",
         ]
 
     def test_the_highest_is_what_all_seeds_of_a_place_reached(self) -> None:
@@ -267,7 +274,7 @@ class TestWithoutTheAccuracy:
         advice = advised(sweep(step, lambda target, size: [], spread=0.002, epochs=1))
         assert (advice.goal, advice.highest, chosen(advice)) == ("throughput", None, (JAX_AT, 128))
         assert sentence(advice).startswith("No accuracy was measured. On this machine ")
-        assert measure_next(advice)[0] == "cells that finish an epoch: without an evaluation there is no accuracy"
+        assert measure_next(advice)[0].startswith("training for a whole epoch: accuracy is measured after each epoch")
 
     def test_a_control_lane_is_no_further_process(self) -> None:
         records = [
@@ -290,11 +297,13 @@ class TestObstacles:
         assert (advice.alike, advice.behind, advice.rival, advice.untried) == ((), (), None, None)
         assert places(advice.per_target) == [(JAX_AT, 64), (TENSORFLOW_AT, 64)]
         assert sentence(advice) == (
-            "No target is recommended over another, as they cannot be compared. Best of each to 90 %: "
-            "jax-cpu:jit at batch size 64: 1.33 s; tensorflow-cpu:graph at batch size 64: 1.73 s."
+            "No target is recommended over another, because they cannot be compared. The best of each at reaching 90 "
+            "%: jax-cpu:jit at batch size 64, 1.33 s; tensorflow-cpu:graph at batch size 64, 1.73 s."
         )
         assert evidence(advice) == [f"The targets cannot be compared: {self.OBSTACLE}."]
-        assert measure_next(advice) == ["the targets again, in one sweep, without what makes them differ"]
+        assert measure_next(advice) == [
+            "the targets again, in one sweep, without the differences that keep them from being compared"
+        ]
 
     def test_of_one_target_are_none(self) -> None:
         advice = advised(sweep(step, learns, targets=[JAX], spread=0.002), obstacles=[self.OBSTACLE])
@@ -313,23 +322,25 @@ class TestWords:
         ]
         advice = advised(records)
         assert sentence(advice) == (
-            "On this machine (A processor, 2 logical cores) use jax-cpu:jit at batch size 64: 1.33 s (1.32 to 1.34) "
-            "to 90 %, and 1.50 s to compile; next best tensorflow-cpu:graph at batch size 64: 1.73 s; shown to be the "
-            "best of those that were measured."
+            "On this machine (A processor, 2 logical cores) use jax-cpu:jit at batch size 64. It trains to 90 % test "
+            "accuracy in 1.33 s (95 % interval: 1.32 to 1.34), plus 1.50 s to compile. The next best is "
+            "tensorflow-cpu:graph at batch size 64, with 1.73 s. Every other choice that was measured was shown to be "
+            "slower."
         )
         takes, rival, behind = evidence(advice)
         assert takes == (
-            "90 % takes jax-cpu:jit at batch size 64 128 steps, 2.00 epochs (mean of 2 seeds), at 6,151 images per s "
-            "(6,112 to 6,190) in 2 processes."
+            "jax-cpu:jit at batch size 64 needs 128 steps (2 epochs) to reach 90 %, on average over 2 seeds. It trains "
+            "6,151 images per second (6,112 to 6,190), measured in 2 processes."
         )
         assert rival == (
-            "At batch size 64 tensorflow-cpu:graph trains 0.769 times as fast as jax-cpu:jit (0.769 to 0.769), in 2 "
-            "heats with both."
+            "At batch size 64, tensorflow-cpu:graph trains 0.769 times as fast as jax-cpu:jit (0.769 to 0.769), "
+            "measured in 2 heats (cells that run together) with both."
         )
         assert behind == (
-            "Shown not to be the best, in times its time (each end at 95 %): tensorflow-cpu:graph at batch "
-            "size 64: 1.30 to 1.30; jax-cpu:jit at batch size 32: 1.38 to 1.38; jax-cpu:jit at batch size 128: 1.62 "
-            "to 1.62; tensorflow-cpu:graph at batch size 32: 1.80 to 1.80; 1 more."
+            "These were shown to be slower: tensorflow-cpu:graph at batch size 64 (takes 1.30 to 1.30 times as long), "
+            "jax-cpu:jit at batch size 32 (takes 1.38 to 1.38 times as long), jax-cpu:jit at batch size 128 (takes "
+            "1.62 to 1.62 times as long), tensorflow-cpu:graph at batch size 32 (takes 1.80 to 1.80 times as long) and "
+            "1 more. Each end of such a range holds with 95 % confidence."
         )
         assert measure_next(advice) == []
 
@@ -341,29 +352,30 @@ class TestWords:
         ]
         advice = advised(records)
         assert sentence(advice) == (
-            "On this machine (A processor, 2 logical cores) use jax-cpu:jit at batch size 64: 1.40 s (0.440 to 4.47) "
-            "to 90 %, and 1.50 s to compile; next best tensorflow-cpu:graph at batch size 64: 1.47 s; not "
-            "distinguishable from tensorflow-cpu:graph at batch size 64."
+            "On this machine (A processor, 2 logical cores) use jax-cpu:jit at batch size 64. It trains to 90 % test "
+            "accuracy in 1.40 s (95 % interval: 0.440 to 4.47), plus 1.50 s to compile. The next best is "
+            "tensorflow-cpu:graph at batch size 64, with 1.47 s; these measurements cannot tell which of the two is "
+            "better."
         )
         assert evidence(advice)[2] == (
-            "Not distinguishable from it: it or one of these is the best, with 95 % confidence, in times its time "
-            "(each end at 95 %): tensorflow-cpu:graph at batch size 64: 0.448 to 2.45."
+            "With 95 % confidence, the best choice is this one or one of these: tensorflow-cpu:graph at batch size 64 "
+            "(takes 0.448 to 2.45 times as long). Each end of such a range holds with 95 % confidence."
         )
         assert measure_next(advice) == [
-            "--seed 0,1,2,3: more seeds may tell it from tensorflow-cpu:graph at batch size 64",
-            "--batch-size 128: the best batch size is the largest that was measured",
+            "--seed 0,1,2,3: more seeds may tell whether it is better than tensorflow-cpu:graph at batch size 64",
+            "--batch-size 128: the best batch size is the largest one measured, so a larger one may be better",
         ]
 
     def test_of_nothing(self) -> None:
         made = planted(32)
         advice = advised([failed(made.cell, "crashed", "signal 11"), failed(planted(64).cell, "skipped", "")])
         assert sentence(advice) == "There is no answer: no cell was timed."
-        assert evidence(advice) == ["Did not finish: 1 cell; harness report tells the reasons."]
+        assert evidence(advice) == ["1 cell did not finish; 'harness report' gives the reasons."]
         assert (advice.goal, advice.choice, advice.sizes) == ("none", None, ())
 
     def test_of_unproven_cells(self) -> None:
         records = [planted(32, seed=seed, accuracies=climbing(2.0, 0.9), proof="") for seed in (0, 1)]
-        assert "Not proven to do the reference's work: 2 cells." in evidence(advised(records))
+        assert "2 cells are not proven to do the same work as the reference." in evidence(advised(records))
 
     def test_name_a_machine_by_its_gpu(self) -> None:
         facts = {"id": "g", "processor": "P", "usable_cores": 16, "logical_cores": 64, "gpu": {"name": "NVIDIA H200"}}
@@ -373,14 +385,16 @@ class TestWords:
     def test_keep_names_as_they_are(self) -> None:
         hostile = dataclasses.replace(LARGER, name="<b>[red]{0} %s\\n")
         advice = advised([planted(32, model=hostile, accuracies=[0.9])])
-        assert heading(advice).startswith("<b>[red]{0} %s\\n, digits (4,096 examples), momentum 0.01")
+        assert heading(advice).startswith("<b>[red]{0} %s\\n, digits (4,096 examples), momentum at learning rate 0.01")
 
     def test_say_scaling_and_precision(self) -> None:
         from harness.core.training import LearningRate
 
         rules = {"learning_rate": LearningRate(0.1, scaling="linear"), "precision": "mixed_bfloat16"}
         advice = advised([planted(32, accuracies=[0.9], training=rules)])
-        assert heading(advice) == "tiny, digits (4,096 examples), momentum 0.1 scaled linear, mixed_bfloat16"
+        assert heading(advice) == (
+            "tiny, digits (4,096 examples), momentum at learning rate 0.1 (linear scaling), mixed_bfloat16"
+        )
 
 
 class TestNextBatchSizes:
@@ -394,8 +408,12 @@ class TestNextBatchSizes:
         return [line for line in measure_next(advised([*records, *more])) if line.startswith("--batch-size")]
 
     def test_are_beyond_the_best_at_either_end(self) -> None:
-        assert self.of((16, 32, 64), 64) == ["--batch-size 128: the best batch size is the largest that was measured"]
-        assert self.of((16, 32, 64), 16) == ["--batch-size 8: the best batch size is the smallest that was measured"]
+        assert self.of((16, 32, 64), 64) == [
+            "--batch-size 128: the best batch size is the largest one measured, so a larger one may be better"
+        ]
+        assert self.of((16, 32, 64), 16) == [
+            "--batch-size 8: the best batch size is the smallest one measured, so a smaller one may be better"
+        ]
         assert self.of((16, 32, 64), 32) == []
         assert self.of((1, 2, 4), 1) == []
 
@@ -408,7 +426,7 @@ class TestNextBatchSizes:
 
     def test_of_one_target_ask_for_another(self) -> None:
         advice = advised(sweep(step, learns, targets=[JAX]))
-        assert measure_next(advice) == ["--target with another target beside it: only one was measured"]
+        assert measure_next(advice) == ["--target with a second target: only one was measured"]
 
 
 def test_interrupted_seed_does_not_take_a_choice_from_the_table() -> None:

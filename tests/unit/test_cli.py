@@ -475,3 +475,27 @@ class TestOwnImages:
         run_folder.Run.create(tmp_path / "run", run_folder.Plan("s", "", "", "", tuple(renamed)))
         _, out, _ = call(f"sweep sweep.toml --out {tmp_path / 'run'} --plan --json")
         assert [cell["cell_id"] for cell in json.loads(out)["cells"]] == [cell.cell_id for cell in renamed]
+
+
+@pytest.mark.parametrize("variable", [None, "", "/lib", "/lib{sep}{here}"])
+def test_a_clone_stays_importable_from_its_own_folder(
+    variable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editable installation has its folder on the path; only an empty entry of PYTHONPATH puts it there unasked."""
+    monkeypatch.chdir(tmp_path)
+    here = os.getcwd()
+    monkeypatch.setattr(sys, "path", ["/python", here])
+    if variable is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", variable.format(sep=os.pathsep, here=here))
+    cli._import_nothing_from_here()
+    assert sys.path == ["/python", here]
+
+
+def test_the_present_folder_goes_where_an_empty_entry_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [os.getcwd(), "/python"])
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}/lib")
+    cli._import_nothing_from_here()
+    assert sys.path == ["/python"]

@@ -175,7 +175,7 @@ def test_a_run_whose_repeats_are_of_two_machines_is_compared_with_none() -> None
     ]
     for one in compare_runs(mixed, after, ("one", "two")):
         assert one.verdict == comparison.NOT_COMPARABLE
-        assert any("different hardware" in reason for reason in one.reasons)
+        assert any("different machines" in reason for reason in one.reasons)
 
 
 def test_the_plain_form_is_json_in_ratios_of_speed() -> None:

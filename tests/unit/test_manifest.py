@@ -329,7 +329,10 @@ def test_another_backend_need_not_tell_everything() -> None:
     assert obstacles([jax, tensorflow]) == []
     taken = lane(TENSORFLOW_CUDA, device={"preallocation": True})
     assert obstacles([jax, taken]) == [
-        "preallocation: jax-cuda:jit off, tensorflow-cuda:graph on; memory taken beforehand is not asked for in a step"
+        (
+            "preallocation: jax-cuda:jit off, tensorflow-cuda:graph on; "
+            "memory that was taken beforehand need not be asked for during a step"
+        )
     ]
 
 
@@ -359,12 +362,12 @@ def test_an_obstacle_is_one_line_with_every_lane() -> None:
 def test_other_work_is_an_obstacle() -> None:
     other = cell(batch_size=64)
     lines = obstacles([lane(), dataclasses.replace(lane(), cell=other, work_id=other.work_id)])
-    assert lines == [f"different work: jax-cpu:jit {cell().work_id}, jax-cpu:jit {other.work_id}"]
+    assert lines == [f"they did different work: jax-cpu:jit {cell().work_id}, jax-cpu:jit {other.work_id}"]
 
 
 def test_other_hardware_is_an_obstacle() -> None:
     lines = obstacles([lane(), lane(TENSORFLOW, machine={"id": "ba9876543210"})])
-    assert lines == ["different hardware: jax-cpu:jit 0123456789ab, tensorflow-cpu:graph ba9876543210"]
+    assert lines == ["they ran on different machines: jax-cpu:jit 0123456789ab, tensorflow-cpu:graph ba9876543210"]
 
 
 @pytest.mark.parametrize("status", ["parity_failed", "wrong_device"])

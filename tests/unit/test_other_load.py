@@ -169,15 +169,18 @@ class TestQuota:
         assert (found.quota, found.throttled_median, found.throttled_max) == (0.3, 1.6, 1.6)
         (line,) = words.lines([found])
         assert line.startswith(
-            "The container's own quota, 0.3 of a processor, is to blame, in part, and other load is not: hardly "
-            "anything else ran, and training waited for up to 1.60 processors that the quota held back. "
+            "The container's own quota, 0.3 of a processor, slowed training, and other load did not: hardly anything "
+            "else ran, but the quota held back the work of up to 1.60 processors. "
         )
-        assert "Held back by the container's quota of 0.3 of a processor: median 1.60, at most 1.60" in line
+        assert (
+            "The container's quota of 0.3 of a processor held back the work of 1.60 processors (median; at most 1.60)."
+            in line
+        )
 
     def test_is_told_beside_other_load(self) -> None:
         found = blamed(self.held_back(varied, generator_seed=1))
         assert (found.verdict, found.why) == ("to blame", "slower")
-        assert any("Held back by the container's quota" in line for line in words.evidence(found))
+        assert any("held back the work of" in line for line in words.evidence(found))
 
     def test_that_held_nothing_back_changes_no_answer(self) -> None:
         found = blamed(list(run(lambda random: 0.05, cost=0.0, machine=self.TIGHT, throttled=0.001)))
@@ -186,14 +189,16 @@ class TestQuota:
     def test_that_cannot_be_seen_shows_in_what_it_held_back(self) -> None:
         found = blamed(list(run(lambda random: 0.05, cost=0.0, throttled=0.5)))
         assert found.why == "throttled"
-        assert "quota that cannot be seen from inside: median 0.500" in " ".join(words.evidence(found))
+        assert "quota that cannot be seen from inside held back the work of 0.500 processors" in " ".join(
+            words.evidence(found)
+        )
 
     def test_stands_in_the_table_and_on_the_page(self) -> None:
         records = self.held_back(lambda random: 0.0, cost=0.0)
         row = analysis.analyse(analysis.collect(records)).other_load.to_dicts()[0]
         assert (row["processor_quota"], row["throttled_processors"]) == (0.3, 1.6)
         html = page.render(view(records))
-        assert "own quota, 0.3 of a processor, is to blame" in html
+        assert "own quota, 0.3 of a processor, slowed training" in html
         assert "processors held back by a quota" in html
         assert 'data-figure="other-load"' not in html
 
@@ -212,7 +217,7 @@ class TestUntold:
         assert (found.verdict, found.why, found.records) == ("cannot be told", "untold", 2)
         (line,) = words.lines([found])
         assert line == (
-            "Whether other load is to blame cannot be told: the system does not say how busy it was "
+            "Whether other load slowed training is not known: the system does not say how busy it was "
             "(Performance counters may be disabled)."
         )
         assert self.WHY in page.render(view(self.records()))
@@ -282,31 +287,43 @@ class TestWords:
             disturbed_cost=0.013,
         )
         assert words.answer(found) == (
-            "Other load is to blame, in part: each processor that was busy with other work, or that the hypervisor "
-            "took, cost 18 % of the throughput (17 to 20 %)."
+            "Other load slowed training: each processor that other programs kept busy, or that the host of this "
+            "virtual machine took, cost 18 % of the throughput (95 % interval: 17 to 20 %)."
         )
         assert words.evidence(found) == [
-            "Busy with other processes' work of 2 processors: median 0.700, at most 1.45, in 36 records of 18 heats.",
-            "The node was shared in 2 of 36 records, with up to 1 other job on it.",
-            "Blocks that lost a processor for a moment change the mean time of a step by +1.3 % (median over records).",
-            "Noise floor: 1.1 % (spread between processes that did the same).",
+            (
+                "Other programs kept 0.700 of 2 processors busy (median; at most 1.45), in 36 records of 18 heats "
+                "(cells that run together)."
+            ),
+            "The job shared its node with others in 2 of 36 records; at most 1 other job ran there.",
+            "Moments in which training lost a processor change its mean step time by +1.3 % (median over records).",
+            (
+                "The same program differs by 1.1 % from run to run (the noise floor, from the spread between processes "
+                "that did the same work)."
+            ),
         ]
 
     def test_of_a_quiet_machine_are_one_line(self) -> None:
         found = dataclasses.replace(blamed(run(lambda random: 0.05, cost=0.0)), label="n1 (m1)")
         assert words.lines([found]) == [
-            "n1 (m1): other load is not to blame: hardly anything else ran, at most 0.050 of 2 processors (36 records)."
+            (
+                "n1 (m1): other load did not slow training: other programs kept at most 0.050 of 2 processors busy, in "
+                "36 records."
+            )
         ]
 
     @pytest.mark.parametrize(
         ("records", "begins"),
         [
-            (list(run(varied, cost=0.0)), "Other load is not to blame: more of it did not "),
+            (list(run(varied, cost=0.0)), "Other load did not slow training noticeably: with more of it, "),
             (
                 list(run(varied, cost=0.0, spread=0.3, seeds=range(3))),
-                "Whether other load is to blame cannot be told: more of",
+                "Whether other load slowed training cannot be told: with more of it, ",
             ),
-            (list(run(varied, seeds=[0])), "Whether other load is to blame cannot be told: there was some"),
+            (
+                list(run(varied, seeds=[0])),
+                "Whether other load slowed training cannot be told: other programs ran, but ",
+            ),
         ],
     )
     def test_of_all_else(self, records: list[Record], begins: str) -> None:
@@ -316,8 +333,8 @@ class TestWords:
 class TestOnThePage:
     def test_the_question_is_answered_with_a_figure_and_a_table(self) -> None:
         html = page.render(view(list(run(varied, generator_seed=1))))
-        assert "Was other load to blame?" in html
-        assert "Other load is to blame, in part: " in html
+        assert "Did other programs slow training?" in html
+        assert "Other load slowed training: " in html
         assert 'data-figure="other-load"' in html
         assert "What disturbed each record" in html
         values = json.loads(html.split('id="data">')[1].split("</script>")[0])["figures"]["other-load"]["spec"]["data"]
@@ -326,11 +343,11 @@ class TestOnThePage:
 
     def test_a_quiet_machine_needs_no_figure(self) -> None:
         html = page.render(view(list(run(lambda random: 0.05, cost=0.0))))
-        assert "Other load is not to blame: hardly anything else ran" in html
+        assert "Other load did not slow training: other programs kept at most" in html
         assert 'data-figure="other-load"' not in html
 
     def test_of_an_old_run_nothing_is_asked(self) -> None:
-        assert "Was other load to blame?" not in page.render(view([planted(32)]))
+        assert "Did other programs slow training?" not in page.render(view([planted(32)]))
 
     def test_the_figure_is_one_of_the_pictures(self) -> None:
         found = analysis.analyse(analysis.collect(run(varied, generator_seed=1)))

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from harness import analysis, cli
+from harness import analysis, cli, shells
 from harness.commands.progress import outcome
 from harness.core.errors import HarnessError, UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
@@ -29,13 +29,19 @@ REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "run-schema-1"
 
 
-def printed(records: list[Record], width: int = 100, planned: int | None = None, **changes: int) -> str:
+def printed(
+    records: list[Record],
+    width: int = 100,
+    planned: int | None = None,
+    folder: Path = Path("/runs/my run"),
+    **changes: int,
+) -> str:
     frame = analysis.summary(records)
     console = Console(file=io.StringIO(), width=width, highlight=False)
     terminal.print_summary(
         frame,
         console,
-        Path("/runs/my run"),
+        folder,
         agreement=analysis.agreement(frame),
         planned=frame.height if planned is None else planned,
         **changes,
@@ -64,12 +70,12 @@ class TestTerminal:
 
     def test_says_once_what_all_rows_share(self) -> None:
         lines = printed(pair(32) + pair(64)).splitlines()
-        assert lines[0] == "tiny, digits (320 examples), 2 epochs, momentum 0.01, seed 0"
+        assert lines[0] == "tiny, digits (320 examples), 2 epochs, momentum at learning rate 0.01, seed 0"
         assert sum("momentum" in line for line in lines) == 1
 
     def test_heads_groups_with_what_differs(self) -> None:
         lines = printed(pair(32, epochs=1, seed=1) + pair(32, epochs=5, seed=1)).splitlines()
-        assert lines[0] == "tiny, digits (320 examples), momentum 0.01, seed 1"
+        assert lines[0] == "tiny, digits (320 examples), momentum at learning rate 0.01, seed 1"
         headings = [index for index, line in enumerate(lines) if line.strip() in ("1 epoch", "5 epochs")]
         assert [lines[index + 1].split()[0] for index in headings] == ["jax-cpu:jit", "jax-cpu:jit"]
 
@@ -81,11 +87,11 @@ class TestTerminal:
         rate = 3200 * slow.cell.model.training_flops / 1e9
         text = " ".join(printed([slow, fast, record(cell(32, TENSORFLOW))], width=200).split())
         assert (
-            f"jax-cpu:jit: training reached {figure(rate)} to {figure(2 * rate)} GFLOP/s, "
-            f"{figure(2 * rate)} to {figure(4 * rate)} % of the 50.0 GFLOP/s of its matrix products."
+            f"jax-cpu:jit trains at {figure(rate)} to {figure(2 * rate)} GFLOP/s (billions of operations per second), "
+            f"which is {figure(2 * rate)} to {figure(4 * rate)} % of the 50.0 GFLOP/s that matrix products reach there."
         ) in text
-        assert "jax-cpu:jit: 12.5 mJ per image, of the GPU." in text
-        assert text.count("training reached") == text.count("mJ per image") == 1
+        assert "jax-cpu:jit takes 12.5 mJ of energy of the GPU per image." in text
+        assert text.count("trains at") == text.count("mJ of energy") == 1
 
     @pytest.mark.parametrize("width", [80, 100, 160])
     def test_stays_within_the_terminal_and_breaks_no_number(self, width: int) -> None:
@@ -100,7 +106,7 @@ class TestTerminal:
         lost = record(cell(64), epochs=(Epoch(0, math.nan, 0.2, 0.9, 0.2),))
         text = printed([record(cell(32)), lost])
         assert [line.split()[-1] for line in text.splitlines() if line.startswith("jax-cpu:jit")] == ["ok", "diverged"]
-        assert "Diverged (a loss became infinite or no number): 1 cell, jax-cpu:jit at batch size 64." in text
+        assert "1 cell diverged (the loss became infinite or not a number): jax-cpu:jit at batch size 64." in text
         assert outcome(lost).startswith("diverged, trained in ")
 
     def test_lists_what_failed_with_its_reason_alike_ones_together(self) -> None:
@@ -120,14 +126,14 @@ class TestTerminal:
             for made, accuracy in ((first, 0.98), (second, 0.9831))
         ]
         text = " ".join(printed(reached).split())
-        assert "within 0.31 points of each other" in text
+        assert "at most 0.31 percentage points of test accuracy apart" in text
         assert "jax-cpu:jit 98.00 %, tensorflow-cpu:graph 98.31 %" in text
 
     def test_says_what_a_reader_should_know_before_trusting_it(self) -> None:
         text = printed([record(cell(32), proof=""), record(cell(64))], planned=5, unreadable=1)
-        assert "Not proven to do the reference's work: 1 cell." in text
-        assert "Not run yet: 2 of 5 cells; the same command resumes." in text
-        assert "Not readable, so not in the table: 1 record." in text
+        assert "1 cell is not proven to do the same work as the reference." in text
+        assert "2 of 5 cells have not run yet; the same command runs what is missing." in text
+        assert "1 record cannot be read, so it is not in the table." in text
 
     def test_times_of_a_target_that_failed_parity_are_not_in_it(self) -> None:
         text = printed([record(cell(32), "parity_failed", reason="gradient/kernel: 0.1 beyond 0.0001")])
@@ -140,11 +146,25 @@ class TestTerminal:
             "Show this again: harness report '/runs/my run'",
         ]
 
+    def test_names_a_folder_below_the_present_one_as_a_person_there_writes_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert printed(pair(32), folder=tmp_path / "runs" / "one").splitlines()[-2:] == [
+            "Run folder: runs/one".replace("/", os.sep),
+            f"Show this again: harness report {shells.quoted(os.path.join('runs', 'one'))}",
+        ]
+        assert printed(pair(32), folder=tmp_path).splitlines()[-2] == "Run folder: ."
+        assert printed(pair(32), folder=tmp_path.parent).splitlines()[-2] == f"Run folder: {tmp_path.parent}"
+        near_a_flag = printed(pair(32), folder=tmp_path / "-o")
+        assert near_a_flag.splitlines()[-2] == f"Run folder: {os.path.join('.', '-o')}"
+
     def test_reasons_are_text_not_markup(self) -> None:
         assert "see [red]log[/red] [/]" in printed([failed(cell(), "crashed", "see [red]log[/red] [/]")])
 
     def test_of_no_records_is_no_table(self) -> None:
-        assert printed([], planned=3).splitlines()[0] == "Not run yet: 3 of 3 cells; the same command resumes."
+        (first, *_) = printed([], planned=3).splitlines()
+        assert first == "3 of 3 cells have not run yet; the same command runs what is missing."
 
     def test_long_or_narrow_it_is_plain_lines_with_the_same_cells(self) -> None:
         records = [made for size in range(1, terminal.LONGEST_RICH_TABLE) for made in pair(size, epochs=1 + size % 2)]

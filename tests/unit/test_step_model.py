@@ -146,7 +146,7 @@ class TestAnotherLaw:
         found = analysed(run(law))
         (row,) = found.step_model.to_dicts()
         assert not row["fits"]
-        assert row["reason"].startswith("the time of a step is no straight line in the batch size: at ")
+        assert row["reason"].startswith("the time of a step does not grow in a straight line with the batch size: at ")
         assert row["reason"].endswith(" the nearest line")
         assert row["largest_residual"] > 0.1
         assert row["overhead_seconds"] is row["seconds_per_image"] is row["half_overhead_batch"] is None
@@ -163,7 +163,10 @@ class TestAnotherLaw:
 class TestTooFewBatchSizes:
     @pytest.mark.parametrize(
         ("sizes", "reason"),
-        [((64,), "one batch size, at least 4 are needed"), ((16, 32, 64), "3 batch sizes, at least 4 are needed")],
+        [
+            ((64,), "only one batch size was measured, and at least 4 are needed"),
+            ((16, 32, 64), "only 3 batch sizes were measured, and at least 4 are needed"),
+        ],
     )
     def test_are_refused(self, sizes: tuple[int, ...], reason: str) -> None:
         row = model(run(straight, sizes=sizes))
@@ -180,7 +183,7 @@ class TestTooFewBatchSizes:
             dataclasses.replace(one, status="crashed") if one.cell.training.batch_size == 128 else one
             for one in records
         ]
-        assert model(broken)["reason"] == "3 batch sizes, at least 4 are needed"
+        assert model(broken)["reason"] == "only 3 batch sizes were measured, and at least 4 are needed"
 
 
 @pytest.mark.parametrize(
