@@ -8,15 +8,13 @@
     RUN/inputs/  RUN/logs/  RUN/scratch/
 
 Several processes may work in one folder, on several machines: each holds the claim of the heat that it runs. One that
-is killed leaves at most a hidden ``.tmp`` file, which readers ignore and the next who claims its heat removes. Plan
-and records are JSON with one top-level key a line; a record's scalars come first, so that its status is read from the
-first few hundred bytes.
+is killed leaves at most a hidden ``.tmp`` file, which readers ignore and the next who claims its heat removes. What
+stands in the files is ``plan_file``'s and ``record_file``'s affair.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -29,20 +27,17 @@ from harness import outputs, refusals
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
-from harness.core.record import STATUSES, Record
+from harness.core.record import Record
 from harness.paths import PLAN_FILE, RUNS_FOLDER
 from harness.plan import plan as plans
 from harness.plan.plan import Plan
-from harness.runs import files, locks, plan_file
+from harness.runs import locks, plan_file, record_file
 
-__all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "encode_record", "open_run"]
+__all__ = ["FOLDERS", "PLAN_FILE", "Plan", "Run", "open_run"]
 
 FOLDERS = ("records", "proofs", "inputs", "logs", "scratch")
 
 _ATTEMPT_NAME = re.compile(r"(?P<cell>[0-9a-f]+)\.attempt-(?P<number>\d+)\.json")
-_FIRST_KEYS = ("cell_id", "work_id", "status", "reason", "attempt", "started", "finished")
-_HEAD_BYTES = 512
-_ENDING = b"}\n"
 
 
 class AlreadyRecorded(StoreError):
@@ -205,7 +200,7 @@ class Run:
                 f"{path}: attempt {record.attempt} cannot be saved, one is recorded; records never change"
             )
         try:
-            codec.write_atomically(path, encode_record(record), new=True)
+            codec.write_atomically(path, record_file.encode(record), new=True)
         except FileExistsError:
             raise AlreadyRecorded(f"{path}: another process has recorded this cell; records never change") from None
         except OSError as error:
@@ -266,29 +261,14 @@ class Run:
         ]
 
     def _read(self, path: Path) -> Record:
-        record = files.read(path, Record)
+        record = record_file.read(path)
         self._require_planned(path, record.cell_id)
-        if record.status not in STATUSES:
-            raise StoreError(f"{path}: status {record.status!r} is not known; allowed: {', '.join(STATUSES)}")
         return record
 
     def _read_status(self, path: Path) -> str:
-        """From the first lines, provided that the file ends as a whole one does; else from all of it."""
-        try:
-            with path.open("rb", buffering=0) as stream:
-                head = stream.read(_HEAD_BYTES)
-                stream.seek(-len(_ENDING), os.SEEK_END)
-                ending = stream.read(len(_ENDING))
-            start, *lines = head.split(b"\n", 5)
-            found = json.loads(b"{" + b"".join(lines[:4]).rstrip(b",") + b"}")
-            cell_id, status = found["cell_id"], found["status"]
-            whole = start == b"{" and ending == _ENDING and found["schema_version"] == codec.SCHEMA_VERSION
-            if not whole or status not in STATUSES:
-                return self._read(path).status
-        except (OSError, ValueError, KeyError):
-            return self._read(path).status
-        self._require_planned(path, cell_id)
-        return str(status)
+        head = record_file.read_head(path)
+        self._require_planned(path, head.cell_id)
+        return head.status
 
     def _require_planned(self, path: Path, cell_id: str) -> None:
         if cell_id != path.stem or cell_id not in self.cells:
@@ -303,13 +283,6 @@ def open_run(folder: Path) -> Run:
         if (folder / PLAN_FILE).exists():
             raise
         raise UsageError(str(error)) from None
-
-
-def encode_record(record: Record) -> bytes:
-    """The bytes of a record's file. Equal records give equal bytes."""
-    plain = codec.to_json(record)
-    first = {key: plain.pop(key) for key in _FIRST_KEYS}
-    return files.document(first | plain)
 
 
 def _remove(strays: Iterator[Path]) -> None:

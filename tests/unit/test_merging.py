@@ -22,8 +22,8 @@ from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.plan import inputs
 from harness.proof import parity
-from harness.runs import files, locks, noise_scales
-from harness.runs.folder import Run, encode_record
+from harness.runs import files, locks, noise_scales, record_file
+from harness.runs.folder import Run
 from harness.runs.merging import ConflictError, merge
 from tests.unit.records import JAX, MODEL, TENSORFLOW, cell, failed, plan, record
 
@@ -399,7 +399,7 @@ class TestWindows:
 
 DAMAGED = {
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:200]),
-    "another's": lambda path: path.write_bytes(encode_record(record(CELLS[2]))),
+    "another's": lambda path: path.write_bytes(record_file.encode(record(CELLS[2]))),
     "of a later version": lambda path: path.write_text(path.read_text().replace('_version": 1', '_version": 2')),
 }
 
@@ -439,7 +439,7 @@ class TestDamage:
         create = Run.create
 
         def created(folder: Path, frozen: object) -> Run:
-            (a.records_folder / f"{ONE.cell_id}.json").write_bytes(encode_record(record(ONE, peak_memory_bytes=1)))
+            (a.records_folder / f"{ONE.cell_id}.json").write_bytes(record_file.encode(record(ONE, peak_memory_bytes=1)))
             return create(folder, frozen)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Run, "create", created)

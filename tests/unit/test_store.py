@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from harness.core.errors import StoreError
 from harness.core.record import FAILED, STATUSES, Blocks, Epoch, Record
-from harness.runs.folder import AlreadyRecorded, Plan, Run, encode_record
+from harness.runs import record_file
+from harness.runs.folder import AlreadyRecorded, Plan, Run
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, plan, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -292,7 +293,7 @@ class TestResume:
         assert list(run.records()) == [final]
         assert run.statuses() == {chosen.cell_id: "ok"}
         kept = [run.records_folder / f"{chosen.cell_id}.attempt-{attempt.attempt}.json" for attempt in attempts]
-        assert [path.read_bytes() for path in kept] == [encode_record(attempt) for attempt in attempts]
+        assert [path.read_bytes() for path in kept] == [record_file.encode(attempt) for attempt in attempts]
 
     def test_cell_killed_in_its_second_attempt_is_pending_and_knows_its_number(self, run: Run) -> None:
         run.save(failed(CELLS[0], "crashed", "signal 11"))
@@ -456,7 +457,7 @@ class TestGolden:
         run = Run.open(GOLDEN)
         for kept in run.records():
             path = run.records_folder / f"{kept.cell_id}.json"
-            assert encode_record(kept) == path.read_bytes()
+            assert record_file.encode(kept) == path.read_bytes()
 
     def test_keeps_its_plan_and_its_ids(self, tmp_path: Path) -> None:
         golden = Run.open(GOLDEN)

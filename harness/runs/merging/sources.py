@@ -13,8 +13,8 @@ from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.proof import parity
-from harness.runs import files, noise_scales
-from harness.runs.folder import Run, encode_record
+from harness.runs import files, noise_scales, record_file
+from harness.runs.folder import Run
 
 KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scales.FOLDER: noise_scales.NoiseScale}
 """Folders of small files that go along with the records, and what is in one."""
@@ -101,7 +101,7 @@ def survey(run: Run) -> Source:
 
 def _outcome(path: Path, record: Record) -> Outcome:
     placeless = dataclasses.replace(record, attempt=1, log="")
-    return Outcome(path, hashlib.sha256(encode_record(placeless)).hexdigest(), record.status, record.attempt)
+    return Outcome(path, hashlib.sha256(record_file.encode(placeless)).hexdigest(), record.status, record.attempt)
 
 
 def read(outcome: Outcome) -> Record:

@@ -17,8 +17,8 @@ from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.plan import inputs
-from harness.runs import locks
-from harness.runs.folder import Run, encode_record
+from harness.runs import locks, record_file
+from harness.runs.folder import Run
 from harness.runs.merging.deciding import Chain
 from harness.runs.merging.sources import KEPT, Outcome, Source, identity_of, read
 
@@ -103,7 +103,7 @@ class Writer:
             if outcome.identity not in there:
                 number = _first_free(numbers)
                 numbers.add(number)
-                content = encode_record(self._moved(outcome, number))
+                content = record_file.encode(self._moved(outcome, number))
                 codec.write_atomically(self._out.attempt_path(cell_id, number), content)
                 self._contribution(outcome).attempts += 1
         if chain.final is None:
@@ -113,7 +113,7 @@ class Writer:
             self._contribution(chain.final).added += 1
         elif chain.final.attempt in numbers:  # attempts before it have come: the same outcome, by its new number
             record = dataclasses.replace(read(chain.final), attempt=max(numbers) + 1)
-            codec.write_atomically(chain.final.path, encode_record(record))
+            codec.write_atomically(chain.final.path, record_file.encode(record))
 
     def _contribution(self, outcome: Outcome) -> Contribution:
         return self.contributions[outcome.path.parent.parent]
