@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import analysis
-from harness.analysis import manifest
+from harness.analysis import index, manifest
+from harness.analysis.collected import of_rows
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.runs import folder as run_folder
@@ -52,7 +53,7 @@ class Reading:
 def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
     """Read every record once and analyse them; records that cannot be read are named, the others count."""
     unreadable: list[StoreError] = []
-    collected = analysis.collect(run.records(unreadable))
+    collected = collect(run, unreadable)
     lanes: dict[str, Record] = {}
     obstacles: dict[tuple[object, ...], tuple[str, ...]] = {}
     for work, cell_ids in analysis.comparable(collected.cells).items():
@@ -62,6 +63,14 @@ def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
             lanes.setdefault(record.cell.target.label, record)
     found = analysis.analyse(collected, accuracy, obstacles)
     return Reading(run, found, _or_failed(run, lanes, collected), tuple(unreadable))
+
+
+def collect(run: run_folder.Run, unreadable: list[StoreError] | None = None) -> analysis.Collected:
+    """What ``analysis.collect`` gives of all records of a run; those that have not changed are not read again.
+
+    A damaged or foreign record raises StoreError, or is added to ``unreadable`` and passed over.
+    """
+    return of_rows(index.read(run, unreadable))
 
 
 def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:

@@ -12,6 +12,7 @@ import polars as pl
 
 from harness.analysis import other_load, summary
 from harness.analysis.blocks import BlockFigures
+from harness.analysis.machines import Facts
 from harness.core.record import Record
 
 MACHINE, HAS_GPU = "machine facts", "machine has a gpu"
@@ -85,7 +86,7 @@ def disturbances(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(named).filter(pl.col("cell_id").is_not_null())
 
 
-def machines(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def machines(rows: pl.DataFrame) -> dict[str, Facts]:
     """Machine -> its facts: of its records the first that knows of a GPU, else the first."""
     named = rows.filter(pl.col("machine") != "").sort("machine", HAS_GPU, descending=[False, True], maintain_order=True)
     first = named.unique("machine", keep="first", maintain_order=True)

@@ -75,9 +75,10 @@ def run(request: Request) -> int:
 def show(kept: run_folder.Run, format: str | None) -> int:
     """Print the table, or write rows in ``format`` to standard output."""
     from harness import analysis
+    from harness.analysis import reading
 
     unreadable: list[StoreError] = []
-    found = analysis.outline(analysis.collect(kept.records(unreadable)))
+    found = analysis.outline(reading.collect(kept, unreadable))
     warn(unreadable)
     show_cells(kept, found, len(unreadable), format)
     return 1 if unreadable else 0
