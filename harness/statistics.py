@@ -244,8 +244,9 @@ def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
     length, longer = divmod(len(series), count)
     cut = longer * (length + 1)
     parts = series[:cut].reshape(longer, length + 1), series[cut:].reshape(count - longer, length)
-    medians = np.concatenate([_medians(part) for part in parts])
-    return float(np.std(medians, ddof=1)) / math.sqrt(count), count
+    medians = np.concatenate([_medians(part) for part in parts if part.size])
+    away = medians - np.add.reduce(medians) / count
+    return math.sqrt(float(np.add.reduce(away * away)) / (count - 1)) / math.sqrt(count), count
 
 
 def median_of(values: Array) -> float:

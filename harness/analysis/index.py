@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import sysconfig
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -37,8 +38,8 @@ from harness.runs.folder import Run
 
 INDEX_FILE = ".index.arrow"
 
-WORTH_KEEPING = 4_000_000
-"""Bytes of records that must have been read, for an index to be written: fewer are read in no time."""
+WORTH_KEEPING = 20_000_000
+"""Bytes of records that must have been read, for an index to be written: fewer are read in a fraction of a second."""
 
 SETTLED_NANOSECONDS = 3_000_000_000
 """Age of a file from which a change shows in its times: file systems count them in steps of up to two seconds."""
@@ -89,12 +90,12 @@ def _key(path: Path) -> _Key:
 def _made(run: Run, files: Iterable[_Key], unreadable: list[StoreError] | None) -> pl.DataFrame:
     """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
     reader, found = QuickReader(), []
+    folder = os.path.join(run.records_folder, "")
     for key in files:
-        path = run.records_folder / key[0]
         try:
-            found.append((*key, *_row(run, reader, path)))
+            found.append((*key, *_row(run, reader, folder + key[0])))
         except StoreError as error:
-            if not path.exists():
+            if not os.path.exists(folder + key[0]):
                 continue
             if unreadable is None:
                 raise
@@ -102,13 +103,15 @@ def _made(run: Run, files: Iterable[_Key], unreadable: list[StoreError] | None) 
     return pl.DataFrame(found, schema=_schema(), orient="row")
 
 
-def _row(run: Run, reader: QuickReader, path: Path) -> tuple[Any, ...]:
+def _row(run: Run, reader: QuickReader, path: str) -> tuple[Any, ...]:
     try:
-        record, figures = reader.read(path.read_bytes())
-        if record.status not in STATUSES or record.cell_id != path.stem or record.cell_id not in run.cells:
+        with open(path, "rb", buffering=0) as stream:
+            record, figures = reader.read(stream.read())
+        placed = path.endswith(f"{os.sep}{record.cell_id}.json") and record.cell_id in run.cells
+        if not placed or record.status not in STATUSES:
             raise NotUsual
     except (NotUsual, OSError):
-        record = run.read(path)
+        record = run.read(Path(path))
         try:
             figures = block_figures(record)
         except ContractError as error:
@@ -154,8 +157,9 @@ def _head(run: Run, body: bytes) -> dict[str, Any]:
 
 @cache
 def _code() -> str:
-    """Of all that decides what a row holds: this package's code, and the libraries that compute."""
-    digest = hashlib.sha256(f"numpy {np.__version__} polars {pl.__version__}".encode())
+    """Of all that decides what a row holds: this package's code, and the libraries and kind of machine that compute."""
+    made_with = ("numpy", np.__version__, "polars", pl.__version__, sysconfig.get_platform())
+    digest = hashlib.sha256(" ".join(made_with).encode())
     package = resources.files("harness")
     for part in _MADE_BY:
         for name, content in _sources(package / part):

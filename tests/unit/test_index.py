@@ -19,6 +19,7 @@ from harness.core.errors import StoreError
 from harness.core.record import Blocks, Epoch, Record
 from harness.runs import record_file
 from harness.runs.folder import Run
+from harness.runs.merging import merge
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, plan, record
 
 SIZES = (16, 32, 64, 128)
@@ -269,6 +270,11 @@ class TestIndex:
         monkeypatch.setattr(index.codec, "write_atomically", refuse)
         assert_as_from_records(run)
         assert not (run.folder / index.INDEX_FILE).exists()
+
+    def test_stays_behind_when_runs_are_united(self, run: Run, tmp_path: Path) -> None:
+        united = merge([run], tmp_path / "united").run
+        assert not (united.folder / index.INDEX_FILE).exists()
+        assert_as_from_records(united)
 
     def test_of_few_records_is_not_kept(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
