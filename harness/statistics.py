@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -244,8 +244,23 @@ def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
     length, longer = divmod(len(series), count)
     cut = longer * (length + 1)
     parts = series[:cut].reshape(longer, length + 1), series[cut:].reshape(count - longer, length)
-    medians = np.concatenate([np.median(part, axis=1) for part in parts])
-    return float(np.std(medians, ddof=1)) / math.sqrt(count), count
+    medians = np.concatenate([_medians(part) for part in parts if part.size])
+    away = medians - np.add.reduce(medians) / count
+    return math.sqrt(float(np.add.reduce(away * away)) / (count - 1)) / math.sqrt(count), count
+
+
+def median_of(values: Array) -> float:
+    """The median of numbers (n,), none of them NaN: what ``numpy.median`` gives, in a quarter of its time."""
+    return float(_medians(values))
+
+
+def _medians(values: Array) -> Any:
+    """Along the last axis, which is not empty."""
+    half = values.shape[-1] // 2
+    if values.shape[-1] % 2:
+        return np.partition(values, half, axis=-1)[..., half]
+    parted = np.partition(values, (half - 1, half), axis=-1)
+    return (parted[..., half - 1] + parted[..., half]) / 2
 
 
 def interval_around(centre: float, error: float, freedom: float, level: float = LEVEL) -> Interval:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from harness.analysis import machines, other_load, summary
+from harness.analysis import rows
+from harness.analysis.machines import Facts
+from harness.analysis.summary import block_figures
 from harness.analysis.tables import COUNTED, grouped, work_of
-from harness.core.record import NOT_THE_WORK, Record
+from harness.core.record import Record
 
 
 @dataclass(frozen=True)
@@ -27,44 +29,17 @@ class Collected:
     cells: pl.DataFrame
     epochs: pl.DataFrame
     disturbances: pl.DataFrame
-    machines: dict[str, machines.Facts]
+    machines: dict[str, Facts]
 
 
 def collect(records: Iterable[Record]) -> Collected:
     """Read every record once, keeping rows only."""
-    epochs: list[tuple[Any, ...]] = []
-    disturbances: list[tuple[Any, ...]] = []
-    found: dict[str, machines.Facts] = {}
+    return of_rows(rows.frame([rows.row(record, block_figures(record)) for record in records]))
 
-    def watched() -> Iterator[Record]:
-        for record in records:
-            machines.remember(found, record)
-            if record.status not in NOT_THE_WORK:
-                epochs.extend(_epochs(record))
-                disturbances.extend(other_load.disturbances(record))
-            yield record
 
-    cells = summary.summary(watched())
-    paces = dict(cells.select("cell_id", "seconds_per_epoch").iter_rows())
-    columns = {
-        "cell_id": pl.String,
-        "epoch": pl.Int64,
-        "steps": pl.Int64,
-        "seconds": pl.Float64,
-        "test_accuracy": pl.Float64,
-        "test_loss": pl.Float64,
-        "train_loss": pl.Float64,
-    }
-    rows = [
-        (cell_id, number, steps, None if paces[cell_id] is None else number * paces[cell_id], *reached)
-        for cell_id, number, steps, *reached in epochs
-    ]
-    return Collected(
-        cells,
-        pl.DataFrame(rows, schema=columns, orient="row"),
-        pl.DataFrame(disturbances, schema=other_load.DISTURBANCES, orient="row"),
-        found,
-    )
+def of_rows(found: pl.DataFrame) -> Collected:
+    """Of rows of ``analysis.rows``, in the order of the records."""
+    return Collected(rows.cells(found), rows.epochs(found), rows.disturbances(found), rows.machines(found))
 
 
 def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
@@ -73,17 +48,11 @@ def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
     Their records are what ``manifest`` is to judge, and to tell the differences of.
     """
     found = {}
-    for work, rows in grouped(cells.to_dicts(), work_of).items():
-        works = grouped((row for row in rows if not row["lane"]), lambda row: str(row["work_id"])).values()
+    for work, own in grouped(cells.to_dicts(), work_of).items():
+        works = grouped((row for row in own if not row["lane"]), lambda row: str(row["work_id"])).values()
         trained = [[row for row in one if row["status"] in COUNTED] for one in works]
         most = max(trained, key=lambda one: len({row["target"] for row in one}), default=[])
         lanes = {row["target"]: str(row["cell_id"]) for row in reversed(most)}
         if lanes:
             found[work] = [lanes[target] for target in sorted(lanes)]
     return found
-
-
-def _epochs(record: Record) -> Iterator[tuple[Any, ...]]:
-    per_epoch = record.cell.steps_per_epoch
-    for number, epoch in enumerate(record.epochs, start=1):
-        yield record.cell_id, number, number * per_epoch, epoch.test_accuracy, epoch.test_loss, epoch.train_loss

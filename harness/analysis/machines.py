@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 
 from harness.analysis.tables import WORK
-from harness.core.record import Record
 from harness.wording import machine_name
 
 Facts = Mapping[str, Any]
@@ -21,14 +20,6 @@ Facts = Mapping[str, Any]
 def node(facts: Facts) -> str:
     """The name of the Slurm node that a machine is, empty outside of Slurm's jobs."""
     return str((facts.get("slurm") or {}).get("node") or "")
-
-
-def remember(machines: dict[str, Facts], record: Record) -> None:
-    """Keep what a record says of its machine: of several the first that knows of a GPU, else the first."""
-    facts = record.machine
-    name = str(facts.get("id") or "")
-    if name and (name not in machines or (facts.get("gpu") and not machines[name].get("gpu"))):
-        machines[name] = facts
 
 
 def of_the_only_one(cells: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ that took turns count once, as they had the same load.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -19,10 +19,10 @@ import polars as pl
 
 from harness import statistics
 from harness.analysis import machines
+from harness.analysis.blocks import BlockFigures
 from harness.analysis.pace import timed
 from harness.analysis.tables import WORK, Row, frame, grouped, work_of
 from harness.core.record import Record
-from harness.statistics import Array
 
 TO_BLAME, NOT_TO_BLAME, CANNOT_BE_TOLD = "to blame", "not to blame", "cannot be told"
 
@@ -43,8 +43,6 @@ NOTABLE = 0.05
 """Of the time: what load may cost at most for it to be without an effect to speak of."""
 
 CONTROL_LANE, BETWEEN_PROCESSES = "control lane", "between processes"
-
-_NORMAL_MAD = 0.6745
 
 DISTURBANCES: dict[str, Any] = {
     "cell_id": pl.String,
@@ -119,27 +117,18 @@ class Blame:
     untold: str = ""
 
 
-def disturbances(record: Record) -> Iterator[tuple[Any, ...]]:
-    """Of a record with timed blocks one row of DISTURBANCES.
+def disturbances(record: Record, figures: BlockFigures) -> tuple[Any, ...] | None:
+    """The row of DISTURBANCES of a record whose blocks give ``figures``; None without a timed one.
 
     ``preempted_share``: of its timed blocks those that lost a processor to another thread; ``stolen_share``: processor
     seconds that the hypervisor took from the machine per second of them; ``noise``: spread of their times of a step, as
     the normal standard deviation of that median absolute deviation, over the median. ``disturbed_cost``: mean time of a
     step over that of blocks to which neither happened, less 1; null unless there are both kinds of blocks.
     """
-    blocks = record.blocks
-    places = [
-        place
-        for place, (kind, steps, seconds) in enumerate(zip(blocks.kind, blocks.steps, blocks.seconds, strict=True))
-        if kind == "train" and steps > 0 and seconds > 0
-    ]
-    if not places:
-        return
-    seconds, steps = (np.array(values, dtype=np.float64)[places] for values in (blocks.seconds, blocks.steps))
-    preempted, stolen = _told(blocks.preempted, places), _told(blocks.stolen_seconds, places)
-    pace = seconds / steps
+    if not figures.train_blocks:
+        return None
     slurm = record.machine.get("slurm") or {}
-    yield (
+    return (
         record.cell_id,
         slurm.get("exclusive"),
         slurm.get("other_jobs"),
@@ -149,10 +138,10 @@ def disturbances(record: Record) -> Iterator[tuple[Any, ...]]:
         record.heat.throttled_processors,
         record.machine.get("processor_quota"),
         record.heat.load_untold or None,
-        None if preempted is None else float(np.mean(preempted > 0)),
-        None if stolen is None else float(stolen.sum() / seconds.sum()),
-        float(np.median(np.abs(pace - np.median(pace))) / np.median(pace)) / _NORMAL_MAD if len(pace) > 1 else None,
-        _disturbed_cost(seconds, steps, [known > 0 for known in (preempted, stolen) if known is not None]),
+        figures.preempted_share,
+        figures.stolen_share,
+        figures.noise,
+        figures.disturbed_cost,
     )
 
 
@@ -291,21 +280,3 @@ def _floor(rows: Sequence[Row], turns: Mapping[str, str]) -> tuple[float, str] |
         return None
     squares = sum((value - fmean(own)) ** 2 for own in groups for value in own)
     return math.expm1(math.sqrt(squares / freedom)), BETWEEN_PROCESSES
-
-
-def _told(values: Sequence[float | None], places: Sequence[int]) -> Array | None:
-    """Those of the blocks at ``places``; None for a record that does not tell them all."""
-    if not values:
-        return None
-    own = [values[place] for place in places]
-    return None if any(value is None for value in own) else np.array(own, dtype=np.float64)
-
-
-def _disturbed_cost(seconds: Array, steps: Array, kinds: Sequence[Any]) -> float | None:
-    if not kinds:
-        return None
-    disturbed = np.any(kinds, axis=0)
-    if disturbed.all() or not disturbed.any():
-        return None
-    calm = float(seconds[~disturbed].sum() / steps[~disturbed].sum())
-    return float(seconds.sum() / steps.sum()) / calm - 1

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import analysis
-from harness.analysis import manifest
+from harness.analysis import index, manifest
+from harness.analysis.collected import of_rows
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.plan.datasets.extent import Extent
@@ -71,7 +72,7 @@ class Reading:
 def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
     """Read every record once and analyse them; files that cannot be read are named, the others count."""
     unreadable: list[StoreError] = []
-    collected = analysis.collect(run.records(unreadable))
+    collected = collect(run, unreadable)
     lanes: dict[str, Record] = {}
     obstacles: dict[tuple[object, ...], tuple[str, ...]] = {}
     for work, cell_ids in analysis.comparable(collected.cells).items():
@@ -91,6 +92,14 @@ def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
         noise_scales=tuple(_noise_scales(run.folder)),
         images=_images(run),
     )
+
+
+def collect(run: run_folder.Run, unreadable: list[StoreError] | None = None) -> analysis.Collected:
+    """What ``analysis.collect`` gives of all records of a run; those that have not changed are not read again.
+
+    A damaged or foreign record raises StoreError, or is added to ``unreadable`` and passed over.
+    """
+    return of_rows(index.read(run, unreadable))
 
 
 def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:

@@ -11,15 +11,13 @@ loss became infinite or no number (``Record.diverged``); the speed of such a cel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from harness import statistics
-from harness.analysis import machines
+from harness.analysis import blocks, machines
+from harness.analysis.blocks import BlockArrays, BlockFigures
 from harness.core.cell import ID_LENGTH
 from harness.core.codec import digest
 from harness.core.model import ModelSpec
@@ -50,8 +48,23 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     ``machine``: its anonymous id, and ``node`` its name in a cluster; a cell that never trained and names none is given
     the run's, if it has one only. Empty (null) where a record has no such measurement.
     """
-    rows = [_row(record) for record in records]
-    return machines.of_the_only_one(pl.DataFrame(rows, schema=_schema(), orient="row")).sort(_ORDER)
+    rows = [row(record, block_figures(record)) for record in records]
+    return in_order(pl.DataFrame(rows, schema=columns(), orient="row"))
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """The table of ``summary`` of its rows."""
+    return machines.of_the_only_one(rows).sort(_ORDER)
+
+
+def block_figures(record: Record) -> BlockFigures:
+    """What the block times of a record that is at hand give. Raises ContractError where they do not fit together."""
+    return blocks.figures(BlockArrays.of(record.blocks), record.cell.training.batch_size, is_the_work(record))
+
+
+def is_the_work(record: Record) -> bool:
+    """Whether its times are those of the work that was asked for."""
+    return record.status not in NOT_THE_WORK
 
 
 def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
@@ -78,8 +91,8 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _schema() -> dict[str, Any]:
-    """The columns of ``summary``, in the order of the values of ``_row``."""
+def columns() -> dict[str, Any]:
+    """The columns of ``summary``, in the order of the values of ``row``."""
     text, count, real = pl.String, pl.Int64, pl.Float64
     return {
         "cell_id": text,
@@ -141,11 +154,11 @@ def _schema() -> dict[str, Any]:
     }
 
 
-def _row(record: Record) -> tuple[Any, ...]:
+def row(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
+    """The values of ``columns`` of a record whose blocks give ``figures``; its own blocks are not looked at."""
     cell, target, training, phases = record.cell, record.cell.target, record.cell.training, record.phases
-    is_the_work = record.status not in NOT_THE_WORK
+    works = is_the_work(record)
     last = record.epochs[-1] if len(record.epochs) == training.epochs else None
-    figures = _block_figures(record)
     images_per_second = figures.images_per_second
     pace = figures.trained_seconds / figures.trained_steps if figures.trained_steps else None
     return (
@@ -169,23 +182,23 @@ def _row(record: Record) -> tuple[Any, ...]:
         cell.repeat,
         record.status,
         record.reason,
-        images_per_second if is_the_work else None,
-        pace * cell.steps_per_epoch if is_the_work and pace is not None else None,
-        figures.trained_seconds if is_the_work and figures.trained_steps else None,
-        phases.compile if is_the_work and not _programs_kept(record) else None,
+        images_per_second if works else None,
+        pace * cell.steps_per_epoch if works and pace is not None else None,
+        figures.trained_seconds if works and figures.trained_steps else None,
+        phases.compile if works and not _programs_kept(record) else None,
         phases.framework_import,
         phases.build,
-        phases.evaluate if is_the_work else None,
+        phases.evaluate if works else None,
         last.test_accuracy if last else None,
         last.test_loss if last else None,
         last.train_loss if last else None,
-        sum(record.blocks.steps) + sum(record.blocks.settle),
+        figures.steps,
         record.peak_memory_bytes,
         record.proof,
         record.started,
         record.attempt,
-        *_against_limits(record, images_per_second if is_the_work else None),
-        *_energy(record, is_the_work),
+        *_against_limits(record, images_per_second if works else None),
+        *_energy(record, works),
         record.worker.get("device", {}).get("peak_device_memory_bytes"),
         record.power.get("gpu", {}).get("process_memory_bytes"),
         record.worker.get("device", {}).get("beyond_dedicated_memory"),
@@ -200,7 +213,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         figures.pace_batches,
         machines.node(record.machine),
         _heat(record),
-        record.diverged,
+        figures.diverged or record.diverged,
     )
 
 
@@ -229,42 +242,12 @@ def _training_flops(model: ModelSpec) -> int:
     return model.training_flops
 
 
-def _energy(record: Record, is_the_work: bool) -> tuple[float | None, float | None]:
+def _energy(record: Record, works: bool) -> tuple[float | None, float | None]:
     """Joules per image of the GPU and of the host's processors."""
     gpu, host = (record.power.get(part, {}).get("energy_joules_per_image") for part in ("gpu", "host"))
-    return (gpu, host) if is_the_work else (None, None)
+    return (gpu, host) if works else (None, None)
 
 
 def _programs_kept(record: Record) -> bool:
     """Whether it may have found its programs compiled, so that its compile phase is no compilation."""
     return bool(record.worker.get("device", {}).get("programs"))
-
-
-@dataclass(frozen=True)
-class _BlockFigures:
-    """What the block times of a record give. ``trained_``: of all blocks but ``compile``."""
-
-    images_per_second: float | None
-    trained_seconds: float
-    trained_steps: int
-    train_blocks: int
-    pace_error: float | None
-    pace_batches: int | None
-
-
-def _block_figures(record: Record) -> _BlockFigures:
-    blocks = record.blocks
-    seconds, steps = np.array(blocks.seconds, dtype=np.float64), np.array(blocks.steps, dtype=np.int64)
-    timed = np.array([kind == "train" for kind in blocks.kind], dtype=bool) & (seconds > 0) & (steps > 0)
-    rates = steps[timed] * record.cell.training.batch_size / seconds[timed]
-    trained = np.array([kind != "compile" for kind in blocks.kind], dtype=bool)
-    is_the_work = record.status not in NOT_THE_WORK
-    error = statistics.batch_median_error(np.log(rates)) if is_the_work else None
-    return _BlockFigures(
-        images_per_second=float(np.median(rates)) if rates.size else None,
-        trained_seconds=float(seconds[trained].sum()),
-        trained_steps=int(steps[trained].sum()),
-        train_blocks=int(rates.size),
-        pace_error=error[0] if error else None,
-        pace_batches=error[1] if error else None,
-    )

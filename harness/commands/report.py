@@ -15,6 +15,8 @@ from harness.runs import folder as run_folder
 from harness.wording import plural
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from harness.analysis import Analysis, Outline
     from harness.analysis.reading import Reading
 
@@ -75,20 +77,23 @@ def run(request: Request) -> int:
 def show(kept: run_folder.Run, format: str | None) -> int:
     """Print the table, or write rows in ``format`` to standard output."""
     from harness import analysis
+    from harness.analysis import reading
 
     unreadable: list[StoreError] = []
-    found = analysis.outline(analysis.collect(kept.records(unreadable)))
+    collected = reading.collect(kept, unreadable)
     warn(unreadable)
-    show_cells(kept, found, len(unreadable), format)
+    if format is None:
+        show_cells(kept, analysis.outline(collected), len(unreadable), format)
+    else:
+        _export_rows(collected.cells, format)
     return 1 if unreadable else 0
 
 
 def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int, format: str | None) -> None:
     """As ``show``, of records that have been read, and how many are not among them."""
-    from harness.export import files
-    from harness.report import machines, other_load, terminal
-
     if format is None:
+        from harness.report import machines, other_load, terminal
+
         terminal.print_summary(
             found.cells,
             printing.standard_output(),
@@ -100,8 +105,14 @@ def show_cells(kept: run_folder.Run, found: Analysis | Outline, unreadable: int,
             load=other_load.lines(found.blame),
         )
     else:
-        with outputs.reader_may_leave():
-            files.export(found.cells, format, sys.stdout.buffer)
+        _export_rows(found.cells, format)
+
+
+def _export_rows(cells: pl.DataFrame, format: str) -> None:
+    from harness.export import files
+
+    with outputs.reader_may_leave():
+        files.export(cells, format, sys.stdout.buffer)
 
 
 def _draw(request: Request, reading: Reading) -> None:

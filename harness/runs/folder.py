@@ -145,9 +145,9 @@ class Run:
         A damaged or foreign file raises StoreError, or is added to ``unreadable`` and passed over. One that is set
         aside meanwhile by whoever runs its cell again is no record any more.
         """
-        for path in self._record_paths():
+        for path in self.record_paths():
             try:
-                record = self._read(path)
+                record = self.read(path)
             except StoreError as error:
                 if not path.exists():
                     continue
@@ -163,7 +163,7 @@ class Run:
         Damaged or foreign files as in ``records``.
         """
         found = {}
-        for path in self._record_paths():
+        for path in self.record_paths():
             try:
                 found[path.stem] = self._read_status(path)
             except StoreError as error:
@@ -178,7 +178,7 @@ class Run:
         """The finished record of one cell, or None. Raises StoreError if it is damaged."""
         path = self._record_path(cell_id)
         try:
-            return self._read(path) if path.exists() else None
+            return self.read(path) if path.exists() else None
         except StoreError:
             if path.exists():
                 raise
@@ -249,7 +249,8 @@ class Run:
         """Where an earlier attempt is kept."""
         return self.records_folder / f"{cell_id}.attempt-{number}.json"
 
-    def _record_paths(self) -> list[Path]:
+    def record_paths(self) -> list[Path]:
+        """The files of finished records, sorted by cell_id."""
         try:
             names = sorted(os.listdir(self.records_folder))
         except OSError as error:
@@ -260,7 +261,8 @@ class Run:
             if name.endswith(".json") and not name.startswith(".") and not _ATTEMPT_NAME.fullmatch(name)
         ]
 
-    def _read(self, path: Path) -> Record:
+    def read(self, path: Path) -> Record:
+        """The record in one of ``record_paths``. Raises StoreError if it is damaged, or does not belong there."""
         record = record_file.read(path)
         self._require_planned(path, record.cell_id)
         return record

@@ -23,6 +23,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from harness.analysis import index
 from harness.cli import cli
 from harness.cluster.slurm import options, submissions
 from harness.core.cell import Cell
@@ -453,6 +454,7 @@ FILES = (
     setting.SETTING_FILE,
     locks.LOCK_FILE,
     locks.HOLDER_FILE,
+    index.INDEX_FILE,
 )
 """Files and folders of a run."""
 

@@ -54,6 +54,7 @@ nothing of what comes after."""
 
 BESIDES = {
     "harness.analysis.reading": "plan proof runs",
+    "harness.analysis.index": "runs",
     "harness.analysis.noise_scale": "runs",
     "harness.measure.series": "analysis",
     "harness.measure.noise_probe": "analysis",
@@ -74,6 +75,7 @@ ADAPTERS: dict[str, set[str]] = {
 OTHERWISE_NAMED = {
     "mlflow_skinny": "mlflow",
     "nvidia_ml_py": "pynvml",
+    "pysimdjson": "simdjson",
     "pywin32": "win32pdh",
     "vl_convert_python": "vl_convert",
 }

@@ -232,7 +232,7 @@ class TestAnotherProcess:
         """Another process runs its cell again: no moment of that is an error."""
         for planned in CELLS:
             run.save(failed(planned, "interrupted", "for a test"))
-        listed = run._record_paths
+        listed = run.record_paths
 
         def list_then_lose() -> list[Path]:
             paths = listed()
@@ -240,7 +240,7 @@ class TestAnotherProcess:
                 run.set_aside(CELLS[0].cell_id)
             return paths
 
-        run._record_paths = list_then_lose  # type: ignore[method-assign]
+        run.record_paths = list_then_lose  # type: ignore[method-assign]
         assert run.statuses().keys() == {planned.cell_id for planned in CELLS[1:]}
         run.save(dataclasses.replace(record(CELLS[0]), attempt=2))
         assert {kept.cell_id for kept in run.records()} == {planned.cell_id for planned in CELLS[1:]}

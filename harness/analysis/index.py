@@ -1,0 +1,173 @@
+"""The rows of a run's records, of which those that have not changed need not be read: an index beside the records.
+
+    RUN/.index.arrow    a line of JSON, then an Arrow file: a row of ``analysis.rows`` for each record
+
+It is never the truth. A row counts only while the record's file is the one that it was made of, by name, size, times of
+change and inode; only of a run with the very same plan; and only where it was made by the very same code and libraries.
+An index that is absent, damaged or of another kind is made again, and where it cannot be written it is not. To be
+fooled it takes somebody who changes a record in place, keeps its size, and sets both times of the file back, which the
+systems other than Windows let nobody do without setting the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sysconfig
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from harness.analysis import rows
+from harness.analysis.quick_reading import NotUsual, QuickReader
+from harness.analysis.summary import block_figures
+from harness.core import codec
+from harness.core.errors import ContractError, StoreError
+from harness.core.record import STATUSES
+from harness.paths import PLAN_FILE
+from harness.runs.folder import Run
+
+INDEX_FILE = ".index.arrow"
+
+WORTH_KEEPING = 20_000_000
+"""Bytes of records that must have been read, for an index to be written: fewer are read in a fraction of a second."""
+
+SETTLED_NANOSECONDS = 3_000_000_000
+"""Age of a file from which a change shows in its times: file systems count them in steps of up to two seconds."""
+
+_KEY: dict[str, Any] = {
+    "file: name": pl.String,
+    "file: bytes": pl.Int64,
+    "file: changed": pl.Int64,
+    "file: changed in any way": pl.Int64,
+    "file: inode": pl.UInt64,
+}
+_Key: TypeAlias = tuple[str, int, int, int, int]
+_LARGEST_INODE = 0xFFFF_FFFF_FFFF_FFFF
+_MADE_BY = ("core", "analysis", "runs", "statistics.py")
+"""What of this package decides what is in a row."""
+
+
+def read(run: Run, unreadable: list[StoreError] | None = None) -> pl.DataFrame:
+    """The rows of every finished record, sorted by cell_id, and keep an index of them.
+
+    A damaged or foreign file raises StoreError, or is added to ``unreadable`` and passed over.
+    """
+    began = time.time_ns()
+    present = _present(run)
+    known = _known(run)
+    kept = known.filter([present.get(key[0]) == key for key in known.select(list(_KEY)).iter_rows()])
+    unchanged = set(kept["file: name"])
+    made = _made(run, [key for name, key in present.items() if name not in unchanged], unreadable)
+    found = pl.concat([kept, made]).sort("file: name")
+    if int(made["file: bytes"].sum()) >= WORTH_KEEPING:
+        _keep(run, found.filter(pl.col("file: changed") < began - SETTLED_NANOSECONDS))
+    return found.drop(list(_KEY))
+
+
+def _present(run: Run) -> dict[str, _Key]:
+    """The files of records that there are, by name."""
+    return {path.name: _key(path) for path in run.record_paths()}
+
+
+def _key(path: Path) -> _Key:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path.name, -1, 0, 0, 0  # reading it tells what is wrong, unless it is set aside meanwhile
+    return path.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _LARGEST_INODE
+
+
+def _made(run: Run, files: Iterable[_Key], unreadable: list[StoreError] | None) -> pl.DataFrame:
+    """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
+    reader, found = QuickReader(), []
+    folder = os.path.join(run.records_folder, "")
+    for key in files:
+        try:
+            found.append((*key, *_row(run, reader, folder + key[0])))
+        except StoreError as error:
+            if not os.path.exists(folder + key[0]):
+                continue
+            if unreadable is None:
+                raise
+            unreadable.append(error)
+    return pl.DataFrame(found, schema=_schema(), orient="row")
+
+
+def _row(run: Run, reader: QuickReader, path: str) -> tuple[Any, ...]:
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            record, figures = reader.read(stream.read())
+        placed = path.endswith(f"{os.sep}{record.cell_id}.json") and record.cell_id in run.cells
+        if not placed or record.status not in STATUSES:
+            raise NotUsual
+    except (NotUsual, OSError):
+        record = run.read(Path(path))
+        try:
+            figures = block_figures(record)
+        except ContractError as error:
+            raise StoreError(f"{path}: damaged, {error}") from error
+    return rows.row(record, figures)
+
+
+def _schema() -> dict[str, Any]:
+    return {**_KEY, **rows.schema()}
+
+
+def _known(run: Run) -> pl.DataFrame:
+    """Rows of the index, none where there is none that can be used."""
+    nothing = pl.DataFrame(schema=_schema())
+    try:
+        head, _, body = (run.folder / INDEX_FILE).read_bytes().partition(b"\n")
+        if json.loads(head) != _head(run, body):
+            return nothing
+        found = pl.read_ipc(io.BytesIO(body))
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        return nothing
+    return found if dict(found.schema) == _schema() else nothing
+
+
+def _keep(run: Run, found: pl.DataFrame) -> None:
+    """Write the index, where that can be done."""
+    body = io.BytesIO()
+    found.write_ipc(body, compression="lz4")
+    content = body.getvalue()
+    with suppress(OSError):
+        codec.write_atomically(run.folder / INDEX_FILE, json.dumps(_head(run, content)).encode() + b"\n" + content)
+
+
+def _head(run: Run, body: bytes) -> dict[str, Any]:
+    """What an index must say of itself to be used."""
+    return {
+        "schema_version": codec.SCHEMA_VERSION,
+        "made_by": _code(),
+        "plan": hashlib.sha256((run.folder / PLAN_FILE).read_bytes()).hexdigest(),
+        "rows": hashlib.sha256(body).hexdigest(),
+    }
+
+
+@cache
+def _code() -> str:
+    """Of all that decides what a row holds: this package's code, and the libraries and kind of machine that compute."""
+    made_with = ("numpy", np.__version__, "polars", pl.__version__, sysconfig.get_platform())
+    digest = hashlib.sha256(" ".join(made_with).encode())
+    package = resources.files("harness")
+    for part in _MADE_BY:
+        for name, content in _sources(package / part):
+            digest.update(f"{part}/{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _sources(place: Any) -> Iterable[tuple[str, bytes]]:
+    if place.is_file():
+        return [(place.name, place.read_bytes())]
+    return [(one.name, one.read_bytes()) for one in sorted(place.iterdir(), key=str) if one.name.endswith(".py")]
