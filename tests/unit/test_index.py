@@ -16,7 +16,7 @@ import pytest
 from harness import analysis
 from harness.analysis import index, quick_reading, reading
 from harness.core.errors import StoreError
-from harness.core.record import Blocks, Epoch, Record
+from harness.core.record import Blocks, Epoch, HeatFacts, Record
 from harness.runs import record_file
 from harness.runs.folder import Run
 from harness.runs.merging import merge
@@ -51,7 +51,7 @@ def told(of: Any, **changes: Any) -> Record:
         record(of),
         blocks=blocks,
         machine={"id": "abc", "gpu": {"name": "G"}, "load_1min": 0.5, "slurm": {"node": "n1", "exclusive": True}},
-        heat={"cells": [of.cell_id, "other"], "interleave": "block", "other_processors": 0.25, "load_untold": ""},
+        heat=HeatFacts(interleave="block", cells=(of.cell_id, "other"), other_processors=0.25),
         power={"gpu": {"energy_joules_per_image": 0.125, "process_memory_bytes": 2**33}},
         limit={"product_flops_per_second": 1e12, "memory_bytes_per_second": 1e11},
         worker={"device": {"peak_device_memory_bytes": 2**32, "beyond_dedicated_memory": False, "programs": ""}},
