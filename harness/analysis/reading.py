@@ -64,18 +64,30 @@ def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
     return Reading(run, found, _or_failed(run, lanes, collected), tuple(unreadable))
 
 
-def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
-    """One of TABLES of the run in ``folder``. UsageError for another name or no run, StoreError for a damaged one.
+def load(run: str | Path, table: str = "cells") -> pl.DataFrame:
+    """A run folder as a data frame: one row per cell, or another ``table`` of its analysis (``TABLES``).
 
-    A record that cannot be read raises StoreError: a data frame has no place to say that something is missing.
+    ``harness.analysis`` says what the columns are. Raises ``harness.core.errors.UsageError`` where there is no run or
+    no such table, StoreError for records that cannot be read: a data frame has no place to say that something is
+    missing.
     """
-    if name not in TABLES:
-        raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
-    reading = read(run_folder.open_run(Path(folder).expanduser()))
+    _require_table(table)
+    reading = read(run_folder.open_run(Path(run).expanduser()))
     if reading.unreadable:
         raise reading.unreadable[0]
+    return table_of(reading, table)
+
+
+def table_of(reading: Reading, name: str) -> pl.DataFrame:
+    """One of TABLES of a run that has been read. Raises UsageError for another name."""
+    _require_table(name)
     found: pl.DataFrame = getattr(reading.found, name)
     return found
+
+
+def _require_table(name: str) -> None:
+    if name not in TABLES:
+        raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
 
 
 def _or_failed(run: run_folder.Run, lanes: dict[str, Record], collected: analysis.Collected) -> tuple[Record, ...]:

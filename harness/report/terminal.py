@@ -68,7 +68,7 @@ def console_for(stream: IO[str]) -> Console:
     """
     unfolded = not stream.isatty() and "COLUMNS" not in os.environ
     width = PIPE_WIDTH if unfolded else None
-    return _PatientConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    return _PatientConsole(file=stream, highlight=False, markup=False, emoji=False, width=width, force_jupyter=False)
 
 
 def print_summary(

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from harness import __version__, cli
-from harness.commands import plan_table
 from harness.plan import tomlfile
+from harness.plan.prepare import prepare
 from harness.runs import folder as run_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -470,7 +470,7 @@ class TestOwnImages:
         self, call: Caller, folder: Path, cache: Path, tmp_path: Path
     ) -> None:
         call("data prepare small.npz")
-        planned = plan_table.prepare("sweep.toml", {}, None, fetch=True).planned
+        planned = prepare("sweep.toml", {}).planned
         renamed = [replace(one.cell, dataset=replace(one.cell.dataset, name="elsewhere")) for one in planned]
         run_folder.Run.create(tmp_path / "run", run_folder.Plan("s", "", "", "", tuple(renamed)))
         _, out, _ = call(f"sweep sweep.toml --out {tmp_path / 'run'} --plan --json")

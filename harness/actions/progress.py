@@ -1,23 +1,89 @@
-"""How a run is shown while it goes: a bar on a terminal, plain lines elsewhere, always on standard error."""
+"""How what is under way is shown: a bar in a terminal and in a notebook, plain lines elsewhere, on standard error.
+
+A notebook's bar needs ipywidgets, as rich's does; without it there are lines.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from harness.cache.keeping import Keeping
 from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.core.training import PRECISIONS
 from harness.measure.lane import Progress as LaneProgress
+from harness.plan.news import News, Show
+from harness.report.printed import say
+from harness.report.terminal import console_for
 from harness.wording import plural
 
 REFRESH_SECONDS = 0.5
 """A bar drawn more often would take the processor that the next block is measured on."""
+
+
+def standard_error() -> Console:
+    """For what is told meanwhile."""
+    return console_for(sys.stderr)
+
+
+def tell(text: str) -> None:
+    """One line on standard error."""
+    say(standard_error(), text)
+
+
+def _where_a_bar_can_be() -> Console | None:
+    """A console that can draw over what it drew before: a terminal's, or a notebook's; None where there is neither."""
+    console = standard_error()
+    if console.is_terminal:
+        return console
+    notebook = Console(file=sys.stderr)
+    return notebook if notebook.is_jupyter and find_spec("ipywidgets") is not None else None
+
+
+def _bar() -> AbstractContextManager[Show]:
+    console = _where_a_bar_can_be()
+    if console is not None:
+        return _Bar(console)
+    said: set[str] = set()
+
+    def line(what: str, done: int, total: int) -> None:
+        if what not in said:
+            said.add(what)
+            tell(what)
+
+    return nullcontext(line)
+
+
+class _Bar:
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(console=console, transient=True)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Show:
+        self._progress.start()
+        return self._show
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what.replace("[", "\\["), total=total or None)
+        self._progress.update(self._tasks[what], completed=done, total=total or None)
+
+
+NEWS = News(tell, _bar, Keeping(tell))
+"""For all that this process does: one warning in all where the cache cannot be written."""
 
 
 class RunProgress:
@@ -26,10 +92,8 @@ class RunProgress:
     ``estimates``: cell_id -> expected seconds, of the cells still to run. ``learn`` is given every finished record.
     """
 
-    def __init__(
-        self, console: Console, estimates: Mapping[str, float], learn: Callable[[Record], None] = lambda record: None
-    ) -> None:
-        self._console = console
+    def __init__(self, estimates: Mapping[str, float], learn: Callable[[Record], None] = lambda record: None) -> None:
+        self._console = standard_error()
         self._learn = learn
         self._estimates = dict(estimates)
         self._expected = sum(self._estimates.values()) or 1.0
@@ -38,13 +102,16 @@ class RunProgress:
         self._began = time.monotonic()
         self._drawn = -math.inf
         self._bar: Progress | None = None
-        if console.is_terminal:
+        drawn_on = _where_a_bar_can_be()
+        if drawn_on is not None:
+            if drawn_on.is_terminal:
+                self._console = drawn_on  # so that lines go above the bar
             self._bar = Progress(
                 TextColumn("{task.fields[cells]}", markup=False),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[left]}", markup=False),
                 TextColumn("{task.description}", markup=False),
-                console=console,
+                console=drawn_on,
                 transient=True,
                 auto_refresh=False,
             )
