@@ -18,7 +18,6 @@ from typing import Any, TextIO, cast
 import click
 
 from harness.actions import said
-from harness.commands import foreign
 from harness.core.errors import HarnessError, UsageError
 from harness.refusals import refused
 
@@ -122,6 +121,8 @@ def main() -> None:
     except MemoryError:
         status = _fail("memory ran out; ask for fewer examples, epochs or cells at once")
     except ImportError as error:
+        from harness.commands import foreign
+
         status = _fail(foreign.sentence(error, os.environ))
     except (BrokenPipeError, SystemExit):
         # The reader of a pipe has gone, as in `harness --help | head`; click has made an exit of it.
@@ -134,6 +135,8 @@ def main() -> None:
         status = _fail(f"{what} ({error.strerror or error})")
         _drop_output()
     except Exception as error:
+        from harness.commands import foreign
+
         blame = foreign.blame(error, os.environ)
         if not blame:
             raise

@@ -33,7 +33,11 @@ REFRESH_SECONDS = 0.5
 
 def standard_error() -> Console:
     """For what is told meanwhile."""
-    return console_for(sys.stderr)
+    return console_for(sys.stderr, plain=_in_notebook())
+
+
+def _in_notebook() -> bool:
+    return Console(file=sys.stderr).is_jupyter
 
 
 def tell(text: str) -> None:
@@ -43,11 +47,10 @@ def tell(text: str) -> None:
 
 def _where_a_bar_can_be() -> Console | None:
     """A console that can draw over what it drew before: a terminal's, or a notebook's; None where there is neither."""
+    if _in_notebook():
+        return Console(file=sys.stderr) if find_spec("ipywidgets") is not None else None
     console = standard_error()
-    if console.is_terminal:
-        return console
-    notebook = Console(file=sys.stderr)
-    return notebook if notebook.is_jupyter and find_spec("ipywidgets") is not None else None
+    return console if console.is_terminal else None
 
 
 def _bar() -> AbstractContextManager[Show]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,8 +30,26 @@ if TYPE_CHECKING:
     from harness.analysis.reading import Reading
     from harness.report.figure import Figure
 
-MOST_PICTURES = 12
-"""Figures that a notebook shows of one run; the page has them all."""
+MOST_PICTURES = 4
+"""Figures that a notebook shows of a run unasked, the study's own first; ``Report.figures`` has them all."""
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of a run. ``spec``: a Vega-Lite specification, whole, with its data. A notebook draws it, offline."""
+
+    title: str
+    figure: Figure = field(repr=False)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """For other programs that draw Vega-Lite."""
+        return {**self.figure.spec, "title": {"text": self.title}}
+
+    def _repr_svg_(self) -> str:
+        from harness.report import pictures
+
+        return pictures.drawn(self.figure, "svg").decode("utf-8")
 
 
 class Report(Shown):
@@ -88,9 +107,9 @@ class Report(Shown):
         return reading.table_of(self.reading, name)
 
     @cached_property
-    def figures(self) -> Mapping[str, dict[str, Any]]:
-        """Name -> the figure as a Vega-Lite specification, whole, with its data: a dict."""
-        return {figure.name: {**figure.spec, "title": {"text": figure.words.title}} for figure in self._drawable}
+    def figures(self) -> Mapping[str, ReportFigure]:
+        """Every figure that there is data for, by name."""
+        return {figure.name: ReportFigure(figure.words.title, figure) for figure in self._drawable}
 
     @cached_property
     def _drawable(self) -> list[Figure]:
@@ -143,9 +162,7 @@ class Report(Shown):
         return rows
 
     def _repr_html_(self) -> str:
-        from harness.report import pictures
-
-        drawn = [pictures.drawn(figure, "svg").decode("utf-8") for figure in self._drawable[:MOST_PICTURES]]
+        drawn = [figure._repr_svg_() for figure in list(self.figures.values())[:MOST_PICTURES]]
         return super()._repr_html_() + "".join(f'<div style="background:white">{svg}</div>' for svg in drawn)
 
 

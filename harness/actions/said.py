@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.metadata import version
 from typing import Any
 
 _TYPED: ContextVar[tuple[str, ...]] = ContextVar("_TYPED", default=())
@@ -16,6 +15,8 @@ _TYPED: ContextVar[tuple[str, ...]] = ContextVar("_TYPED", default=())
 
 def harness_version() -> str:
     """This version of the harness, for the plan."""
+    from importlib.metadata import version  # a tenth of what ``harness --help`` takes
+
     return version("backend-harness")
 
 

@@ -33,7 +33,7 @@ class Shown(ABC):
 
     def __str__(self) -> str:
         stream = StringIO()
-        self.print_to(console_for(stream))
+        self.print_to(console_for(stream, plain=True))
         return stream.getvalue().rstrip("\n")
 
     __repr__ = __str__
