@@ -1,22 +1,17 @@
-"""How what is under way is shown: a bar in a terminal and in a notebook, plain lines elsewhere, on standard error.
-
-A notebook's bar needs ipywidgets, as rich's does; without it there are lines.
-"""
+"""How what is under way is shown: a bar in a terminal and in a notebook, plain lines elsewhere, on standard error."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
+from harness.actions.bars import Bar, bar_on, in_notebook
 from harness.cache.keeping import Keeping
 from harness.core.cell import Cell
 from harness.core.record import Record
@@ -33,11 +28,7 @@ REFRESH_SECONDS = 0.5
 
 def standard_error() -> Console:
     """For what is told meanwhile."""
-    return console_for(sys.stderr, plain=_in_notebook())
-
-
-def _in_notebook() -> bool:
-    return Console(file=sys.stderr).is_jupyter
+    return console_for(sys.stderr, plain=in_notebook())
 
 
 def tell(text: str) -> None:
@@ -45,47 +36,31 @@ def tell(text: str) -> None:
     say(standard_error(), text)
 
 
-def _where_a_bar_can_be() -> Console | None:
-    """A console that can draw over what it drew before: a terminal's, or a notebook's; None where there is neither."""
-    if _in_notebook():
-        return Console(file=sys.stderr) if find_spec("ipywidgets") is not None else None
-    console = standard_error()
-    return console if console.is_terminal else None
-
-
-def _bar() -> AbstractContextManager[Show]:
-    console = _where_a_bar_can_be()
-    if console is not None:
-        return _Bar(console)
+@contextmanager
+def _shown() -> Iterator[Show]:
+    """Shows one job at a time: a bar where there can be one, else a line for each."""
+    bar = bar_on(standard_error())
     said: set[str] = set()
+    drawn = -math.inf
 
-    def line(what: str, done: int, total: int) -> None:
-        if what not in said:
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal drawn
+        if bar is not None:
+            if done == total or time.monotonic() - drawn >= REFRESH_SECONDS / 2:
+                bar.draw(what, done / total if total else None, "", "")
+                drawn = time.monotonic()
+        elif what not in said:
             said.add(what)
             tell(what)
 
-    return nullcontext(line)
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.end()
 
 
-class _Bar:
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(console=console, transient=True)
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Show:
-        self._progress.start()
-        return self._show
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def _show(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what.replace("[", "\\["), total=total or None)
-        self._progress.update(self._tasks[what], completed=done, total=total or None)
-
-
-NEWS = News(tell, _bar, Keeping(tell))
+NEWS = News(tell, _shown, Keeping(tell))
 """For all that this process does: one warning in all where the cache cannot be written."""
 
 
@@ -104,32 +79,18 @@ class RunProgress:
         self._done_cells = 0
         self._began = time.monotonic()
         self._drawn = -math.inf
-        self._bar: Progress | None = None
-        drawn_on = _where_a_bar_can_be()
-        if drawn_on is not None:
-            if drawn_on.is_terminal:
-                self._console = drawn_on  # so that lines go above the bar
-            self._bar = Progress(
-                TextColumn("{task.fields[cells]}", markup=False),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[left]}", markup=False),
-                TextColumn("{task.description}", markup=False),
-                console=drawn_on,
-                transient=True,
-                auto_refresh=False,
-            )
-            self._task = self._bar.add_task("", total=1.0, cells=self._cells(), left="")
+        self._bar: Bar | None = None
 
     def __enter__(self) -> RunProgress:
-        if self._bar:
-            self._bar.start()
+        self._bar = bar_on(self._console)
+        self._show(0.0, "")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._bar is not None:
+            self._bar.end()
 
     def started(self, cell: Cell, doing: str) -> None:
         """Name the present cell."""
@@ -160,14 +121,8 @@ class RunProgress:
         if self._bar is None:
             return
         done = self._done_seconds + present_seconds
-        self._bar.update(
-            self._task,
-            completed=min(done / self._expected, 1.0),
-            description=description,
-            cells=self._cells(),
-            left=self._time_left(done),
-        )
-        self._bar.refresh()
+        share = min(done / self._expected, 1.0)
+        self._bar.draw(self._cells(), share, self._time_left(done), description)
         self._drawn = time.monotonic()
 
     def _time_left(self, done: float) -> str:

@@ -55,7 +55,9 @@ def test_whatever_a_worker_does_becomes_a_typed_record_and_the_sweep_goes_on(swe
         assert "\n" not in record.reason
         assert record.proof
         assert records["reference", size].status == "ok"
-    assert [line for line in done.stderr.splitlines() if not re.match(r"\[\d+/18] |18 cells to run|images of small: ", line)] == []
+    assert [
+        line for line in done.stderr.splitlines() if not re.match(r"\[\d+/18] |18 cells to run|images of small: ", line)
+    ] == []
     assert "garbage" not in done.stdout + done.stderr
     assert "garbage from a process" in (sweeper.folder / "run" / "logs" / "scripted.log").read_text(errors="replace")
 
