@@ -42,6 +42,9 @@ def test_the_example_runs_and_gives_outputs_of_the_same_kinds(
     for before, now in zip(kept.cells, made.cells, strict=True):
         assert kinds(before) == kinds(now), before.source
     assert "[4/4]" in str(made.cells)
+    bars = [output for cell in made.cells for output in cell.get("outputs", ()) if output.output_type == "display_data"]
+    assert bars, "a bar was drawn, and taken away again"
+    assert {bar.data["text/html"] for bar in bars} == {""}
     assert not [output for cell in made.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
 
 

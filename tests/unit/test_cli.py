@@ -228,6 +228,25 @@ def test_every_option_says_what_it_is_for(path: str) -> None:
             assert parameter.help, f"{path} {parameter.name}"
 
 
+def test_every_command_stands_in_the_list_that_help_prints(call: Caller) -> None:
+    folder = Path(cli.__file__).parent / "commands"
+    files = {path.stem.replace("_", "-") for path in folder.glob("*.py") if "@click." in path.read_text()}
+    assert files - {"flags"} == set(cli.COMMANDS)
+    listed = call("--help")[1].partition("Commands:\n")[2].splitlines()
+    assert [line.split(maxsplit=1) for line in listed] == [[name, says] for name, says in sorted(cli.COMMANDS.items())]
+
+
+def test_help_imports_no_command(folder: Path, cache: Path) -> None:
+    code = (
+        "import sys; from harness.cli import main; sys.argv = ['harness', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = {name for name in done.stderr.split() if name.startswith("harness.")}
+    assert loaded
+    assert not {name for name in loaded if name.startswith("harness.commands.")}
+
+
 @pytest.mark.parametrize(("arguments", "says"), WRONG, ids=[arguments for arguments, _ in WRONG])
 def test_a_wrong_call_is_one_line_and_status_2(call: Caller, arguments: str, says: str) -> None:
     status, out, err = call(arguments)
