@@ -129,11 +129,11 @@ def against(part: str, quantity: str, usage: Usage, base: Usage, bar: float) -> 
 
 def write_records(sweep_file: Path, folder: Path) -> None:
     """Make the run of the sweep with a finished record for every cell."""
-    from harness.commands import plan_table
     from harness.core.record import Blocks, Epoch, Phases, Record
+    from harness.plan.prepare import prepare
     from harness.runs import folder as run_folder
 
-    prepared = plan_table.prepare(str(sweep_file), {}, data_dir=None, fetch=True)
+    prepared = prepare(str(sweep_file), {})
     cells = tuple(planned.cell for planned in prepared.planned)
     run = run_folder.Run.create(
         folder, run_folder.Plan("scale", "benchmarks/scale.py", "", "", cells, interleave=prepared.interleave)
@@ -241,7 +241,7 @@ def show(results: Sequence[Result], machine: dict[str, Any], cells: int) -> None
     from rich.console import Console
     from rich.table import Table
 
-    from harness.commands import sweep
+    from harness.actions import sweep
 
     where = f"{machine['processor']}, {machine['logical_cores']} cores, load {machine['load_1min']}"
     table = Table(title=f"{cells:,} cells of {BLOCKS:,} blocks; {where}")

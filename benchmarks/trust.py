@@ -30,18 +30,19 @@ from typing import Any
 import numpy as np
 
 from harness import statistics
+from harness.actions.progress import NEWS
 from harness.analysis import comparison
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.commands import printing, running
 from harness.core.cell import Cell, Target
 from harness.core.errors import HarnessError
 from harness.core.record import now
 from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.machine import facts as machine_facts
-from harness.measure import heat, series
+from harness.measure import heat, series, session
 from harness.measure import runner as measure_runner
 from harness.measure.lane import Lane, Progress
 from harness.plan import datasets, inputs, models, targets
+from harness.plan.prepare import prepare_dataset
 from harness.proof.verifier import Verifier
 from harness.runs import folder as run_folder
 from harness.workers.cell_worker import Files
@@ -111,8 +112,8 @@ class Bench:
         return Cell(model, training, known, drawn, key.target, repeat, key.lane)
 
     def hosts(self, place: Path) -> tuple[Hosts, Verifier]:
-        pool, bundle = running.open_hosts(self.definitions, {}, place / "scratch", place / "logs", TIMEOUT)
-        return pool, running.open_verifier(self.definitions, pool, bundle.sha256, place / "scratch", TIMEOUT)
+        pool, bundle = session.open_hosts(self.definitions, {}, place / "scratch", place / "logs", TIMEOUT)
+        return pool, session.open_verifier(self.definitions, pool, bundle.sha256, place / "scratch", TIMEOUT)
 
     def compare(self, lanes: Sequence[LaneKey], seconds: float, precision: float) -> Comparison:
         """As ``harness compare`` does it, with fresh hosts."""
@@ -160,14 +161,13 @@ def main() -> int:
                 "path": path,
                 "env": {"SLOWDOWN": str(share)},
             }
-    console = printing.standard_error()
     try:
         definitions = targets.definitions(own, "")
-        reference = targets.resolve(running.REFERENCE, definitions)
+        reference = targets.resolve(session.REFERENCE, definitions)
         wanted = [*(targets.resolve(name, definitions) for name in FRAMEWORKS.values()), reference]
-        printing.build_environments(definitions, wanted, console)
+        session.build_environments(definitions, wanted, NEWS)
         with tempfile.TemporaryDirectory(prefix="harness-trust-") as folder:
-            prepared = printing.prepare_dataset("digits", None, console)
+            prepared = prepare_dataset("digits", None, NEWS)
             bench = Bench(Path(folder), prepared, definitions, arguments.scale)
             for part in arguments.only or PARTS:
                 bench.rows.append(wavering(part))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 """What writing to an open file says, which names none."""

@@ -25,7 +25,7 @@ from harness.wording import nearest
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TABLES", "Extent", "NoiseScale", "Proof", "Quantity", "Reading", "read", "table"]
+__all__ = ["TABLES", "Extent", "NoiseScale", "Proof", "Quantity", "Reading", "load", "read", "table_of"]
 
 TABLES = (
     "cells",
@@ -102,19 +102,31 @@ def collect(run: run_folder.Run, unreadable: list[StoreError] | None = None) -> 
     return of_rows(index.read(run, unreadable))
 
 
-def table(folder: str | Path, name: str = "cells") -> pl.DataFrame:
-    """One of TABLES of the run in ``folder``. UsageError for another name or no run, StoreError for a damaged one.
+def load(run: str | Path, table: str = "cells") -> pl.DataFrame:
+    """A run folder as a data frame: one row per cell, or another ``table`` of its analysis (``TABLES``).
 
-    A record that cannot be read raises StoreError: a data frame has no place to say that something is missing.
+    ``harness.analysis`` says what the columns are. Raises ``harness.core.errors.UsageError`` where there is no run or
+    no such table, StoreError for records that cannot be read: a data frame has no place to say that something is
+    missing.
     """
+    _name_of_table(table)
+    reading = read(run_folder.open_run(Path(run).expanduser()))
+    if reading.unreadable:
+        raise reading.unreadable[0]
+    return table_of(reading, table)
+
+
+def table_of(reading: Reading, name: str) -> pl.DataFrame:
+    """One of TABLES of a run that has been read. Raises UsageError for another name."""
+    found: pl.DataFrame = getattr(reading.found, _name_of_table(name))
+    return found
+
+
+def _name_of_table(name: str) -> str:
     name = FORMERLY.get(name, name)
     if name not in TABLES:
         raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
-    reading = read(run_folder.open_run(Path(folder).expanduser()))
-    if reading.unreadable:
-        raise reading.unreadable[0]
-    found: pl.DataFrame = getattr(reading.found, name)
-    return found
+    return name
 
 
 def _or_failed(run: run_folder.Run, lanes: dict[str, Record], collected: analysis.Collected) -> tuple[Record, ...]:

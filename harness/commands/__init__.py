@@ -1,1 +1,1 @@
-"""What each command does: plain functions that ``harness.cli`` calls once it has read the flags."""
+"""The commands, a file each: its flags, and the few lines that call what it does and print it."""

@@ -15,7 +15,6 @@ from harness.commands.completing import Completer, Items
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 LONGEST_TIMEOUT = 1_000_000
 DASH = "-"
 
@@ -105,6 +104,54 @@ def folder(*names: str, help: str) -> Decorator:
     return click.option(*names, type=Folder(), metavar="FOLDER", help=help)
 
 
+def targets_option(metavar: str, help: str) -> Decorator:
+    """--target, of several."""
+    return axis("--target", "-t", metavar=metavar, help=help, complete=completing.several_of(completing.targets))
+
+
+def models_option(help: str) -> Decorator:
+    """--model, of several."""
+    several = completing.several_of(completing.models)
+    return axis("--model", "-m", metavar="NAME|FILE,...", help=help, complete=several)
+
+
+def optimizers_option(help: str) -> Decorator:
+    """--optimizer, of several."""
+    return axis("--optimizer", metavar="NAME,...", help=help, complete=completing.several_of(completing.optimizers))
+
+
+def one_option(*names: str, names_of: completing.Names, default: str, metavar: str, help: str) -> Decorator:
+    """An option of one name, with its default shown."""
+    return click.option(
+        *names,
+        default=default,
+        show_default=True,
+        shell_complete=completing.one_of(names_of),
+        metavar=metavar,
+        help=help,
+    )
+
+
+def batch_sizes_option(help: str) -> Decorator:
+    """--batch-size, of several."""
+    return axis("--batch-size", "-b", metavar="N,...", help=help)
+
+
+def dataset_option(help: str, default: str | None = None) -> Decorator:
+    """--dataset."""
+    return click.option(
+        "--dataset", "-d", default=default, show_default=default is not None, metavar="NAME|FILE.npz", help=help
+    )
+
+
+def out_option(help: str) -> Decorator:
+    """--out, a run folder."""
+    return folder("--out", "-o", help=help)
+
+
+targets_argument = click.argument(
+    "names", nargs=-1, metavar="[TARGET]...", shell_complete=completing.one_of(completing.targets)
+)
 data_dir_option = folder(
     "--data-dir", help="Folder with the four MNIST files (also: environment variable HARNESS_DATA_DIR)."
 )
@@ -121,8 +168,6 @@ timeout_option = click.option(
 fork_option = click.option(
     "--fork/--no-fork", default=True, help="Fork one process per cell (where possible), or start each afresh."
 )
-
-
 accuracy_option = click.option(
     "--accuracy",
     metavar="SHARE",
@@ -130,7 +175,6 @@ accuracy_option = click.option(
 )
 precisions_option = axis(
     "--compute-precision",
-    "precision",
     metavar="NAME,...",
     help="float32, mixed_bfloat16, mixed_float16; float32 if not given.",
     complete=completing.several_of(completing.precisions),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from harness import wording
 from harness.core.errors import ModelError, UsageError
-from harness.core.model import LAYERS, ModelSpec
+from harness.core.model import LAYERS, Layer, ModelSpec
 from harness.plan import shipped, tomlfile
 
 SUFFIX = shipped.SUFFIX
@@ -88,14 +89,41 @@ def load(name_or_file: str) -> ModelSpec:
     return _from_file(path)
 
 
+def build(layers: Sequence[Layer], input_shape: Sequence[int], name: str) -> ModelSpec:
+    """A model of layers that are objects, checked as one in a file is; a whole number stands for a pair of them.
+
+    ``input_shape``: height, width, channels of an image. Raises UsageError, ModelError.
+    """
+    return _checked({"name": name, "input_shape": list(input_shape), "layers": _tables(layers)}, f"model {name!r}")
+
+
+def _tables(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    wrong = [layer for layer in layers if not isinstance(layer, tuple(LAYERS.values()))]
+    if wrong:
+        allowed = ", ".join(cls.__name__ for cls in LAYERS.values())
+        raise UsageError(f"layers: found {wording.shown(wrong[0])}, allowed: {allowed}")
+    return [{"kind": layer.kind, **_given(layer)} for layer in layers]
+
+
+def _given(layer: Layer) -> dict[str, Any]:
+    """What a layer was given beyond its defaults, as a file would say it."""
+    fields = {field.name: (getattr(layer, field.name), field.default) for field in dataclasses.fields(layer)}
+    given = {key: value for key, (value, default) in fields.items() if value != default}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
+
 def _from_file(path: Path) -> ModelSpec:
-    form = tomlfile.validate(ModelForm, tomlfile.read(path), str(path))
-    layers = tuple(_layer(table, f"{path}: layer {number}") for number, table in enumerate(form.layers, start=1))
+    return _checked(tomlfile.read(path), str(path))
+
+
+def _checked(tables: dict[str, Any], where: str) -> ModelSpec:
+    form = tomlfile.validate(ModelForm, tables, where)
+    layers = tuple(_layer(table, f"{where}: layer {number}") for number, table in enumerate(form.layers, start=1))
     model = ModelSpec(name=form.name, input_shape=form.input_shape, layers=layers)
     try:
         _ = model.traced
     except ModelError as error:
-        raise ModelError(f"{path}: {error.where}", error.problem) from None
+        raise ModelError(f"{where}: {error.where}", error.problem) from None
     return model
 
 

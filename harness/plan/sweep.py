@@ -161,7 +161,22 @@ class Sweep:
         """What gave a key its value where the person's flags did not: the preset, or the file."""
         if key in self.flags:
             return ""
-        return self.source if self.source.endswith(SUFFIX) else f"the preset {self.source!r}"
+        return f"the preset {self.source!r}" if self.source in presets() else self.source
+
+
+@dataclass(frozen=True)
+class SweepDefinition:
+    """A sweep as Python writes it: ``tables`` are the keys of a sweep file; those of ``[training]`` may stand beside
+    the others. ``models`` are those of its models that are objects, by name.
+    """
+
+    tables: Mapping[str, Any]
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """What errors call it."""
+        return f"the sweep {self.tables.get('name', '')!r}"
 
 
 @dataclass(frozen=True)
@@ -177,14 +192,17 @@ def presets() -> dict[str, str]:
     return {name: str(tomlfile.read(path)["description"]) for name, path in shipped.files(FOLDER).items()}
 
 
-def load(source: str, overrides: Mapping[str, Any]) -> Sweep:
-    """Read a preset or a file that ends in ``.toml``, with the flags' values in place of its own.
+def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
+    """Read a preset or a file that ends in ``.toml``, or take a definition, with the flags' values in place of its own.
 
     ``overrides`` maps keys (those of ``[training]`` too) to what a flag gave: a value, numbers
     separated by commas, or several of these; None and empty sequences are flags not given. Raises UsageError.
     """
-    path = _path(source)
-    data = tomlfile.read(path)
+    if isinstance(asked, SweepDefinition):
+        source, base, data = asked.source, Path.cwd(), _nested(asked.tables)
+    else:
+        path = _path(asked)
+        source, base, data = asked, path.parent.absolute(), tomlfile.read(path)
     training = data.setdefault("training", {})
     flags: dict[str, str] = {}
     for key, value in overrides.items():
@@ -195,7 +213,7 @@ def load(source: str, overrides: Mapping[str, Any]) -> Sweep:
             (training if nested else data)[key] = _from_flag(key, value)
             flags[f"training.{key}" if nested else key] = FLAGS.get(key, f"--{key.replace('_', '-')}")
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
-    return _sweep(form, source, path.parent.absolute(), flags)
+    return _sweep(form, source, base, flags)
 
 
 def expand(
@@ -224,6 +242,16 @@ def expand(
                 for target in _once(targets):
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
     return planned
+
+
+def _nested(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables as a file has them, their tuples as lists, with a table of training of their own."""
+    listed = {key: list(value) if isinstance(value, (tuple, range)) else value for key, value in tables.items()}
+    of_training = {key: listed.pop(key) for key in list(listed) if key in TrainingForm.model_fields}
+    training = listed.get("training", {})
+    if of_training and isinstance(training, Mapping):
+        listed["training"] = {**training, **of_training}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in listed.items()}
 
 
 def _where(key: str, source: str, flags: Mapping[str, str]) -> str:

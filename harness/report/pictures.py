@@ -26,12 +26,13 @@ def write(figures: Sequence[Figure], folder: Path, format: str) -> list[Path]:
     for figure in figures:
         path = folder / f"{figure.name}.{format}"
         outputs.make_folder(folder)
-        outputs.write(path, _drawn(figure, format))
+        outputs.write(path, drawn(figure, format))
         written.append(path)
     return written
 
 
-def _drawn(figure: Figure, format: str) -> bytes:
+def drawn(figure: Figure, format: str) -> bytes:
+    """A figure as PNG or SVG."""
     import vl_convert
 
     spec = {**figure.spec, "width": WIDTH, "title": {"text": figure.words.title}}

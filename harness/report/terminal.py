@@ -63,14 +63,24 @@ class _PatientConsole(Console):
         drop_output(self.file)
 
 
-def console_for(stream: IO[str]) -> Console:
+def console_for(stream: IO[str], plain: bool = False) -> Console:
     """A console on a stream: coloured on a terminal (unless NO_COLOR is set), plain and unfolded in a pipe.
+
+    ``plain``: as in a pipe, although FORCE_COLOR is set, as notebooks do.
 
     Texts are printed as they are: a name such as ``[red]`` or ``:x:`` is a name.
     """
     unfolded = not stream.isatty() and "COLUMNS" not in os.environ
     width = PIPE_WIDTH if unfolded else None
-    return _PatientConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    return _PatientConsole(
+        file=stream,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=width,
+        force_jupyter=False,
+        force_terminal=False if plain else None,
+    )
 
 
 def print_summary(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import running
 from harness.core.cell import Target
+from harness.measure import session
 from harness.plan import targets
 from harness.proof.verifier import Verifier
 from harness.workers import Launch, Worker
@@ -25,7 +25,7 @@ class Bench:
         self.folder = folder
         self.definitions = targets.definitions()
         self.hosts: Hosts
-        self.hosts, self.bundle = running.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs", TIMEOUT)
+        self.hosts, self.bundle = session.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs", TIMEOUT)
         proofs = folder / "proofs"
         proofs.mkdir()
         code = {"code": self.bundle.sha256}
@@ -56,7 +56,7 @@ class Bench:
 
     def reference(self) -> tuple[Target, Worker]:
         """The oracle and its worker."""
-        return self.target(running.REFERENCE), self.worker(running.REFERENCE)
+        return self.target(session.REFERENCE), self.worker(session.REFERENCE)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def every_lane() -> list[str]:
     return [
         f"{definition.name}:{mode}"
         for definition in targets.definitions().values()
-        if definition.name != running.REFERENCE and definition.accelerator == "cpu"
+        if definition.name != session.REFERENCE and definition.accelerator == "cpu"
         for mode in definition.modes
     ]
 

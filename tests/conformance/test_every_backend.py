@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends import registry
-from harness.commands.running import REFERENCE
+from harness.measure.session import REFERENCE
 from harness.plan import targets
 
 from .conftest import every_lane

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import cell as command
+from harness.actions import cell as action
 from harness.core.cell import Cell
 from harness.core.model import Dense
 from harness.core.record import Record, now
@@ -119,7 +119,7 @@ def _trained(bench: Bench, label: str, model: str, training: TrainingSpec, digit
 
 def _exported(bench: Bench, record: Record, folder: Path) -> Path:
     """The script, where its two files alone were sent to."""
-    command.export(folder / "run", record.cell_id[:8], folder / "sent.py")
+    action.export_cell(folder / "run", record.cell_id[:8], folder / "sent.py")
     received = folder / "received"
     received.mkdir()
     for name in ("sent.py", "sent.npz"):

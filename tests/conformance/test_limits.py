@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness.commands.running import REFERENCE
 from harness.measure.device_limits import Limiter, Limits
+from harness.measure.session import REFERENCE
 
 from .conftest import TIMEOUT, Bench
 

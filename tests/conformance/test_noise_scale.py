@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.commands.running import REFERENCE
 from harness.core.cell import Cell, Dataset
 from harness.core.model import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import TrainingSpec
 from harness.measure.noise_probe import Meter
+from harness.measure.session import REFERENCE
 from harness.plan import inputs
 from harness.runs.noise_scales import Estimate
 from harness.workers.cell_worker import Files

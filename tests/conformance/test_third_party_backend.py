@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.commands.running import REFERENCE
 from harness.core import system
+from harness.measure.session import REFERENCE
 from harness.plan import targets
 from harness.workers import interpreters
 

@@ -15,8 +15,8 @@ from harness.cluster.ray import tasks
 from harness.cluster.slurm import submissions
 from harness.cluster.slurm.options import SlurmOptions
 from harness.cluster.slurm.programs import SlurmJob
-from harness.commands import live
 from harness.doctor import inspection
+from harness.report import live
 from harness.workers import interpreters
 from harness.workers.interpreters import clean_variables
 from tests.process.small_sweep import HARNESS, Sweeper

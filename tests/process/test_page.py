@@ -168,9 +168,7 @@ class TestLive:
         with sweeper.running("--live", "--interleave", "cell", "--timeout", "8") as process:
             address = self.address(sweeper, process)
             wait_for(sweeper.folder / "reached", process)
-            servers = [
-                one for one in psutil.Process(process.pid).children() if "harness.commands.live" in one.cmdline()
-            ]
+            servers = [one for one in psutil.Process(process.pid).children() if "harness.report.live" in one.cmdline()]
             assert len(servers) == 1
             servers[0].kill()
             _, errors = process.communicate(timeout=PATIENCE)

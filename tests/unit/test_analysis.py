@@ -174,7 +174,7 @@ class TestAgreement:
 
 def test_a_sweep_does_not_load_polars_before_there_is_anything_to_show() -> None:
     """Its threads and its memory would stand beside what is measured."""
-    code = "import sys, harness.commands.sweep; sys.exit('polars' in sys.modules)"
+    code = "import sys, harness.actions.sweep; sys.exit('polars' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

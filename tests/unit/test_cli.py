@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from harness import __version__, cli
-from harness.commands import plan_table
 from harness.plan import tomlfile
+from harness.plan.prepare import prepare
 from harness.runs import folder as run_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -226,6 +226,25 @@ def test_every_option_says_what_it_is_for(path: str) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{path} {parameter.name}"
+
+
+def test_every_command_stands_in_the_list_that_help_prints(call: Caller) -> None:
+    folder = Path(cli.__file__).parent / "commands"
+    files = {path.stem.replace("_", "-") for path in folder.glob("*.py") if "@click." in path.read_text()}
+    assert files - {"flags"} == set(cli.COMMANDS)
+    listed = call("--help")[1].partition("Commands:\n")[2].splitlines()
+    assert [line.split(maxsplit=1) for line in listed] == [[name, says] for name, says in sorted(cli.COMMANDS.items())]
+
+
+def test_help_imports_no_command(folder: Path, cache: Path) -> None:
+    code = (
+        "import sys; from harness.cli import main; sys.argv = ['harness', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = {name for name in done.stderr.split() if name.startswith("harness.")}
+    assert loaded
+    assert not {name for name in loaded if name.startswith("harness.commands.")}
 
 
 @pytest.mark.parametrize(("arguments", "says"), WRONG, ids=[arguments for arguments, _ in WRONG])
@@ -470,7 +489,7 @@ class TestOwnImages:
         self, call: Caller, folder: Path, cache: Path, tmp_path: Path
     ) -> None:
         call("data prepare small.npz")
-        planned = plan_table.prepare("sweep.toml", {}, None, fetch=True).planned
+        planned = prepare("sweep.toml", {}).planned
         renamed = [replace(one.cell, dataset=replace(one.cell.dataset, name="elsewhere")) for one in planned]
         run_folder.Run.create(tmp_path / "run", run_folder.Plan("s", "", "", "", tuple(renamed)))
         _, out, _ = call(f"sweep sweep.toml --out {tmp_path / 'run'} --plan --json")

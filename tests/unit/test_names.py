@@ -9,11 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 SHARED = {
-    "Ended": "how a sweep ended, and a task on Ray: harness/commands, harness/cluster/ray",
     "Instruments": "in harness/measure a protocol, what a heat asks of them, and the class that answers",
-    "Prepared": "a dataset is, and a sweep: harness/commands",
-    "Request": "the flags of each command: harness/commands",
-    "Work": "what a figure shows, what a task runs, what a command does: harness/commands, harness/cluster/ray",
 }
 """Names of several classes all the same, with what they are there for and where."""
 

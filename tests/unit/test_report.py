@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from harness import analysis, cli, shells
-from harness.commands.progress import outcome
+from harness.actions.progress import outcome
 from harness.core.errors import HarnessError, UsageError
 from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Epoch, Record
@@ -291,6 +291,6 @@ class TestExports:
 
     def test_the_command_line_offers_every_format(self) -> None:
         # Written out there: whoever asks for help must not wait for what writes the formats.
-        (option,) = (parameter for parameter in cli.report.params if parameter.name == "format")
+        (option,) = (parameter for parameter in cli.cli.commands["report"].params if parameter.name == "format")
         assert isinstance(option.type, click.Choice)
         assert tuple(option.type.choices) == files.FORMATS

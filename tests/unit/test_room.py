@@ -13,9 +13,9 @@ import pytest
 
 from harness.cache import room
 from harness.cache.keeping import Keeping
-from harness.commands import running
 from harness.core.errors import CellError, StoreError, Unsupported, WorkerCrashed
 from harness.core.model import Dense, Flatten
+from harness.measure import session
 from harness.paths import RUNS_FOLDER
 from harness.plan import datasets, inputs, targets
 from harness.proof import probes
@@ -113,7 +113,7 @@ def test_without_a_temporary_folder_the_variable_that_names_one_is_named(monkeyp
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
     monkeypatch.setattr(tempfile, "mkdtemp", lambda *parts: none())
-    with pytest.raises(StoreError, match=r"no temporary folder can be made.*TMPDIR"), running.temporary_folder("test"):
+    with pytest.raises(StoreError, match=r"no temporary folder can be made.*TMPDIR"), session.temporary_folder("test"):
         pass
 
 

@@ -16,7 +16,7 @@ from harness.cluster.slurm import programs, submissions
 from harness.cluster.slurm.outcomes import STATUSES, only_told, settle
 from harness.cluster.slurm.programs import ENDED, SlurmJob, Task
 from harness.cluster.slurm.submissions import FORGOTTEN, Standing, Submission
-from harness.commands import slurm
+from harness.commands.status import status
 from harness.core import codec
 from harness.core.errors import SchedulerError
 from harness.core.record import Record
@@ -336,11 +336,11 @@ def test_where_slurm_gives_no_answer_nothing_is_said_of_what_will_run(
 ) -> None:
     submitted(run)
     program(site, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    assert slurm.status(run.folder, json=False) == 0
+    assert status.main([str(run.folder)], standalone_mode=False) == 0
     told = capsys.readouterr()
     assert "warning: squeue: Unable to contact slurm controller; only the records are told" in told.err
     assert "0 of 4 cells recorded" in told.out
     assert "nothing that will run them" not in told.out
-    slurm.status(run.folder, json=True)
+    status.main([str(run.folder), "--json"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
     assert (found["missing"], found["live"]) == (None, None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from harness.commands import printing
+from harness.report.printed import new_table, print_table
+from harness.report.terminal import console_for
 
 ROWS = (("jax-cpu:jit", "103.7 %", "nothing to catch", "a sentence that may break between its words"),)
 
@@ -15,10 +18,10 @@ def test_columns_stay_whole_but_for_prose(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     headings = ("target", "control takes", "found", "why")
-    table = printing.new_table(*headings, numbers=("control takes",), prose=("why",), title="A title of many words")
+    table = new_table(*headings, numbers=("control takes",), prose=("why",), title="A title of many words")
     for row in ROWS:
         table.add_row(*row)
-    printing.print_table(table)
+    print_table(table, console_for(sys.stdout))
     lines = capsys.readouterr().out.splitlines()
     for whole in (headings[:3], *(row[:3] for row in ROWS)):
         assert any(all(cell in line for cell in whole) for line in lines)
@@ -28,7 +31,7 @@ def test_columns_stay_whole_but_for_prose(
 
 
 def test_a_table_without_rows_shows_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
-    printing.print_table(printing.new_table("target", "why", prose=("why",)))
+    print_table(new_table("target", "why", prose=("why",)), console_for(sys.stdout))
     assert capsys.readouterr().out.split()[:2] == ["target", "why"]
 
 
@@ -36,9 +39,9 @@ def test_a_table_without_prose_is_as_wide_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "10")
-    table = printing.new_table("one heading", "another one")
+    table = new_table("one heading", "another one")
     table.add_row("two words", "three more words")
-    printing.print_table(table)
+    print_table(table, console_for(sys.stdout))
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "one heading  another one",
         "─" * 29,

@@ -49,7 +49,7 @@ the sweep has stopped it; its heats have run."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class TaskEnd:
     """How a task ended: one of the words above, and what there is to say, which begins with a verb or a noun."""
 
     how: str
@@ -57,7 +57,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Work:
+class TaskWork:
     """What a task is to run. ``attempt`` counts from 1; ``log`` is where it writes."""
 
     run: Path
@@ -84,7 +84,7 @@ class Cluster:
             if one["Alive"]
         ]
 
-    def start(self, work: Work, demand: Mapping[str, float]) -> Any:
+    def start(self, work: TaskWork, demand: Mapping[str, float]) -> Any:
         """Start a task, on whatever node has room for it, now or later; returns Ray's reference.
 
         Raises SchedulerError with what Ray said.
@@ -113,27 +113,27 @@ class Cluster:
         ended: list[Any] = self._ray.wait(list(tasks), num_returns=1, timeout=seconds)[0]
         return ended
 
-    def ended(self, task: Any) -> Ended:
+    def ended(self, task: Any) -> TaskEnd:
         """How a task has ended."""
         errors = self._ray.exceptions
         try:
             node, status, line = self._ray.get(task)
         except errors.TaskCancelledError:
-            return Ended(CANCELLED, "was cancelled")
+            return TaskEnd(CANCELLED, "was cancelled")
         except (errors.NodeDiedError, errors.LocalRayletDiedError) as error:
-            return Ended(LOST, f"node died ({_first_line(error)})")
+            return TaskEnd(LOST, f"node died ({_first_line(error)})")
         except errors.OutOfMemoryError as error:
-            return Ended(MEMORY_OUT, f"ended by Ray because its node ran out of memory ({_first_line(error)})")
+            return TaskEnd(MEMORY_OUT, f"ended by Ray because its node ran out of memory ({_first_line(error)})")
         except (errors.ObjectLostError, errors.RpcError, errors.GetTimeoutError) as error:
-            return Ended(LOST, f"answer was lost, which says nothing of its heats ({_first_line(error)})")
+            return TaskEnd(LOST, f"answer was lost, which says nothing of its heats ({_first_line(error)})")
         except errors.RayError as error:
-            return Ended(FAILED, f"failed ({_first_line(error)})")
+            return TaskEnd(FAILED, f"failed ({_first_line(error)})")
         if status is None or status == UsageError.exit_status:
-            return Ended(REFUSED, f"node {node}: {line}")
+            return TaskEnd(REFUSED, f"node {node}: {line}")
         if status:
             ended = f"exit status {status}" if status > 0 else f"signal {-status}"
-            return Ended(FAILED, f"ended with {ended} on node {node}{f': {line}' if line else ''}")
-        return Ended(DONE, f"ended on node {node} without a record{f': {line}' if line else ''}")
+            return TaskEnd(FAILED, f"ended with {ended} on node {node}{f': {line}' if line else ''}")
+        return TaskEnd(DONE, f"ended on node {node} without a record{f': {line}' if line else ''}")
 
     def cancel(self, tasks: Sequence[Any], force: bool = False) -> None:
         """Stop tasks: their heats save what they have, unless by ``force``."""

@@ -1,4 +1,7 @@
-"""What the commands that run cells share: hosts for the targets, and the verifier with its reference."""
+"""A session with workers: environments built, hosts, the verifier with its reference, and cells run to their records.
+
+What is to be told goes to a ``News``; nothing is printed here.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,18 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-
 from harness import workers
 from harness.cache import room
-from harness.commands import printing
-from harness.commands.progress import RunProgress
+from harness.cache.keeping import Keeping
 from harness.core import system
 from harness.core.cell import Cell, Target
 from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
@@ -28,10 +29,12 @@ from harness.machine import allocation, nvidia
 from harness.machine import facts as machine_facts
 from harness.measure import device_limits
 from harness.measure import runner as measure_runner
+from harness.measure.heat import Watcher
 from harness.measure.instruments import Instruments, device_facts
 from harness.measure.lane import Stopped
 from harness.paths import BUNDLES, LIMITS, PROOFS, cache_place
 from harness.plan import inputs, targets
+from harness.plan.news import News
 from harness.plan.targets import TargetDefinition
 from harness.proof import verifier as proof_verifier
 from harness.runs import folder as run_folder
@@ -52,13 +55,14 @@ def open_hosts(
     logs: Path,
     timeout: float,
     fork: bool = True,
+    keeping: Keeping | None = None,
 ) -> tuple[hosts.Hosts, workers.Bundle]:
     """Hosts for the targets, and the bundle of code that they run.
 
     ``timeout``: the longest wait for one answer, in seconds; a first import on a cold network disk may take as long,
     and never less than is allowed it anyway.
     """
-    bundle = _bundle(scratch)
+    bundle = _bundle(scratch, keeping or Keeping())
 
     def launch(target: Target, lane: int) -> workers.Launch:
         if target.name in problems:
@@ -87,7 +91,7 @@ def open_hosts(
     return hosts.Hosts(launch, max(timeout, workers.START_SECONDS)), bundle
 
 
-def _bundle(scratch: Path) -> workers.Bundle:
+def _bundle(scratch: Path, keeping: Keeping) -> workers.Bundle:
     """From the cache; from ``scratch`` where the cache has not the present code and cannot be written."""
     cache = cache_place(BUNDLES)
     try:
@@ -95,7 +99,7 @@ def _bundle(scratch: Path) -> workers.Bundle:
     except EnvironmentBuildError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        printing.keeping.warn(cache, error.__cause__)
+        keeping.warn(cache, error.__cause__)
         return workers.bundle(scratch / BUNDLES)
 
 
@@ -106,13 +110,14 @@ def temporary_hosts(
     purpose: str,
     timeout: float,
     fork: bool = True,
+    keeping: Keeping | None = None,
 ) -> Iterator[tuple[hosts.Hosts, workers.Bundle, Path]]:
     """As ``open_hosts``, with scratch files and logs in a folder of their own, the last value; it ends with the block.
 
     ``purpose`` is part of the folder's name.
     """
     with temporary_folder(purpose) as place:
-        pool, bundle = open_hosts(definitions, problems, place, place, timeout, fork)
+        pool, bundle = open_hosts(definitions, problems, place, place, timeout, fork, keeping)
         with pool:
             yield pool, bundle, place
 
@@ -151,7 +156,7 @@ def every_mode(texts: Sequence[str], definitions: Mapping[str, TargetDefinition]
     return list(dict.fromkeys(found))
 
 
-def with_reference(definitions: Mapping[str, TargetDefinition], console: Console) -> dict[str, TargetDefinition]:
+def with_reference(definitions: Mapping[str, TargetDefinition], news: News) -> dict[str, TargetDefinition]:
     """The definitions, the reference's environment being ready.
 
     It needs NumPy only. So where its own environment cannot be built, as on a machine without its Python or
@@ -159,18 +164,33 @@ def with_reference(definitions: Mapping[str, TargetDefinition], console: Console
     """
     definition = definitions[REFERENCE]
     try:
-        environments.ensure(definition, lambda line: printing.say(console, line))
+        environments.ensure(definition, news.tell)
     except EnvironmentBuildError as error:
-        printing.say(console, f"{error}; the reference runs in the harness's own Python instead")
+        news.tell(f"{error}; the reference runs in the harness's own Python instead")
         definition = replace(definition, lock=None, python_version="", interpreter=sys.executable)
     return {**definitions, REFERENCE: definition}
+
+
+def build_environments(
+    definitions: Mapping[str, TargetDefinition], wanted: Sequence[Target], news: News
+) -> dict[str, str]:
+    """Make every wanted target's environment ready; returns those that cannot be, with the reason."""
+    problems: dict[str, str] = {}
+    for name in dict.fromkeys(target.name for target in wanted):
+        definition = definitions[name]
+        try:
+            environments.ensure(definition, news.tell)
+        except EnvironmentBuildError as error:
+            problems[name] = str(error)
+            news.tell(f"warning: target {name} cannot be used: {error}")
+    return problems
 
 
 def open_run(
     kept: run_folder.Run,
     definitions: Mapping[str, TargetDefinition],
     wanted: Sequence[Target],
-    console: Console,
+    news: News,
     timeout: float,
     fork: bool,
     scratch: Path | None = None,
@@ -181,11 +201,11 @@ def open_run(
     And what measures beside them. ``scratch`` and ``logs``: folders other than those of the run.
     """
     scratch, logs = scratch or kept.scratch_folder, logs or kept.logs_folder
-    problems = printing.build_environments(definitions, wanted, console)
-    definitions = with_reference(definitions, console)
-    pool, bundle = open_hosts(definitions, problems, scratch, logs, timeout, fork)
-    verifier = open_verifier(definitions, pool, bundle.sha256, scratch, timeout)
-    return pool, verifier, Instruments(open_limiter(bundle.sha256, scratch, timeout))
+    problems = build_environments(definitions, wanted, news)
+    definitions = with_reference(definitions, news)
+    pool, bundle = open_hosts(definitions, problems, scratch, logs, timeout, fork, news.keeping)
+    verifier = open_verifier(definitions, pool, bundle.sha256, scratch, timeout, news.keeping)
+    return pool, verifier, Instruments(open_limiter(bundle.sha256, scratch, timeout, news.keeping))
 
 
 def make_way(kept: run_folder.Run, cells: Sequence[Cell]) -> None:
@@ -200,7 +220,7 @@ def make_way(kept: run_folder.Run, cells: Sequence[Cell]) -> None:
 
 
 @dataclass(frozen=True)
-class Work:
+class Conditions:
     """What running cells of a plan takes. ``again``: statuses of records that are to make way for another attempt.
 
     ``scratch`` and ``logs``: folders other than those of the run.
@@ -216,7 +236,11 @@ class Work:
 
 
 def run_cells(
-    kept: run_folder.Run, cells: Sequence[Cell], work: Work, console: Console, watcher: Callable[[], RunProgress]
+    kept: run_folder.Run,
+    cells: Sequence[Cell],
+    conditions: Conditions,
+    news: News,
+    watcher: Callable[[], AbstractContextManager[Watcher]],
 ) -> int:
     """Run waiting cells of the plan to their records, heat by heat. Returns how many heats others are running.
 
@@ -226,13 +250,27 @@ def run_cells(
     require_room(kept, cells)
     wanted = [cell.target for cell in cells]
     pool, verifier, instruments = open_run(
-        kept, work.definitions, wanted, console, work.timeout, work.fork, work.scratch, work.logs
+        kept,
+        conditions.definitions,
+        wanted,
+        news,
+        conditions.timeout,
+        conditions.fork,
+        conditions.scratch,
+        conditions.logs,
     )
     with pool, instruments, watcher() as progress, terminable():
         runner = measure_runner.Runner(
-            kept, pool, verifier, work.dataset, work.timeout, progress, instruments=instruments, scratch=work.scratch
+            kept,
+            pool,
+            verifier,
+            conditions.dataset,
+            conditions.timeout,
+            progress,
+            instruments=instruments,
+            scratch=conditions.scratch,
         )
-        return runner.run_planned(cells, work.again)
+        return runner.run_planned(cells, conditions.again)
 
 
 def require_room(kept: run_folder.Run, cells: Sequence[Cell]) -> None:
@@ -246,8 +284,12 @@ def require_room(kept: run_folder.Run, cells: Sequence[Cell]) -> None:
 def terminable() -> Iterator[None]:
     """SIGTERM and a terminal that has gone end a run as Ctrl-C does: the present cell is saved, the workers are ended.
 
-    Where it comes from Slurm at the end of a job's time, the present cell ran out of time.
+    Where it comes from Slurm at the end of a job's time, the present cell ran out of time. Outside the main thread
+    Python takes no signals, and nothing changes.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     end, ending = allocation.end(), system.ending_signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -270,7 +312,12 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 
 def open_verifier(
-    definitions: Mapping[str, TargetDefinition], pool: hosts.Hosts, code: str, scratch: Path, timeout: float
+    definitions: Mapping[str, TargetDefinition],
+    pool: hosts.Hosts,
+    code: str,
+    scratch: Path,
+    timeout: float,
+    keeping: Keeping | None = None,
 ) -> proof_verifier.Verifier:
     """A verifier that starts the reference's worker when it first needs it."""
     target = targets.resolve(REFERENCE, definitions)
@@ -279,13 +326,13 @@ def open_verifier(
         return target, pool.worker(target)
 
     return proof_verifier.Verifier(
-        cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, printing.keeping
+        cache_place(PROOFS), scratch, reference, _circumstances(code), timeout, keeping or Keeping()
     )
 
 
-def open_limiter(code: str, scratch: Path, timeout: float) -> device_limits.Limiter:
+def open_limiter(code: str, scratch: Path, timeout: float, keeping: Keeping | None = None) -> device_limits.Limiter:
     """What gives each target its device's limits, from the user's cache where they are there."""
-    return device_limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, printing.keeping)
+    return device_limits.Limiter(cache_place(LIMITS), scratch, _circumstances(code), timeout, keeping or Keeping())
 
 
 def _circumstances(code: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ ADDRESS = "127.0.0.1"
 START_SECONDS = 30.0
 _REST = 20
 RECORDS = "records"
-_MODULE = "harness.commands.live"
+_MODULE = "harness.report.live"
 
 
 class LivePage:

@@ -1,23 +1,67 @@
-"""How a run is shown while it goes: a bar on a terminal, plain lines elsewhere, always on standard error."""
+"""How what is under way is shown: a bar in a terminal and in a notebook, plain lines elsewhere, on standard error."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
+from harness.actions.bars import Bar, bar_on, in_notebook
+from harness.cache.keeping import Keeping
 from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.core.training import PRECISIONS
 from harness.measure.lane import Progress as LaneProgress
+from harness.plan.news import News, Show
+from harness.report.printed import say
+from harness.report.terminal import console_for
 from harness.wording import plural
 
 REFRESH_SECONDS = 0.5
 """A bar drawn more often would take the processor that the next block is measured on."""
+
+
+def standard_error() -> Console:
+    """For what is told meanwhile."""
+    return console_for(sys.stderr, plain=in_notebook())
+
+
+def tell(text: str) -> None:
+    """One line on standard error."""
+    say(standard_error(), text)
+
+
+@contextmanager
+def _shown() -> Iterator[Show]:
+    """Shows one job at a time: a bar where there can be one, else a line for each."""
+    bar = bar_on(standard_error())
+    said: set[str] = set()
+    drawn = -math.inf
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal drawn
+        if bar is not None:
+            if done == total or time.monotonic() - drawn >= REFRESH_SECONDS / 2:
+                bar.draw(what, done / total if total else None, "", "")
+                drawn = time.monotonic()
+        elif what not in said:
+            said.add(what)
+            tell(what)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.end()
+
+
+NEWS = News(tell, _shown, Keeping(tell))
+"""For all that this process does: one warning in all where the cache cannot be written."""
 
 
 class RunProgress:
@@ -26,10 +70,8 @@ class RunProgress:
     ``estimates``: cell_id -> expected seconds, of the cells still to run. ``learn`` is given every finished record.
     """
 
-    def __init__(
-        self, console: Console, estimates: Mapping[str, float], learn: Callable[[Record], None] = lambda record: None
-    ) -> None:
-        self._console = console
+    def __init__(self, estimates: Mapping[str, float], learn: Callable[[Record], None] = lambda record: None) -> None:
+        self._console = standard_error()
         self._learn = learn
         self._estimates = dict(estimates)
         self._expected = sum(self._estimates.values()) or 1.0
@@ -37,29 +79,18 @@ class RunProgress:
         self._done_cells = 0
         self._began = time.monotonic()
         self._drawn = -math.inf
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.fields[cells]}", markup=False),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[left]}", markup=False),
-                TextColumn("{task.description}", markup=False),
-                console=console,
-                transient=True,
-                auto_refresh=False,
-            )
-            self._task = self._bar.add_task("", total=1.0, cells=self._cells(), left="")
+        self._bar: Bar | None = None
 
     def __enter__(self) -> RunProgress:
-        if self._bar:
-            self._bar.start()
+        self._bar = bar_on(self._console)
+        self._show(0.0, "")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._bar is not None:
+            self._bar.end()
 
     def started(self, cell: Cell, doing: str) -> None:
         """Name the present cell."""
@@ -90,14 +121,8 @@ class RunProgress:
         if self._bar is None:
             return
         done = self._done_seconds + present_seconds
-        self._bar.update(
-            self._task,
-            completed=min(done / self._expected, 1.0),
-            description=description,
-            cells=self._cells(),
-            left=self._time_left(done),
-        )
-        self._bar.refresh()
+        share = min(done / self._expected, 1.0)
+        self._bar.draw(self._cells(), share, self._time_left(done), description)
         self._drawn = time.monotonic()
 
     def _time_left(self, done: float) -> str:

@@ -1,26 +1,27 @@
-"""``harness sweep --launcher ray``: heats as tasks of a Ray cluster, which this process follows to their records."""
+"""Heats as tasks of a Ray cluster, which this process follows to their records.
+
+In: a run, its cells that wait, and a connected cluster. Out: records, each of which is passed on as it is seen.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from harness.cluster import options as cluster_options
 from harness.cluster.ray import options as asked
 from harness.cluster.ray import tasks
 from harness.cluster.ray.options import RayOptions
-from harness.cluster.ray.tasks import Cluster, Ended, Work
-from harness.commands import plan_table, printing, running
-from harness.commands.progress import RunProgress
+from harness.cluster.ray.tasks import Cluster, TaskEnd, TaskWork
 from harness.core import record as core_record
 from harness.core.cell import Cell
 from harness.core.errors import SchedulerError
+from harness.core.record import Record
+from harness.plan.news import Tell
 from harness.plan.plan import by_place, packed
 from harness.runs import folder as run_folder
 from harness.runs import orphans
@@ -56,25 +57,22 @@ RETRIED = (tasks.LOST, tasks.FAILED)
 
 
 @dataclass(frozen=True)
-class _Task:
+class RayTask:
     """Heats that run together, and the attempts that they have left."""
 
-    work: Work
+    work: TaskWork
     demand: Mapping[str, float]
     retries: int
 
     @property
     def name(self) -> str:
+        """What it is called where it is told of."""
         heats = self.work.heats
         return f"heat {heats[0]}" if len(heats) == 1 else f"heats {', '.join(map(str, heats))}"
 
-    def again(self) -> _Task:
+    def again(self) -> RayTask:
+        """Its next attempt."""
         return replace(self, work=replace(self.work, attempt=self.work.attempt + 1), retries=self.retries - 1)
-
-
-def options(prepared: plan_table.Prepared, flags: Sequence[str]) -> dict[str, RayOptions]:
-    """Target label -> what to ask of Ray. Raises UsageError."""
-    return asked.resolve(prepared.targets, plan_table.launcher_tables(prepared, "ray"), flags)
 
 
 @dataclass(frozen=True)
@@ -90,61 +88,66 @@ def connect(chosen: Mapping[str, RayOptions]) -> OnRay:
     return OnRay(tasks.connect(next(iter(chosen.values())).address), chosen)
 
 
-def run_cells(
-    kept: run_folder.Run,
-    waiting: Sequence[Cell],
-    prepared: plan_table.Prepared,
-    on_ray: OnRay,
-    progress: RunProgress,
-) -> int:
-    """Run waiting cells of the plan to their records. Returns how many heats others are running.
-
-    KeyboardInterrupt goes up when the tasks have ended. Raises SchedulerError where the cluster cannot run them.
-    """
-    console, cluster = printing.standard_error(), on_ray.cluster
+def due(kept: run_folder.Run, waiting: Sequence[Cell], on_ray: OnRay, tell: Tell) -> list[RayTask]:
+    """The tasks that run waiting cells of the plan. Raises SchedulerError where the cluster has no node for one."""
     places = cluster_options.of_places("ray", on_ray.options, kept.plan.places)
-    nodes = cluster.nodes()
+    nodes = on_ray.cluster.nodes()
     heats = by_place(kept.plan, waiting)
     demands = asked.demands({place: places[place] for place in heats}, nodes)
     crowded = asked.crowded(list(demands.values()), nodes)
     if crowded is not None:
-        printing.say(
-            console,
+        tell(
             f"warning: node {crowded.name} ({asked.amounts({asked.CPU: crowded.resources.get(asked.CPU, 0.0)})}) has "
             f"room for two tasks at the same time ({'; '.join(map(asked.amounts, demands.values()))} asked for), which "
-            "would disturb each other's times",
+            "would disturb each other's times"
         )
-    printing.build_environments(prepared.definitions, [cell.target for cell in waiting], console)
-    running.with_reference(prepared.definitions, console)
-    running.make_way(kept, waiting)
-    due = [
-        _Task(Work(kept.folder, group, _log(kept, group), attempt=1), demands[place], places[place].retries)
+    return [
+        RayTask(TaskWork(kept.folder, group, _log(kept, group), attempt=1), demands[place], places[place].retries)
         for place, numbers in heats.items()
         for group in packed(kept.plan, numbers, places[place].heats_per_task)
     ]
-    following = _Following(kept, waiting, cluster, progress, console)
+
+
+def follow(
+    kept: run_folder.Run,
+    waiting: Sequence[Cell],
+    due: Sequence[RayTask],
+    on_ray: OnRay,
+    finished: Callable[[Record], None],
+    tell: Tell,
+) -> int:
+    """Run tasks to the records of their cells. Returns how many heats others are running.
+
+    ``finished`` gets each new record. KeyboardInterrupt goes up when the tasks have ended. Raises SchedulerError where
+    the cluster cannot run them. The connection is closed in any case.
+    """
     with tasks.silenced():
         try:
-            with progress, running.terminable():
-                following.to_the_end(due)
+            _Following(kept, waiting, on_ray.cluster, finished, tell).to_the_end(due)
         finally:
-            cluster.close()
-    return sum(bool(kept.waiting(kept.plan.heats[heat].cells)) for numbers in heats.values() for heat in numbers)
+            on_ray.cluster.close()
+    heats = {heat for task in due for heat in task.work.heats}
+    return sum(bool(kept.waiting(kept.plan.heats[heat].cells)) for heat in heats)
 
 
 class _Following:
     """Tasks from their start to their records."""
 
     def __init__(
-        self, kept: run_folder.Run, waiting: Sequence[Cell], cluster: Cluster, progress: RunProgress, console: Console
+        self,
+        kept: run_folder.Run,
+        waiting: Sequence[Cell],
+        cluster: Cluster,
+        finished: Callable[[Record], None],
+        tell: Tell,
     ) -> None:
-        self._kept, self._cluster, self._progress, self._console = kept, cluster, progress, console
+        self._kept, self._cluster, self._finished, self._say = kept, cluster, finished, tell
         self._untold = list(waiting)
-        self._live: dict[Any, _Task] = {}
+        self._live: dict[Any, RayTask] = {}
         self._unsettled: dict[int, tuple[Ending, float]] = {}
         self._fit = self._answered = time.monotonic()
 
-    def to_the_end(self, due: Sequence[_Task]) -> None:
+    def to_the_end(self, due: Sequence[RayTask]) -> None:
         """Start the tasks, and start those again that end early, until each cell has its record."""
         try:
             for task in due:
@@ -167,21 +170,21 @@ class _Following:
         finally:
             self._tell()
 
-    def _start(self, task: _Task) -> None:
+    def _start(self, task: RayTask) -> None:
         self._live[self._cluster.start(task.work, task.demand)] = task
 
-    def _has_ended(self, task: _Task, ended: Ended) -> None:
+    def _has_ended(self, task: RayTask, ended: TaskEnd) -> None:
         if ended.how == tasks.REFUSED:
             raise SchedulerError(f"Ray task of {task.name}: {ended.says}")
         if ended.how in RETRIED and task.retries:
             again = task.again()
             of = f"attempt {again.work.attempt} of {again.work.attempt + again.retries}"
-            printing.say(self._console, f"warning: {task.name}: {ended.says}; {of} begins")
+            self._say(f"warning: {task.name}: {ended.says}; {of} begins")
             self._start(again)
             return
         self._settle(task, ended.how, ended.says)
 
-    def _settle(self, task: _Task, how: str, says: str) -> None:
+    def _settle(self, task: RayTask, how: str, says: str) -> None:
         """See to it that the cells of a task have their records, once nobody runs its heats any more.
 
         A node that has gone may hold its locks for a while, or be about to save what it has.
@@ -220,7 +223,7 @@ class _Following:
     def _stop(self) -> None:
         """End what runs; heats save what they have. A second Ctrl-C leaves that to Ray."""
         live = list(self._live)
-        printing.say(self._console, f"stopping {plural(len(live), 'task')}")
+        self._say(f"stopping {plural(len(live), 'task')}")
         try:
             self._cluster.cancel(live)
             deadline = time.monotonic() + tasks.STOP_SECONDS + POLL_SECONDS
@@ -236,7 +239,7 @@ class _Following:
         for cell in self._untold:
             record = self._kept.record(cell.cell_id) if cell.cell_id not in waiting else None
             if record is not None:
-                self._progress.finished(record)
+                self._finished(record)
         self._untold = [cell for cell in self._untold if cell.cell_id in waiting]
 
 

@@ -1,7 +1,7 @@
-"""The command line: wiring only. Flags in, an exit status out; the work is in ``harness.commands``.
+"""The command line: which commands there are, and how they end. Each stands in ``harness.commands``, with its flags.
 
-Exit status: 0 success, 2 a wrong call, 1 everything else. Commands import what they need when they
-run, so ``harness --help`` stays quick.
+Exit status: 0 success, 2 a wrong call, 1 everything else. A command is imported when it is asked for, and what it
+needs when it runs, so ``harness --help`` stays quick.
 """
 
 from __future__ import annotations
@@ -11,18 +11,40 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, TextIO, cast
 
 import click
 
-from harness.cli.clusters import cancel, status, wait
-from harness.cli.listing import cache, data, models, sweeps, targets
-from harness.cli.measuring import compare, doctor, heat, limits, noise_scale, sweep, verify
-from harness.cli.reading import cell, merge, recommend, report
-from harness.commands import foreign
-from harness.commands.flags import CONTEXT
+from harness.actions import said
 from harness.core.errors import HarnessError, UsageError
 from harness.refusals import refused
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+COMMANDS = {
+    "sweep": "Train over batch sizes and targets.",
+    "compare": "Say which target trains faster, and if that is noise.",
+    "recommend": "Say what to use on the machine of a run, and why.",
+    "report": "Show a run's table, or make its page, pictures, rows.",
+    "merge": "Unite run folders that hold parts of one plan.",
+    "status": "Say how far a run is.",
+    "wait": "Follow a run to its end, then show it.",
+    "cancel": "End a run's jobs under Slurm.",
+    "heat": "Run heats of a run folder, as launchers do.",
+    "verify": "Prove that targets do the reference's work.",
+    "doctor": "Say what works on this machine, and what mends the rest.",
+    "limits": "Measure what the device of each target can do at most.",
+    "noise-scale": "Measure up to which batch size steps scale.",
+    "cell": "Take one cell out of a run, as a script.",
+    "models": "List the built-in models, or show one.",
+    "targets": "List the targets, or build their environments.",
+    "data": "List the datasets, or make one ready.",
+    "cache": "List what is kept in the cache, or clear it.",
+    "sweeps": "List the presets of 'harness sweep'.",
+}
+"""Name -> what it does, in a line that a narrow terminal holds. The modules have these names too."""
 
 SIZES = ("COLUMNS", "LINES")
 """Variables that say how large the screen is."""
@@ -30,7 +52,36 @@ SIZES = ("COLUMNS", "LINES")
 SIZE = re.compile(r"0*[1-9][0-9]{0,4}")
 
 
-@click.group(context_settings=CONTEXT)
+class _Commands(Mapping[str, click.Command]):
+    """The commands, each imported when it is taken."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        word = name.replace("-", "_")
+        return cast(click.Command, getattr(import_module(f"harness.commands.{word}"), word))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Harness(click.Group):
+    """Lists its commands without importing them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast("dict[str, click.Command]", _Commands())
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=_Harness, context_settings=CONTEXT)
 @click.version_option(package_name="backend-harness", prog_name="harness")
 def cli() -> None:
     """Train one CNN identically in TensorFlow and in JAX, time it over batch sizes, and prove that both did the same.
@@ -46,37 +97,14 @@ def cli() -> None:
     """
 
 
-for _command in (
-    sweep,
-    compare,
-    recommend,
-    report,
-    merge,
-    status,
-    wait,
-    cancel,
-    heat,
-    verify,
-    doctor,
-    limits,
-    noise_scale,
-    cell,
-    models,
-    targets,
-    data,
-    cache,
-    sweeps,
-):
-    cli.add_command(_command)
-
-
 def main() -> None:
     """Entry point of the ``harness`` command: every deliberate error is one line on standard error."""
     _import_nothing_from_here()
     _prepare_streams()
     _prepare_sizes()
     try:
-        status = cli.main(prog_name="harness", standalone_mode=False)
+        with said.typed():
+            status = cli.main(prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -93,6 +121,8 @@ def main() -> None:
     except MemoryError:
         status = _fail("memory ran out; ask for fewer examples, epochs or cells at once")
     except ImportError as error:
+        from harness.commands import foreign
+
         status = _fail(foreign.sentence(error, os.environ))
     except (BrokenPipeError, SystemExit):
         # The reader of a pipe has gone, as in `harness --help | head`; click has made an exit of it.
@@ -105,10 +135,12 @@ def main() -> None:
         status = _fail(f"{what} ({error.strerror or error})")
         _drop_output()
     except Exception as error:
-        said = foreign.blame(error, os.environ)
-        if not said:
+        from harness.commands import foreign
+
+        blame = foreign.blame(error, os.environ)
+        if not blame:
             raise
-        status = _fail(said)
+        status = _fail(blame)
     sys.exit(status)
 
 

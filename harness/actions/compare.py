@@ -1,0 +1,284 @@
+"""``harness.compare``: lanes against the first one, over batch sizes; or two stored runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.actions import said, values
+from harness.actions.progress import NEWS, duration, tell
+from harness.actions.shown import RunStopped, Shown
+from harness.actions.values import Place
+from harness.analysis import across_runs, comparison
+from harness.analysis.comparison import Comparison, LaneKey
+from harness.core.cell import Cell, Dataset
+from harness.core.errors import StoreError, UsageError
+from harness.core.model import ModelSpec
+from harness.core.record import Record, now
+from harness.core.training import TrainingSpec
+from harness.measure import heat, series, session
+from harness.measure import runner as measure_runner
+from harness.measure.lane import Progress
+from harness.plan import datasets, inputs, models, own_file, targets
+from harness.plan.prepare import prepare_dataset
+from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
+from harness.plan.targets import TargetDefinition
+from harness.report import comparing
+from harness.report.printed import say
+from harness.runs import folder as run_folder
+from harness.runs.folder import default_folder
+from harness.wording import nearest, plural
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DEFAULT_BATCH_SIZES = (32, 128, 512)
+STEPS = 3000
+"""Training steps that a heat may take at most, in whole epochs: their order is drawn beforehand."""
+
+MOST_EPOCHS = 200
+
+
+@dataclass(frozen=True, repr=False)
+class ComparisonResult(Shown):
+    """Each lane against the first at each batch size, with verdicts. ``folder``: the run's, None of two stored runs."""
+
+    comparisons: tuple[Comparison, ...]
+    folder: Path | None
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Lane against base -> the verdict over all batch sizes."""
+        return {label: comparison.overall(group) for label, group in comparing.by_lane(self.comparisons).items()}
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether something was measured and all of it may be compared; of two stored runs, whether any of it may."""
+        may = [one.verdict != comparison.NOT_COMPARABLE for one in self.comparisons]
+        return any(may) if self.folder is None else bool(may) and all(may)
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """A row for each lane and batch size: images per second, times as fast, the interval, the verdict."""
+        import polars as pl
+
+        return pl.DataFrame([_row(one) for one in self.comparisons], infer_schema_length=None)
+
+    def print_to(self, console: Console) -> None:
+        """The table, the verdicts, reasons, and what differs between the lanes."""
+        comparing.print_comparisons(self.comparisons, console, comparison.overall)
+        if self.folder:
+            say(console, f"Run folder: {self.folder}")
+
+    def plain(self) -> dict[str, Any]:
+        """Run, verdicts, comparisons."""
+        rows = [comparison.to_plain(one) for one in self.comparisons]
+        return {"run": str(self.folder) if self.folder else None, "verdicts": self.verdicts, "comparisons": rows}
+
+
+def _row(one: Comparison) -> dict[str, Any]:
+    ratio, low, high = one.speed or (None, None, None)
+    return {
+        "model": one.model,
+        "dataset": one.dataset,
+        "batch_size": one.batch_size,
+        "target": one.lane.label,
+        "base": one.base.label,
+        "images_per_second": one.lane.images_per_second,
+        "base_images_per_second": one.base.images_per_second,
+        "times_as_fast": ratio,
+        "times_as_fast_low": low,
+        "times_as_fast_high": high,
+        "heats": one.processes,
+        "verdict": one.verdict,
+    }
+
+
+def compare(
+    *sides: str | Place,
+    batch_size: int | str | Iterable[int | str] = (),
+    model: str | ModelSpec = "mnist-cnn",
+    dataset: str = "digits",
+    optimizer: str = "momentum",
+    compute_precision: str = "float32",
+    precision: float | str = 0.02,
+    budget: float | str = "10m",
+    out: Place | None = None,
+    data_dir: Place | None = None,
+    timeout: float = 900.0,
+    fork: bool = True,
+) -> ComparisonResult:
+    """Say which target trains faster, by how much, and whether that can be told from noise.
+
+    Args:
+        sides: targets, as NAME[:MODE][@KEY=VALUE], each compared with the first; or two run folders.
+        batch_size: 32, 128 and 512 if not given.
+        model: a built-in one's name, a file that ends in .toml, or a ``harness.Model``.
+        dataset: "mnist", "digits", or a file that ends in .npz.
+        optimizer, compute_precision: how to train.
+        precision: wanted half width of the ratio's interval, a share of one.
+        budget: most time for all: seconds, or a text such as "90s", "10m", "1h".
+        out: the run folder. A comparison that is there already resumes.
+        data_dir: a folder with the four MNIST files.
+        timeout: the longest wait for one answer of a worker, in seconds.
+        fork: one forked process per cell, where possible.
+
+    Raises ``harness.core.errors.UsageError`` for what is wrong in all that, other HarnessErrors for what cannot be had,
+    and ``RunStopped``, a KeyboardInterrupt, where somebody stopped it: its ``result`` shows what was measured.
+    """
+    given = dict(locals())
+    if len(sides) < 2:
+        raise UsageError("compare: two or more targets, or two run folders, are needed")
+    folders = [Path(side).expanduser() for side in sides]
+    are_runs = [(folder / run_folder.PLAN_FILE).is_file() for folder in folders]
+    if all(are_runs):
+        return _stored(folders)
+    if any(are_runs):
+        raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
+    goal = series.Goal(values.half_width(precision), values.seconds_of(budget))
+    values.compute_precision(compute_precision)
+    definitions = own_file.target_definitions()
+    lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
+    prepared = prepare_dataset(_dataset(dataset), values.place(data_dir), NEWS)
+    cells = _cells(
+        models.load(model) if isinstance(model, str) else model,
+        datasets.limited(prepared.dataset, None, None),
+        _sizes(values.texts(batch_size)),
+        TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
+        lanes,
+    )
+    plan = run_folder.Plan(
+        name="compare",
+        command=said.command(compare, given),
+        created=now(),
+        harness_version=said.harness_version(),
+        cells=tuple(cells),
+        interleave="block",
+    )
+    kept = run_folder.Run.create(values.place(out) or default_folder("compare"), plan)
+    with kept.locked():
+        waiting = kept.pending(frozenset({"interrupted"}))
+        stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, prepared.folder, timeout, fork)
+    result = ComparisonResult(tuple(comparison.compare(_measured(kept), lanes)), kept.folder)
+    if stopped:
+        raise RunStopped(result, said.resuming(compare, given, str(kept.folder)))
+    return result
+
+
+def _dataset(name: str) -> str:
+    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
+        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
+        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
+    return name
+
+
+def _sizes(texts: Sequence[str]) -> list[int]:
+    found = {values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}
+    return sorted(found) or list(DEFAULT_BATCH_SIZES)
+
+
+def _cells(
+    model: ModelSpec, dataset: Dataset, sizes: Sequence[int], training: TrainingSpec, lanes: Sequence[LaneKey]
+) -> list[Cell]:
+    """Of each batch size as many heats as there may be at most; ``training`` but for its batch size and epochs."""
+    require_fit("--model", model, dataset)
+    cells = []
+    for size in sizes:
+        if size > dataset.train_examples:
+            raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
+        epochs = min(math.ceil(STEPS / (dataset.train_examples // size)), MOST_EPOCHS)
+        trained = replace(training, batch_size=size, epochs=epochs)
+        drawn = inputs.identify(model, dataset.train_examples, epochs, training.seed)
+        cells += [
+            Cell(model, trained, dataset, drawn, key.target, repeat, key.lane)
+            for repeat in range(series.MOST_REPEATS)
+            for key in lanes
+        ]
+    return cells
+
+
+def _execute(
+    kept: run_folder.Run,
+    waiting: Sequence[Cell],
+    lanes: Sequence[LaneKey],
+    goal: series.Goal,
+    definitions: Mapping[str, TargetDefinition],
+    dataset: Path,
+    timeout: float,
+    fork: bool,
+) -> bool:
+    """Run heats. Returns whether the person stopped it."""
+    tell(f"records in {kept.folder}")
+    session.require_room(kept, waiting)
+    wanted = [key.target for key in lanes]
+    pool, verifier, instruments = session.open_run(kept, definitions, wanted, NEWS, timeout, fork)
+
+    def told(found: list[Comparison], left: float) -> None:
+        for one in found:
+            tell(f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
+
+    with pool, instruments, session.terminable():
+        measure = heat.Measure(series.HEAT_SECONDS, kept.scratch_folder / "programs")
+        runner = measure_runner.Runner(kept, pool, verifier, dataset, timeout, _Quiet(), measure, instruments)
+        try:
+            series.Series(kept, runner, lanes, goal, told).run(waiting)
+        except KeyboardInterrupt:
+            return True
+    shutil.rmtree(kept.scratch_folder, ignore_errors=True)
+    return False
+
+
+def _measured(kept: run_folder.Run) -> list[Record]:
+    found = [record for record in kept.records() if record.status != "skipped"]
+    _tell_diverged(found)
+    return found
+
+
+def _tell_diverged(records: Sequence[Record]) -> None:
+    cells = [record.cell for record in records if record.diverged]
+    named = dict.fromkeys(f"{cell.target.label} at batch size {cell.training.batch_size}" for cell in cells)
+    if named:
+        tell(f"warning: diverged, so only the speed of these is worth comparing: {', '.join(named)}")
+
+
+def _stored(folders: Sequence[Path]) -> ComparisonResult:
+    if len(folders) != 2:
+        raise UsageError(f"compare: found {plural(len(folders), 'run folder')}, allowed: two")
+    sides = []
+    for folder in folders:
+        unreadable: list[StoreError] = []
+        sides.append(list(run_folder.Run.open(folder).records(unreadable)))
+        for problem in unreadable:
+            tell(f"warning: {problem}; it is not compared")
+    tell(
+        "warning: these runs did not take turns, so drift between them is not cancelled; "
+        f"the intervals allow {100 * across_runs.RUN_TO_RUN:g} % (one standard deviation) for each run"
+    )
+    names = (str(folders[0]), str(folders[1]))
+    _tell_diverged([*sides[0], *sides[1]])
+    found = across_runs.compare_runs(sides[0], sides[1], names)
+    if not found:
+        raise UsageError("compare: the two runs have no work in common (same model, training, dataset and inputs)")
+    return ComparisonResult(tuple(found), None)
+
+
+class _Quiet:
+    """A comparison reports heat by heat, not cell by cell; what fails is said at once."""
+
+    def started(self, cell: Cell, doing: str) -> None:
+        """Nothing."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Nothing: drawing would take the processor that the next block is measured on."""
+
+    def finished(self, record: Record) -> None:
+        """Say what went wrong."""
+        if record.status not in ("ok", "skipped"):
+            what = f"{record.cell.target.label}, batch {record.cell.training.batch_size}"
+            tell(f"{what}: {record.status.replace('_', ' ')}: {record.reason}")

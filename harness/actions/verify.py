@@ -1,0 +1,259 @@
+"""``harness.verify``: prove that targets do the reference's work, for every model and optimizer asked for.
+
+And that the clock tells the time of the work, once for each target. This is the conformance suite of backends, the
+project's own and those of others. What a backend declares not to have, and refuses, is no fault: it is listed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.actions import values
+from harness.actions.progress import NEWS, tell
+from harness.actions.shown import Shown
+from harness.core import codec
+from harness.core.cell import Target
+from harness.core.errors import CellError
+from harness.core.model import ModelSpec
+from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.doctor import support
+from harness.measure import session
+from harness.plan import models, own_file
+from harness.proof import synchrony
+from harness.proof.parity import Proof, Quantity
+from harness.proof.synchrony import Synchronisation
+from harness.report.printed import new_table, print_table, say
+from harness.workers import Worker
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TIMED_MODEL = "mnist-cnn"
+"""Whose steps show that time is told truly, where it is among the models asked for; else the first of them."""
+
+DROPOUT = "dropout"
+"""Quantities whose names begin so are several checks of one thing, shown as the worst of them."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A combination that a backend refuses, as it declares: ``reason`` names what it has not, and why."""
+
+    target: str
+    model: str
+    optimizer: str
+    reason: str
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
+    """Proofs, what is not offered, and whether the clock tells the time of the work, of each target.
+
+    ``unproven``: targets of which nothing that was asked for is offered.
+    """
+
+    proofs: tuple[Proof, ...]
+    gaps: tuple[Gap, ...]
+    synchrony: tuple[Synchronisation, ...]
+    unproven: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is proven."""
+        outcomes: list[Proof | Synchronisation] = [*self.proofs, *self.synchrony]
+        return all(outcome.passed for outcome in outcomes) and not self.unproven
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """A row for each quantity of each proof: its largest error, its tolerance, and where that was."""
+        import polars as pl
+
+        rows = [
+            {
+                "target": proof.target,
+                "model": proof.model,
+                "optimizer": proof.optimizer,
+                "precision": proof.precision,
+                "quantity": quantity.name,
+                "error": quantity.error,
+                "tolerance": quantity.tolerance,
+                "passed": quantity.passed,
+                "detail": quantity.detail,
+            }
+            for proof in self.proofs
+            for quantity in proof.quantities
+        ]
+        return pl.DataFrame(rows, infer_schema_length=None)
+
+    def print_to(self, console: Console) -> None:
+        """The largest errors, what failed, what is not offered, and the clock."""
+        _print(self.proofs, console)
+        _print_gaps(self.gaps, console)
+        _print_synchrony(self.synchrony, console)
+
+    def plain(self) -> dict[str, Any]:
+        """Proofs, not_offered, synchrony."""
+        listed = [codec.to_json(gap) for gap in self.gaps]
+        return {"proofs": _plain(self.proofs), "not_offered": listed, "synchrony": _plain(self.synchrony)}
+
+
+def verify(
+    *,
+    target: str | Iterable[str] = (),
+    model: str | ModelSpec | Iterable[str | ModelSpec] = (),
+    optimizer: str | Iterable[str] = (),
+    compute_precision: str | Iterable[str] = (),
+    timeout: float = 900.0,
+    fork: bool = True,
+) -> Verification:
+    """Prove that targets compute what the float64 reference computes, on this machine; the proofs are kept.
+
+    Args:
+        target: NAME[:MODE]; a name without a mode stands for all its modes; tensorflow-cpu and jax-cpu if not given.
+        model: names of built-in models, files that end in .toml, ``harness.Model`` objects; all built in if not given.
+        optimizer: all if not given.
+        compute_precision: float32 if not given.
+        timeout: the longest wait for one answer of a worker, in seconds.
+        fork: one forked process per cell, where possible.
+
+    Raises ``harness.core.errors.UsageError`` for a name that is none. What cannot be proven is in the result.
+    """
+    definitions = own_file.target_definitions()
+    wanted = session.every_mode(values.texts(target), definitions)
+    specs = [models.load(one) if isinstance(one, str) else one for one in values.several(model) or models.names()]
+    optimizers = [values.optimizer(name) for name in values.texts(optimizer) or OPTIMIZERS]
+    precisions = [values.compute_precision(name) for name in values.texts(compute_precision) or PRECISIONS[:1]]
+    problems = session.build_environments(definitions, wanted, NEWS)
+    definitions = session.with_reference(definitions, NEWS)
+    timed = next((spec for spec in specs if spec.name == TIMED_MODEL), specs[0])
+    proofs: list[Proof] = []
+    gaps: list[Gap] = []
+    synchronised: list[Synchronisation] = []
+    hosts = session.temporary_hosts(definitions, problems, "verify", timeout, fork, NEWS.keeping)
+    with hosts as (pool, bundle, place):
+        verifier = session.open_verifier(definitions, pool, bundle.sha256, place, timeout, NEWS.keeping)
+        for one in wanted:
+            give = partial(pool.worker, one)
+            for spec, rule, precision in product(specs, optimizers, precisions):
+                try:
+                    proof = verifier.proof(one, spec, rule, precision, give, fresh=True)
+                except CellError as error:
+                    names = one.label, spec.name, rule.name, precision
+                    proof = Proof("", *names, {}, (), str(error), error.status)
+                if proof.problem_status == "unsupported" and (gap := _declared(proof, one, spec, give)):
+                    gaps.append(gap)
+                    tell(f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
+                    continue
+                proofs.append(proof)
+                tell(f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
+            synchronised.append(synchrony.check(one, timed, give, place / "synchrony", timeout))
+            tell(f"{one.label}, synchronisation: {synchronised[-1].verdict}")
+    proven = {proof.target for proof in proofs}
+    unproven = tuple(one.label for one in wanted if one.label not in proven)
+    return Verification(tuple(proofs), tuple(gaps), tuple(synchronised), unproven)
+
+
+def _declared(proof: Proof, target: Target, model: ModelSpec, give: Callable[[], Worker]) -> Gap | None:
+    """The gap that a refusal stands for, if the backend's capabilities declare it; None if they promise the thing."""
+    try:
+        able = give().ready.capabilities
+    except CellError:
+        return None
+    needed = {layer.kind: "layers" for layer in model.layers}
+    needed |= {proof.optimizer: "optimizers", proof.precision: "precisions"}
+    found = {
+        thing: support.refusal(able, kind, thing, target.accelerator, target.mode, proof.precision)
+        for thing, kind in needed.items()
+    }
+    missing = ", ".join(f"{thing} ({why})" for thing, why in found.items() if why)
+    return Gap(proof.target, proof.model, proof.optimizer, f"not offered: {missing}") if missing else None
+
+
+def _plain(outcomes: Sequence[Proof | Synchronisation]) -> list[dict[str, Any]]:
+    return [{"passed": outcome.passed, "reason": outcome.reason, **codec.to_json(outcome)} for outcome in outcomes]
+
+
+def _lane(proof: Proof) -> str:
+    """The target, and the precision where it is not the usual one."""
+    return proof.target if proof.precision == PRECISIONS[0] else f"{proof.target} {proof.precision}"
+
+
+def _verdict(proof: Proof) -> str:
+    return "passed" if proof.passed else f"FAILED: {proof.reason}"
+
+
+def _print(proofs: Sequence[Proof], console: Console) -> None:
+    """Per lane and quantity the largest error of all its proofs, against its tolerance; then what failed."""
+    title = "Largest error against the float64 reference"
+    headings = ("target", "quantity", "largest", "allowed", "where", "")
+    table = new_table(*headings, numbers=("largest", "allowed"), prose=("where",), title=title)
+    for lane in dict.fromkeys(_lane(proof) for proof in proofs):
+        worst: dict[str, tuple[Quantity, Proof]] = {}
+        for proof in proofs:
+            for quantity in proof.quantities if _lane(proof) == lane else ():
+                group = quantity.name.partition(" ")[0] if quantity.name.startswith(DROPOUT) else quantity.name
+                if group not in worst or _badness(quantity) > _badness(worst[group][0]):
+                    worst[group] = (quantity, proof)
+        if not worst:
+            table.add_row(lane, "nothing measured", *[""] * (len(headings) - 3), "FAILED")
+        for index, (group, (quantity, proof)) in enumerate(worst.items()):
+            which = quantity.name.removeprefix(DROPOUT).strip() if group == DROPOUT else ""
+            table.add_row(
+                lane if index == 0 else "",
+                group.replace("_", " "),
+                f"{quantity.error:.1e}",
+                f"{quantity.tolerance:.1e}",
+                ", ".join(part for part in (proof.model, proof.optimizer, which, quantity.detail) if part),
+                "ok" if quantity.passed else "FAILED",
+            )
+        table.add_section()
+    if proofs:
+        print_table(table, console)
+    for proof in proofs:
+        if not proof.passed:
+            say(console, f"FAILED {_lane(proof)}, {proof.model}, {proof.optimizer}: {proof.reason}")
+    passed = sum(proof.passed for proof in proofs)
+    say(console, f"{passed} of {len(proofs)} proofs passed.")
+
+
+def _print_gaps(gaps: Sequence[Gap], console: Console) -> None:
+    for gap in gaps:
+        say(console, f"{gap.target}, {gap.model}, {gap.optimizer}: {gap.reason}")
+
+
+def _print_synchrony(outcomes: Sequence[Synchronisation], console: Console) -> None:
+    """Per lane what was measured of its clock, then what failed."""
+    say(console, "")
+    numbers = ("ms per step", "intercept", "block late", "control late", "control takes")
+    title = "Synchronisation: share of the work that came after the end of a block, and of an unsynchronised control"
+    table = new_table("target", *numbers, "", numbers=numbers, title=title)
+    for outcome in outcomes:
+        cells = [""] * len(numbers)
+        if (found := outcome.figures) is not None:
+            shares = (found.intercept, found.outstanding, found.control_outstanding, found.control_time)
+            cells = [f"{1000 * found.step_seconds:.2f}", *(f"{100 * share:.1f} %" for share in shares)]
+        table.add_row(outcome.target, *cells, _short(outcome))
+    print_table(table, console)
+    for outcome in outcomes:
+        if not outcome.passed:
+            say(console, f"FAILED {outcome.target}, synchronisation: {outcome.reason}")
+
+
+def _short(outcome: Synchronisation) -> str:
+    if outcome.figures is None or not outcome.passed:
+        return "FAILED"
+    if outcome.figures.control_caught:
+        return "control caught"
+    return "nothing to catch" if outcome.figures.nothing_to_catch else "caught in part"
+
+
+def _badness(quantity: Quantity) -> tuple[bool, float]:
+    """What sorts failures, NaN among them, above all others."""
+    return not quantity.passed, math.inf if math.isnan(quantity.share) else quantity.share

@@ -1,0 +1,222 @@
+"""What Python offers: the flags as keywords, objects for files, results that show themselves, light to import."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness import cli
+from harness.core.errors import HarnessError, ModelError, UsageError
+from harness.plan import models
+from tests.unit.test_layers_of_imports import HEAVY, loaded_by, tops
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
+FUNCTIONS = ("sweep", "compare", "verify", "doctor", "report", "recommend")
+FOR_THE_SCREEN = {"json", "format"}
+"""Flags that say how a result is printed: a result has methods for that."""
+
+MNIST_CNN = (
+    harness.Conv2D(32, (4, 4), activation="relu"),
+    harness.MaxPool((2, 2)),
+    harness.Conv2D(64, (4, 4), activation="relu"),
+    harness.MaxPool((2, 2)),
+    harness.Flatten(),
+    harness.Dropout(0.25),
+    harness.Dense(500, activation="relu"),
+    harness.Dropout(0.5),
+    harness.Dense(10),
+)
+
+
+def printed(*words: str) -> str:
+    return CliRunner().invoke(cli.cli, words).stdout
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    loaded = loaded_by("harness")
+    assert tops(loaded).isdisjoint(HEAVY | {"click"})
+    assert {name for name in loaded if name.startswith("harness.")} == set()
+
+
+def test_everything_offered_is_there_and_says_what_it_is() -> None:
+    for name in harness.__all__:
+        assert name in dir(harness)
+        assert inspect.getdoc(getattr(harness, name)), name
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_keywords_are_the_names_of_the_flags(name: str) -> None:
+    command = cli.cli.commands[name]
+    assert isinstance(command, click.Command)
+    flags = {parameter.name for parameter in command.params} - FOR_THE_SCREEN
+    assert set(inspect.signature(getattr(harness, name)).parameters) == flags
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_keywords_have_the_defaults_of_the_flags(name: str) -> None:
+    keywords = inspect.signature(getattr(harness, name)).parameters
+    command = cli.cli.commands[name]
+    given = ["run"] if "run" in keywords else []
+    for flag, value in command.make_context(name, given).params.items():
+        if flag not in {*FOR_THE_SCREEN, "run", "sides", "names"}:
+            assert str(value or None) == str(keywords[flag].default or None), flag
+
+
+def test_what_is_offered_stays_so_when_folders_of_the_same_name_are_imported() -> None:
+    code = (
+        "import harness, harness.report.view, harness.doctor.rules\n"
+        "from harness.report import view\nfrom harness.doctor import rules\n"
+        "assert callable(harness.report) and callable(harness.doctor) and view and rules\n"
+        f"assert harness.report({str(GOLDEN)!r}).cells.height and callable(harness.report)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unknown_name_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="nope"):
+        _ = harness.nope
+
+
+class TestModels:
+    def test_a_model_of_objects_is_the_one_of_the_file(self) -> None:
+        built_in = models.load("mnist-cnn")
+        made = harness.Model(MNIST_CNN, name="mine")
+        assert (made.layers, made.input_shape) == (built_in.layers, built_in.input_shape)
+
+    def test_a_whole_number_stands_for_a_pair_as_in_a_file(self) -> None:
+        layers: list[Any] = [harness.Conv2D(2, 3), harness.Flatten(), harness.Dense(3)]  # type: ignore[arg-type]
+        made = harness.Model(layers, input_shape=(4, 4, 1))
+        assert made.layers[0] == harness.Conv2D(2, (3, 3))
+
+    @pytest.mark.parametrize(
+        ("layers", "says"),
+        [
+            ([harness.Dense(10)], r"model 'mine': layer 1 \(dense\).* flat input"),
+            ([harness.Flatten(), harness.Dense(0)], r"model 'mine': layer 2 \(dense\), units: must be 1 or more"),
+            ([harness.Flatten(), harness.Dense("ten")], r"layer 2 \(dense\): key units: found 'ten'"),  # type: ignore[arg-type]
+            (["flatten"], "layers: found 'flatten', allowed: Conv2D, MaxPool"),
+            ([], r"model 'mine': key layers: found \[\]"),
+        ],
+    )
+    def test_a_wrong_layer_is_named(self, layers: list[Any], says: str) -> None:
+        with pytest.raises(UsageError, match=says):
+            harness.Model(layers, name="mine")
+
+    def test_layers_that_do_not_fit_together_are_a_model_error(self) -> None:
+        with pytest.raises(ModelError):
+            harness.Model([harness.Conv2D(1, (99, 99)), harness.Flatten(), harness.Dense(2)])
+
+    def test_the_name_of_a_built_in_model_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="lenet5"):
+            harness.Model(MNIST_CNN, name="lenet5")
+
+
+class TestSweeps:
+    def test_a_sweep_of_objects_has_the_cells_of_the_file(self, tmp_path: Path) -> None:
+        model = 'name = "m"\ninput_shape = [28, 28, 1]\nlayers = [{ kind = "flatten" }, { kind = "dense", units = 10 }]'
+        (tmp_path / "model.toml").write_text(model)
+        (tmp_path / "s.toml").write_text(
+            'name = "s"\nmodel = "model.toml"\ntarget = "reference"\ndataset = "digits"\nbatch_size = [32, 64]\n'
+            "seed = [0, 1]\n[training]\nlearning_rate = 0.05\n"
+        )
+        layers = [harness.Flatten(), harness.Dense(10)]
+        made = harness.Sweep(
+            "s",
+            model=harness.Model(layers, name="m"),
+            target="reference",
+            batch_size=(32, 64),
+            seed=[0, 1],
+            learning_rate=0.05,
+        )
+        of_objects = harness.sweep(made, plan=True).cells
+        of_the_file = harness.sweep(str(tmp_path / "s.toml"), plan=True).cells
+        assert of_objects.height == 4
+        assert of_objects["cell_id"].to_list() == of_the_file["cell_id"].to_list()
+
+    def test_keywords_replace_keys_and_take_objects(self) -> None:
+        own = harness.Model([harness.Flatten(), harness.Dense(10)], name="tiny")
+        planned = harness.sweep("quick", target="reference", model=["lenet5", own], batch_size=64, epochs=1, plan=True)
+        assert planned.cells.select("model", "batch_size").rows() == [("lenet5", 64), ("tiny", 64)]
+        assert planned.seconds > 0
+        assert "tiny" in str(planned)
+
+    @pytest.mark.parametrize(
+        ("keys", "says"),
+        [
+            ({"batch_sizes": 3}, "the sweep 's': unknown key 'batch_sizes'; did you mean 'batch_size'"),
+            ({"learning_rate": -1.0}, "the sweep 's': key training.learning_rate: found -1.0"),
+            ({"dataset": "digit"}, "the sweep 's': key dataset: found 'digit'"),
+        ],
+    )
+    def test_a_wrong_key_is_named(self, keys: dict[str, Any], says: str) -> None:
+        with pytest.raises(UsageError, match=re.escape(says)):
+            harness.Sweep("s", target="reference", batch_size=8, **keys)
+
+
+class TestResults:
+    def test_a_report_prints_itself_as_the_command_does(self) -> None:
+        found = harness.report(GOLDEN)
+        assert str(found) == repr(found) == printed("report", str(GOLDEN)).rstrip("\n")
+        assert found.cells.height == harness.load(GOLDEN).height
+        assert found.table("pace").equals(harness.load(GOLDEN, "pace"))
+
+    def test_a_recommendation_prints_itself_as_the_command_does(self) -> None:
+        found = harness.recommend(GOLDEN)
+        assert str(found) == printed("recommend", str(GOLDEN)).rstrip("\n")
+        assert found.sentence.splitlines()[0] in str(found)
+        assert found.time_to_accuracy.equals(harness.load(GOLDEN, "time_to_accuracy"))
+
+    def test_a_notebook_gets_html_with_figures_and_loads_nothing_for_it(self) -> None:
+        found = harness.report(GOLDEN)
+        html = found._repr_html_()
+        assert "<pre" in html
+        assert html.count("<svg") == min(len(found.figures), 4) > 0
+        assert not re.search(r"<script|<link|<img|@import|url\(", html)
+        names = set(re.findall(r"https?://[^\"' <]+", html)) - {"http://www.w3.org/2000/svg"}
+        assert {name for name in names if not name.startswith("http://www.w3.org/")} == set()
+
+    def test_figures_are_whole_specifications(self) -> None:
+        found = harness.report(GOLDEN).figures
+        assert found
+        for name, figure in found.items():
+            assert figure.spec["title"] == {"text": figure.title}, name
+            assert "values" in json.dumps(figure.spec) or "datasets" in figure.spec, name
+            assert figure._repr_svg_().startswith("<svg"), name
+
+    def test_files_are_made_where_they_are_asked_for(self, tmp_path: Path) -> None:
+        harness.report(GOLDEN, html=tmp_path / "page.html", svg=tmp_path / "pictures")
+        assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+        assert list((tmp_path / "pictures").glob("*.svg"))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: harness.sweep("quik"), "no preset is called 'quik'"),
+        (lambda: harness.sweep("quick", batch_size=0), "--batch-size: found 0"),
+        (lambda: harness.sweep("quick", launcher="slrum"), "--launcher: found 'slrum'"),
+        (lambda: harness.sweep("quick", retry="all"), "--retry: found 'all', allowed: failed"),
+        (lambda: harness.compare("jax-cpu"), "two or more targets"),
+        (lambda: harness.compare("jax-cpu", "reference", budget="soon"), "--budget: found 'soon'"),
+        (lambda: harness.verify(target="nope"), "no target is called 'nope'"),
+        (lambda: harness.doctor("nope"), "no target is called 'nope'"),
+        (lambda: harness.report("nope"), "there is no such run folder"),
+        (lambda: harness.recommend(GOLDEN, accuracy=98), "for 98 % write 0.98"),
+        (lambda: harness.load(GOLDEN, "cell"), "table: found 'cell'"),
+        (lambda: harness.report(GOLDEN).table("cell"), "table: found 'cell'"),
+    ],
+)
+def test_every_mistake_is_an_exception_of_the_harness(call: Any, says: str) -> None:
+    with pytest.raises(HarnessError, match=re.escape(says)):
+        call()
