@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield created
     finally:
         created.hosts.stop()
+
+
+def paired(names: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Every name and every other at least once, in as few pairs as that takes."""
+    count = max(len(names), len(others))
+    return [(names[number % len(names)], others[number % len(others)]) for number in range(count)]
 
 
 def every_lane() -> list[str]:
