@@ -78,7 +78,7 @@ class RayNodes:
 
     def down(self) -> None:
         self._process.communicate("")
-        until(lambda: marked(self.mark) == [], "Ray's processes to end", 30.0)
+        until(lambda: marked(self.mark) == [], "Ray's processes to end")
 
     def _ask(self, command: str) -> dict[str, Any]:
         assert self._process.stdin is not None
