@@ -54,7 +54,7 @@ def test_lanes_of_a_heat_take_turns_and_reach_what_they_reach_alone(sweeper: Swe
 @pytest.mark.parametrize(("action", "status"), [("segfault", "crashed"), ("hang", "timeout"), ("exit:3", "crashed")])
 def test_a_lane_that_ends_in_mid_heat_leaves_the_others_to_finish(sweeper: Sweeper, action: str, status: str) -> None:
     sweeper.script((4, "train", 5, action))
-    done = sweeper.run("--timeout", "1", target="scripted,reference", batch_sizes=[4])
+    done = sweeper.run("--timeout", "5", target="scripted,reference", batch_sizes=[4])
     assert done.returncode == 1
     records = sweeper.records()
     assert records["scripted", 4].status == status

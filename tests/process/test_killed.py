@@ -20,7 +20,7 @@ from harness.workers import Worker
 from tests.process.processes import marked, wait_until_marked, wait_until_none
 from tests.process.small_cell import HERE, Place
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 ROOT = str(HERE.parents[1])
 
 

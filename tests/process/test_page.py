@@ -165,7 +165,7 @@ class TestLive:
 
     def test_killing_the_server_harms_nothing(self, sweeper: Sweeper) -> None:
         self.hang(sweeper)
-        with sweeper.running("--live", "--interleave", "cell", "--timeout", "8") as process:
+        with sweeper.running("--live", "--interleave", "cell", "--timeout", "5") as process:
             address = self.address(sweeper, process)
             wait_for(sweeper.folder / "reached", process)
             servers = [

@@ -16,7 +16,7 @@ from tests.process.small_cell import Place
 
 MODEL = ModelSpec("small", (4, 4, 1), (Flatten(), Dense(3, bias=False)))
 TARGET = Target("fake", "fake", "cpu", "numpy", "resident", "test")
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture(autouse=True)

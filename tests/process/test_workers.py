@@ -20,7 +20,7 @@ from tests.process.fake_backend import SLOW_SECONDS
 from tests.process.processes import cpu_seconds, wait_until_none
 from tests.process.small_cell import BATCH_SIZE, EXAMPLES, KERNEL, RATE, TEST_EXAMPLES, Place
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 LEFT_SECONDS = 0.1
 """Processor time of what a block leaves to a thread."""
 TELLS_OF_THREADS = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
@@ -234,7 +234,7 @@ def test_stopping_a_host_that_still_imports_does_not_wait_for_it(own_place: Plac
     time.sleep(0.5)
     start = time.monotonic()
     worker.stop()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < TIMEOUT  # its import would hang for a quarter of an hour
     assert not worker.alive
 
 
