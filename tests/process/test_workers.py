@@ -90,12 +90,11 @@ def test_peak_memory_is_that_of_the_cell_alone(host: Worker, place: Place) -> No
 
 
 def test_a_block_ends_with_the_synchronisation(host: Worker, place: Place) -> None:
-    host.open(place.request(("synchronise", 2, "slow")), TIMEOUT)
-    quick, slow = host.ask(Train(1), TIMEOUT), host.ask(Train(1), TIMEOUT)
+    host.open(place.request(("synchronise", 4, "slow")), TIMEOUT)
+    *quick, slow = [host.ask(Train(1), TIMEOUT) for _ in range(4)]
     host.finish(TIMEOUT)
-    assert isinstance(quick, Block)
     assert isinstance(slow, Block)
-    assert slow.seconds >= SLOW_SECONDS > quick.seconds
+    assert slow.seconds >= SLOW_SECONDS > min(one.seconds for one in quick if isinstance(one, Block))
     assert slow.cpu_seconds < SLOW_SECONDS
 
 
