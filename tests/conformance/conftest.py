@@ -85,6 +85,15 @@ def every_lane() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm."""
+    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm.
+
+    ``long_modes`` says with which modes it takes long: XLA compiles several times as long as others trace.
+    """
     if "lane" in metafunc.fixturenames:
-        metafunc.parametrize("lane", every_lane(), scope="session")
+        mark = metafunc.definition.get_closest_marker("long_modes")
+        modes = mark.args if mark else ()
+        lanes = [
+            pytest.param(lane, marks=pytest.mark.long if lane.partition(":")[2] in modes else [])
+            for lane in every_lane()
+        ]
+        metafunc.parametrize("lane", lanes, scope="session")

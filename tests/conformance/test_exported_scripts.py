@@ -70,6 +70,7 @@ def digits() -> Prepared:
     return datasets.prepare("digits")
 
 
+@pytest.mark.long_modes("xla")
 def test_a_script_prints_the_losses_of_its_record(bench: Bench, lane: str, digits: Prepared, tmp_path: Path) -> None:
     record, printed = _both(bench, lane, "unusual", EVERY_LAYER, digits, tmp_path)
     other_adam = lane in ("tensorflow-cpu:graph", "tensorflow-cpu:xla")
