@@ -41,8 +41,8 @@ cluster.close()
 """Prints where the workers of a cluster look for modules, having connected to it as the harness does."""
 
 IMPATIENT = """
-from harness.commands import ray_sweep
-ray_sweep.LOOK_SECONDS, ray_sweep.NODE_PATIENCE = 0.5, 4.0
+from harness.commands import ray
+ray.LOOK_SECONDS, ray.NODE_PATIENCE = 0.5, 4.0
 from harness.cli import main
 main()
 """

@@ -40,6 +40,16 @@ def wait_until_marked(mark: str, count: int, seconds: float = PATIENCE) -> list[
     return found
 
 
+def children_with(pid: int, word: str) -> list[psutil.Process]:
+    """The live children of a process that have ``word`` in their command line."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            if word in child.cmdline():
+                found.append(child)
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

@@ -22,7 +22,8 @@ from harness.workers import environments, interpreters
 
 REFERENCE = targets.built_in()["reference"]
 BUILDER = """
-from harness import environments, targets
+from harness.plan import targets
+from harness.workers import environments
 print(environments.ensure(targets.built_in()["reference"], lambda line: print(line, flush=True)), flush=True)
 """
 LEAKS = {

@@ -11,12 +11,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 import harness
 from harness.core.errors import StoreError, UsageError
-from tests.process.processes import marked, wait_until_none
+from tests.process.processes import children_with, wait_until_none
 from tests.process.small_sweep import PATIENCE, Sweeper, stop, wait_for
 
 
@@ -167,11 +166,8 @@ class TestLive:
         with sweeper.running("--live", "--interleave", "cell", "--timeout", "5") as process:
             address = self.address(sweeper, process)
             wait_for(sweeper.folder / "reached", process)
-            servers = [
-                one for one in psutil.Process(process.pid).children() if "harness.commands.live" in one.cmdline()
-            ]
-            assert len(servers) == 1
-            servers[0].kill()
+            (server,) = children_with(process.pid, "harness.commands.live")
+            server.kill()
             _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
         assert "Traceback" not in errors
@@ -186,4 +182,4 @@ class TestLive:
             wait_for(sweeper.folder / "reached", process)
             process.kill()
             process.wait()
-            assert wait_until_none(sweeper.mark) == [], [psutil.Process(pid).cmdline() for pid in marked(sweeper.mark)]
+            assert wait_until_none(sweeper.mark) == []

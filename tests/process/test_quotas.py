@@ -19,8 +19,9 @@ QUOTA_MICROSECONDS, PERIOD_MICROSECONDS = 30_000, 100_000
 
 MEASURED = """
 import json, sys, time
-from harness import examination, machine
+from harness.doctor.inspection import measure_pace
 from harness.core import system
+from harness.machine.facts import facts
 from harness.machine.other_load import Neighbours, held_back
 with open(sys.argv[1] + "/cgroup.procs", "w") as group:
     group.write("0")
@@ -28,7 +29,7 @@ before, ends = system.throttled_seconds(), time.monotonic() + 60
 with Neighbours() as found:
     while held_back(before, system.throttled_seconds()) < 0.1 and time.monotonic() < ends:
         pass
-print(json.dumps([machine.facts()["processor_quota"], vars(found.load), examination.measure_pace(0.3).throttled]))
+print(json.dumps([facts()["processor_quota"], vars(found.load), measure_pace(0.3).throttled]))
 """
 """Works until a tenth of a second of work has been held back, as long as that takes beside what else runs here."""
 
