@@ -53,9 +53,9 @@ def test_commands_that_train_print_on_any_console(sweeper: Sweeper, encoding: st
         "--batch-size",
         "8",
         "--budget",
-        "120s",
+        "20s",
         "--precision",
-        "0.9",
+        "0.5",
         fork,
     ]
     assert shown in run(sweeper, encoding, "compare", "scripted", "scripted", *flags)
