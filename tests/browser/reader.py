@@ -12,7 +12,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 DESKTOP, PHONE = (1200, 900), (360, 740)
 WIDE, NARROW = ((1440, 900), (1920, 1080)), ((390, 844), (1000, 1440))
 

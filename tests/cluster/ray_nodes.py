@@ -5,6 +5,7 @@ Run as a program it holds the cluster and takes commands, one a line: ``kill NUM
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -73,12 +74,17 @@ class RayNodes:
 
     def heats(self, folder: Path) -> list[psutil.Process]:
         """The processes that run heats of a folder on the nodes."""
-        found = [psutil.Process(pid) for pid in marked(self.mark) if psutil.pid_exists(pid)]
-        return [one for one in found if is_heat(command_of(one), folder)]
+        found = []
+        for pid in marked(self.mark):
+            with contextlib.suppress(psutil.Error):  # gone meanwhile
+                process = psutil.Process(pid)
+                if is_heat(process.cmdline(), folder):
+                    found.append(process)
+        return found
 
     def down(self) -> None:
         self._process.communicate("")
-        until(lambda: marked(self.mark) == [], "Ray's processes to end", 30.0)
+        until(lambda: marked(self.mark) == [], "Ray's processes to end")
 
     def _ask(self, command: str) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -94,13 +100,6 @@ class RayNodes:
                 found: dict[str, Any] = json.loads(line)["answer"]
                 return found
         raise AssertionError("the cluster's process has ended")
-
-
-def command_of(process: psutil.Process) -> Sequence[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:  # gone meanwhile
-        return ()
 
 
 def is_heat(command: Sequence[str], folder: Path) -> bool:

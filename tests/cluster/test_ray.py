@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters of several nodes are for Linux"),
 ]
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 WORKER_PATHS = """
 import sys
 sys.path.pop(0)
@@ -130,6 +130,7 @@ def test_a_persons_own_files_where_a_sweep_is_started_are_not_imported(sweeper: 
     assert str(sweeper.folder) not in json.loads(paths.stdout)
 
 
+@pytest.mark.long
 def test_a_node_that_dies_in_mid_heat_costs_nothing_but_time(sweeper: Sweeper, nodes: RayNodes) -> None:
     hang_at(sweeper)
     with sweeper.running(*on_ray(nodes, "--json")) as process:
@@ -151,6 +152,7 @@ def test_a_node_that_dies_in_mid_heat_costs_nothing_but_time(sweeper: Sweeper, n
     assert nodes.number_of(logs[8]) == nodes.number_of(logs[16]) == 3 - node
 
 
+@pytest.mark.long
 def test_where_no_retry_is_left_cells_say_so_and_the_same_command_runs_them(sweeper: Sweeper, nodes: RayNodes) -> None:
     hang_at(sweeper)
     with sweeper.running(*on_ray(nodes, "--ray", "retries=0")) as process:
@@ -177,6 +179,7 @@ def test_where_no_retry_is_left_cells_say_so_and_the_same_command_runs_them(swee
     assert by_size(sweeper) == {4: "ok", 8: "ok", 16: "ok"}
 
 
+@pytest.mark.long
 def test_where_no_node_is_left_cells_say_so(sweeper: Sweeper, nodes: RayNodes) -> None:
     hang_at(sweeper)
     command = sweeper.command(*on_ray(nodes, "--ray", "scripted.first=1"))

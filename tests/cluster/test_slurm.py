@@ -86,6 +86,7 @@ def test_targets_that_ask_for_other_hardware_run_in_arrays_of_their_own(sweeper:
     assert "share their heats in this run" in other.stderr
 
 
+@pytest.mark.long
 def test_a_node_that_dies_in_mid_heat_costs_nothing_but_time(sweeper: ClusterSweeper) -> None:
     hang_at(sweeper)
     assert sweeper.submit().returncode == 0
@@ -105,6 +106,7 @@ def test_a_node_that_dies_in_mid_heat_costs_nothing_but_time(sweeper: ClusterSwe
     assert found[8] == found[16] == other
 
 
+@pytest.mark.long
 def test_a_node_that_dies_where_jobs_do_not_come_back_leaves_what_resumes(sweeper: ClusterSweeper) -> None:
     hang_at(sweeper)
     assert sweeper.submit("--slurm", "no-requeue").returncode == 0
@@ -129,6 +131,7 @@ def test_a_node_that_dies_where_jobs_do_not_come_back_leaves_what_resumes(sweepe
     assert set(each_once(sweeper.kept).values()) == {"ok"}
 
 
+@pytest.mark.long
 def test_the_controller_may_be_restarted_under_a_run(sweeper: ClusterSweeper) -> None:
     go = sweeper.folder / "go"
     sweeper.script((8, "train", 2, f"touch:{reached(sweeper)}"), (8, "train", 3, f"await:{go}"))
@@ -192,6 +195,7 @@ def is_heat(process: psutil.Process, sweeper: ClusterSweeper) -> bool:
     return command[1:4] == ["-m", "harness", "heat"] and command[4].startswith(str(sweeper.folder))
 
 
+@pytest.mark.long
 def test_a_job_over_its_time_limit_says_so_and_keeps_what_it_measured(sweeper: ClusterSweeper) -> None:
     sweeper.script((8, "train", 3, "hang"))
     assert sweeper.submit("--slurm", "time=1").returncode == 0
@@ -330,6 +334,7 @@ def test_jobs_of_another_cluster_are_followed_and_cancelled_there(sweeper: Clust
     assert set(each_once(sweeper.kept).values()) == {"ok"}
 
 
+@pytest.mark.long
 def test_a_queue_that_does_not_tell_of_a_job_leaves_no_record_that_lasts(sweeper: ClusterSweeper) -> None:
     blind = sweeper.folder / "blind"
     sweeper.wrap("squeue", f'[ -e {blind} ] || exec $real "$@"; [ "$(cat {blind})" = once ] && rm {blind}; true')
@@ -409,6 +414,7 @@ def test_what_sbatch_refuses_is_one_line_and_nothing_is_left_behind(sweeper: Clu
     assert sweeper.wait().returncode == 0
 
 
+@pytest.mark.long
 def test_fifteen_hundred_heats_go_in_chunks_and_each_cell_is_recorded_once(sweeper: ClusterSweeper) -> None:
     seeds = ",".join(map(str, range(500)))
     unpacked = ["--seed", seeds, "--slurm", "heats-per-task=1", "--slurm", "hold"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         created.hosts.stop()
 
 
+def paired(names: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Every name and every other at least once, in as few pairs as that takes."""
+    count = max(len(names), len(others))
+    return [(names[number % len(names)], others[number % len(others)]) for number in range(count)]
+
+
 def every_lane() -> list[str]:
     """Every mode of every built-in target on the processor, the reference apart."""
     return [
@@ -79,6 +85,15 @@ def every_lane() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm."""
+    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm.
+
+    ``long_modes`` says with which modes it takes long: XLA compiles several times as long as others trace.
+    """
     if "lane" in metafunc.fixturenames:
-        metafunc.parametrize("lane", every_lane(), scope="session")
+        mark = metafunc.definition.get_closest_marker("long_modes")
+        modes = mark.args if mark else ()
+        lanes = [
+            pytest.param(lane, marks=pytest.mark.long if lane.partition(":")[2] in modes else [])
+            for lane in every_lane()
+        ]
+        metafunc.parametrize("lane", lanes, scope="session")

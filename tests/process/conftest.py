@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness import cli
+from harness.paths import CACHE_VARIABLE
 from harness.workers import Worker
 from tests.process.processes import wait_until_none
 from tests.process.small_cell import Place, prepare
@@ -48,6 +50,24 @@ def host(place: Place) -> Iterator[Worker]:
     """One forking host for all tests of a module; every test leaves it able to serve."""
     with Worker(place.launch()) as worker:
         yield worker
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Calls ``harness`` with what is wrong, in this process, as nothing is started; the one line that it says."""
+
+    def call(sweeper: Sweeper, *arguments: str) -> str:
+        monkeypatch.chdir(sweeper.folder)
+        monkeypatch.setenv(CACHE_VARIABLE, str(sweeper.cache))
+        (sweeper.folder / "harness.toml").write_text(sweeper.tables())
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said, errors = capsys.readouterr()
+        assert (ended.value.code, said, len(errors.strip().splitlines())) == (2, "", 1), errors
+        return errors
+
+    return call
 
 
 @pytest.fixture

@@ -20,7 +20,11 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def wait_until_none(mark: str, seconds: float = 5.0) -> list[int]:
+PATIENCE = 60.0
+"""Seconds after which what is waited for will never come; a busy machine takes some of them."""
+
+
+def wait_until_none(mark: str, seconds: float = PATIENCE) -> list[int]:
     """The marked processes that are still there after ``seconds``; returns as soon as there are none."""
     deadline = time.monotonic() + seconds
     while (left := marked(mark)) and time.monotonic() < deadline:
@@ -28,11 +32,21 @@ def wait_until_none(mark: str, seconds: float = 5.0) -> list[int]:
     return left
 
 
-def wait_until_marked(mark: str, count: int, seconds: float = 20.0) -> list[int]:
+def wait_until_marked(mark: str, count: int, seconds: float = PATIENCE) -> list[int]:
     """The marked processes, once there are ``count``."""
     deadline = time.monotonic() + seconds
     while len(found := marked(mark)) < count and time.monotonic() < deadline:
         time.sleep(0.02)
+    return found
+
+
+def children_with(pid: int, word: str) -> list[psutil.Process]:
+    """The live children of a process that have ``word`` in their command line."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            if word in child.cmdline():
+                found.append(child)
     return found
 
 

@@ -23,7 +23,7 @@ def run(sweeper: Sweeper, encoding: str, *arguments: str) -> bytes:
         cwd=sweeper.folder,
         env={**sweeper.environment(), "PYTHONIOENCODING": encoding},
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
     errors = done.stderr.decode(encoding)
     assert done.returncode == 0, errors
@@ -45,5 +45,17 @@ def test_commands_that_train_print_on_any_console(sweeper: Sweeper, encoding: st
     assert shown in run(sweeper, encoding, "models", "show", "model.toml")
     flags = ["--model", "model.toml", "--optimizer", "sgd", fork]
     assert shown in run(sweeper, encoding, "verify", "--target", "scripted", *flags)
-    flags = ["--model", "model.toml", "--dataset", "small.npz", "--batch-size", "8", "--budget", "10s", fork]
+    flags = [
+        "--model",
+        "model.toml",
+        "--dataset",
+        "small.npz",
+        "--batch-size",
+        "8",
+        "--budget",
+        "20s",
+        "--precision",
+        "0.5",
+        fork,
+    ]
     assert shown in run(sweeper, encoding, "compare", "scripted", "scripted", *flags)

@@ -37,7 +37,7 @@ def started(code: str) -> tuple[subprocess.Popen[bytes], int]:
 
 def gone(pid: int) -> bool:
     """Whether a process has ended within a while; one that waits to be reaped has."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:

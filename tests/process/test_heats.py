@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from harness.analysis import comparison
 from harness.core.record import Record
 from harness.runs import folder as run_folder
 from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, stop, wait_for
+
+INPUTS = ("--model", "model.toml", "--dataset", "small.npz")
+"""The sweeper's own."""
 
 
 def train_rounds(record: Record) -> list[int]:
@@ -54,7 +58,7 @@ def test_lanes_of_a_heat_take_turns_and_reach_what_they_reach_alone(sweeper: Swe
 @pytest.mark.parametrize(("action", "status"), [("segfault", "crashed"), ("hang", "timeout"), ("exit:3", "crashed")])
 def test_a_lane_that_ends_in_mid_heat_leaves_the_others_to_finish(sweeper: Sweeper, action: str, status: str) -> None:
     sweeper.script((4, "train", 5, action))
-    done = sweeper.run("--timeout", "1", target="scripted,reference", batch_sizes=[4])
+    done = sweeper.run("--timeout", "5", target="scripted,reference", batch_sizes=[4])
     assert done.returncode == 1
     records = sweeper.records()
     assert records["scripted", 4].status == status
@@ -110,9 +114,8 @@ def test_a_run_resumes_only_as_it_was_interleaved(sweeper: Sweeper) -> None:
 
 
 def compare(sweeper: Sweeper, *flags: str) -> subprocess.CompletedProcess[str]:
-    """``harness compare`` in the sweeper's folder, on its dataset and model."""
-    inputs = ("--model", "model.toml", "--dataset", "small.npz")
-    return sweeper.harness("compare", *flags, *inputs, patience=3 * PATIENCE)
+    """``harness compare`` in the sweeper's folder."""
+    return sweeper.harness("compare", *flags, *INPUTS, patience=3 * PATIENCE)
 
 
 def compared(sweeper: Sweeper, *flags: str) -> tuple[int, dict[str, Any]]:
@@ -123,7 +126,7 @@ def compared(sweeper: Sweeper, *flags: str) -> tuple[int, dict[str, Any]]:
 
 def test_a_slower_lane_is_found_slower_in_fresh_processes(sweeper: Sweeper) -> None:
     sweeper.add("late", "scripted_backend:LateBackend")
-    code, answer = compared(sweeper, "scripted", "late", "--budget", "60s", "--precision", "0.5", "--out", "run")
+    code, answer = compared(sweeper, "scripted", "late", "--budget", "600s", "--precision", "0.5", "--out", "run")
     (one,) = answer["comparisons"]
     assert one["reasons"] == []
     assert one["verdict"] == "slower"
@@ -144,7 +147,7 @@ def test_a_lane_that_dies_is_named_and_the_others_are_compared(sweeper: Sweeper)
     sweeper.add("late", "scripted_backend:LateBackend")
     sweeper.add("dying", "scripted_backend:DyingBackend")
     code, answer = compared(
-        sweeper, "reference", "late", "dying", "--budget", "60s", "--precision", "0.5", "--timeout", "5"
+        sweeper, "reference", "late", "dying", "--budget", "600s", "--precision", "0.5", "--timeout", "60"
     )
     late, dying = answer["comparisons"]
     assert code == 1
@@ -182,8 +185,7 @@ def test_stored_runs_are_compared_with_a_warning(sweeper: Sweeper) -> None:
         (["scripted", "reference", "--optimizer", "adan"], "--optimizer: found 'adan'"),
     ],
 )
-def test_a_wrong_call_gets_one_line(sweeper: Sweeper, flags: list[str], problem: str) -> None:
-    done = compare(sweeper, *flags)
-    assert done.returncode == 2
-    assert problem in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_a_wrong_call_gets_one_line(
+    sweeper: Sweeper, refused: Callable[..., str], flags: list[str], problem: str
+) -> None:
+    assert problem in refused(sweeper, "compare", *flags, *INPUTS)

@@ -20,7 +20,7 @@ from harness.workers import Worker
 from tests.process.processes import marked, wait_until_marked, wait_until_none
 from tests.process.small_cell import HERE, Place
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 ROOT = str(HERE.parents[1])
 
 
@@ -82,7 +82,7 @@ def test_a_harness_that_ends_without_stopping_its_workers_leaves_no_process(own_
 def test_ctrl_c_in_a_terminal_does_not_reach_the_workers(own_place: Place) -> None:
     with harness(own_place, "fork", "hang") as says:
         assert says.readline() == b"open\n"
-        pids = marked(own_place.mark)
+        pids = wait_until_marked(own_place.mark, 4)
         assert len(pids) == 4  # two hosts and their children, none of which ends by itself
         assert all(os.getsid(pid) != os.getsid(0) for pid in pids)
         assert all(os.getpgid(pid) != os.getpgid(0) for pid in pids)

@@ -13,8 +13,11 @@ from tests.process.small_sweep import PATIENCE, Sweeper
 
 @pytest.fixture
 def plain(sweeper: Sweeper) -> Sweeper:
-    """With the targets "plain", whose backend has a yardstick, and "scripted", whose backend has none."""
-    sweeper.add("plain", "reference", OPENBLAS_NUM_THREADS="1")
+    """With the targets "plain", whose backend has a yardstick, and "scripted", whose backend has none.
+
+    A variable of its own makes "plain" another target in each test, so that it is measured there.
+    """
+    sweeper.add("plain", "reference", OPENBLAS_NUM_THREADS="1", TEST=sweeper.mark)
     return sweeper
 
 

@@ -9,7 +9,7 @@ from harness.core.messages import Train
 from harness.workers import Worker
 from tests.process.small_cell import Place
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @pytest.mark.parametrize(

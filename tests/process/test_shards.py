@@ -27,6 +27,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory, sweep_cache: Path) -> Swe
     return made
 
 
+@pytest.fixture(scope="module")
+def planned(measured: Sweeper) -> set[str]:
+    """The cells of the whole sweep, asked for without parts."""
+    done = measured.run("--plan", "--json", target=TARGETS, batch_sizes=SIZES)
+    return {cell["cell_id"] for cell in json.loads(done.stdout)["cells"]}
+
+
 @pytest.fixture
 def shards(measured: Sweeper) -> Iterator[Sweeper]:
     """The parts, and afterwards what a test made beside them removed."""
@@ -54,29 +61,23 @@ def merged(sweeper: Sweeper, *names: str, out: str = "whole") -> dict[str, Any]:
     return found
 
 
-def planned(sweeper: Sweeper) -> set[str]:
-    """The cells of the whole sweep, asked for without parts."""
-    done = sweeper.run("--plan", "--json", target=TARGETS, batch_sizes=SIZES)
-    return {cell["cell_id"] for cell in json.loads(done.stdout)["cells"]}
-
-
-def test_each_part_holds_the_whole_plan_and_whole_heats_of_it(shards: Sweeper) -> None:
+def test_each_part_holds_the_whole_plan_and_whole_heats_of_it(shards: Sweeper, planned: set[str]) -> None:
     runs = [opened(shards, name) for name in PARTS]
-    assert [set(run.cells) for run in runs] == [planned(shards)] * 3
+    assert [set(run.cells) for run in runs] == [planned] * 3
     recorded = [set(run.statuses()) for run in runs]
-    assert set().union(*recorded) == planned(shards)
-    assert sum(map(len, recorded)) == len(planned(shards)) == 8
+    assert set().union(*recorded) == planned
+    assert sum(map(len, recorded)) == len(planned) == 8
     for heat in runs[0].plan.heats:
         assert sorted(len(part & {cell.cell_id for cell in heat.cells}) for part in recorded) == [0, 0, 2]
 
 
-def test_three_parts_one_given_twice_make_the_whole_plan_each_cell_once(shards: Sweeper) -> None:
+def test_three_parts_one_given_twice_make_the_whole_plan_each_cell_once(shards: Sweeper, planned: set[str]) -> None:
     shutil.copytree(shards.folder / "shard-2", shards.folder / "copy-of-2")
     before = {name: files(shards.folder / name) for name in PARTS}
     found = merged(shards, *PARTS, "shard-2", "copy-of-2")
     whole = opened(shards, "whole")
-    assert set(whole.cells) == planned(shards)
-    assert sorted(record.cell_id for record in whole.records()) == sorted(planned(shards))
+    assert set(whole.cells) == planned
+    assert sorted(record.cell_id for record in whole.records()) == sorted(planned)
     assert found["missing"] == []
     assert found["recorded"] == {"ok": 8}
     assert sum(source["new"] for source in found["sources"]) == 8
@@ -92,7 +93,7 @@ def test_three_parts_one_given_twice_make_the_whole_plan_each_cell_once(shards: 
     assert files(whole.records_folder) == records
 
 
-def test_a_part_that_is_left_out_is_listed_and_can_be_added_or_run(shards: Sweeper) -> None:
+def test_a_part_that_is_left_out_is_listed_and_can_be_added_or_run(shards: Sweeper, planned: set[str]) -> None:
     found = merged(shards, "shard-1", "shard-3")
     left_out = opened(shards, "shard-2").statuses()
     assert {cell["cell_id"] for cell in found["missing"]} == set(left_out)
@@ -100,10 +101,10 @@ def test_a_part_that_is_left_out_is_listed_and_can_be_added_or_run(shards: Sweep
     assert f"Missing: {len(left_out)} cells" in done.stdout
     shutil.copytree(shards.folder / "whole", shards.folder / "completed")
     assert merged(shards, "shard-2")["missing"] == []
-    assert opened(shards, "whole").statuses().keys() == planned(shards)
+    assert opened(shards, "whole").statuses().keys() == planned
     there = files(shards.folder / "completed" / "records")
     completed = sweep(shards, "completed")
-    assert completed.statuses().keys() == planned(shards)
+    assert completed.statuses().keys() == planned
     assert there.items() <= files(completed.records_folder).items()
 
 

@@ -27,7 +27,7 @@ MISBEHAVIOUR = [
     (6, "train", "type error", "crashed", "TypeError: something in two lines"),
     (7, "evaluate", "unsupported", "unsupported", "the fake cannot do this"),
     (8, "train", "killed", "crashed", "worker killed by SIGKILL during train"),
-    (9, "train", "hang", "timeout", "train: no answer within 1 s"),
+    (9, "train", "hang", "timeout", "train: no answer within 5 s"),
     (10, "train", "print", "ok", ""),
 ]
 
@@ -45,7 +45,7 @@ def ids_and_statuses(sweeper: Sweeper) -> dict[str, tuple[str, str, list[float]]
 def test_whatever_a_worker_does_becomes_a_typed_record_and_the_sweep_goes_on(sweeper: Sweeper) -> None:
     sweeper.script(*((size, place, 2 if place == "train" else 1, action) for size, place, action, *_ in MISBEHAVIOUR))
     sizes = [size for size, *_ in MISBEHAVIOUR]
-    done = sweeper.run("--timeout", "1", target="scripted,reference", batch_sizes=sizes)
+    done = sweeper.run("--timeout", "5", target="scripted,reference", batch_sizes=sizes)
     assert done.returncode == 1
     records = sweeper.records()
     assert len(records) == 2 * len(sizes)
@@ -160,11 +160,11 @@ def test_a_changed_backend_is_proven_again(sweeper: Sweeper) -> None:
 
 def test_a_probe_that_hangs_is_the_record_of_its_cells(sweeper: Sweeper) -> None:
     sweeper.script(("probe", "train", 1, "hang"))
-    assert sweeper.run("--timeout", "1", target="scripted,reference").returncode == 1
+    assert sweeper.run("--timeout", "5", target="scripted,reference").returncode == 1
     records = sweeper.records()
     for size in (4, 8, 16):
         assert records["scripted", size].status == "timeout"
-        assert records["scripted", size].reason.startswith("parity probe: probe: no answer within 1 s")
+        assert records["scripted", size].reason.startswith("parity probe: probe: no answer within 5 s")
         assert records["reference", size].status == "ok"
 
 

@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from tests.process.processes import wait_until_none
+from tests.process.processes import children_with, wait_until_none
 from tests.process.small_sweep import HARNESS, PATIENCE, Line, Sweeper, count, stop, wait_for
 
 STOPS = [(signal.SIGINT, "--fork"), (signal.SIGTERM, "--no-fork")]
@@ -29,8 +29,7 @@ def hangs(sweeper: Sweeper, case: object) -> list[Line]:
 
 def the_host(process: subprocess.Popen[str]) -> psutil.Process:
     """The scripted backend's host."""
-    hosts = psutil.Process(process.pid).children()
-    return next(host for host in hosts if "scripted_backend:ScriptedBackend" in host.cmdline())
+    return children_with(process.pid, "scripted_backend:ScriptedBackend")[0]
 
 
 @pytest.mark.parametrize(("how", "fork"), STOPS)

@@ -16,12 +16,12 @@ from tests.process.small_cell import Place
 
 MODEL = ModelSpec("small", (4, 4, 1), (Flatten(), Dense(3, bias=False)))
 TARGET = Target("fake", "fake", "cpu", "numpy", "resident", "test")
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synchrony, "SMALLEST_SECONDS", 0.01)
+    monkeypatch.setattr(synchrony, "SMALLEST_SECONDS", 0.05)
     monkeypatch.setattr(synchrony, "MOST_REPEATS", 3)
     monkeypatch.setattr(synchrony, "IMAGE_BYTES", 4_000_000)
 

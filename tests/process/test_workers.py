@@ -20,7 +20,7 @@ from tests.process.fake_backend import SLOW_SECONDS
 from tests.process.processes import cpu_seconds, wait_until_none
 from tests.process.small_cell import BATCH_SIZE, EXAMPLES, KERNEL, RATE, TEST_EXAMPLES, Place
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 LEFT_SECONDS = 0.1
 """Processor time of what a block leaves to a thread."""
 TELLS_OF_THREADS = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
@@ -90,12 +90,11 @@ def test_peak_memory_is_that_of_the_cell_alone(host: Worker, place: Place) -> No
 
 
 def test_a_block_ends_with_the_synchronisation(host: Worker, place: Place) -> None:
-    host.open(place.request(("synchronise", 2, "slow")), TIMEOUT)
-    quick, slow = host.ask(Train(1), TIMEOUT), host.ask(Train(1), TIMEOUT)
+    host.open(place.request(("synchronise", 4, "slow")), TIMEOUT)
+    *quick, slow = [host.ask(Train(1), TIMEOUT) for _ in range(4)]
     host.finish(TIMEOUT)
-    assert isinstance(quick, Block)
     assert isinstance(slow, Block)
-    assert slow.seconds >= SLOW_SECONDS > quick.seconds
+    assert slow.seconds >= SLOW_SECONDS > min(one.seconds for one in quick if isinstance(one, Block))
     assert slow.cpu_seconds < SLOW_SECONDS
 
 
@@ -234,7 +233,7 @@ def test_stopping_a_host_that_still_imports_does_not_wait_for_it(own_place: Plac
     time.sleep(0.5)
     start = time.monotonic()
     worker.stop()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < TIMEOUT  # its import would hang for a quarter of an hour
     assert not worker.alive
 
 

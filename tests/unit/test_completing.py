@@ -34,7 +34,7 @@ def ask(shell: str, line: str) -> list[str]:
     words = line.split(" ")
     position = words[-1] if shell == "fish" else str(len(words) - 1)
     variables = {"_HARNESS_COMPLETE": f"{shell}_complete", "COMP_WORDS": line, "COMP_CWORD": position}
-    done = subprocess.run([HARNESS], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([HARNESS], env={**os.environ, **variables}, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -53,7 +53,7 @@ def test_each_shell_is_told_in_its_own_form() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_is_given_a_script(shell: str) -> None:
     variables = {"_HARNESS_COMPLETE": f"{shell}_source"}
-    done = subprocess.run([HARNESS], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([HARNESS], env={**os.environ, **variables}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0
     assert f"_HARNESS_COMPLETE={shell}_complete" in done.stdout
 

@@ -37,7 +37,7 @@ def other(folder: Path, name: str, code: str, core: str = "") -> Path:
 
 def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "HARNESS_CACHE_DIR": str(tmp_path / "cache"), **variables}
-    return subprocess.run([HARNESS, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run([HARNESS, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
 
 
 def test_numpy_of_another_python_is_one_line_that_names_pythonpath(tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_two_outputs_on_standard_output_are_a_wrong_call(call: Caller) -> None:
 @posix
 def test_the_page_goes_into_a_process_substitution(home: Path) -> None:
     command = f"'{HARNESS}' report '{GOLDEN}' --html >(wc -c > counted); wait $!; cat counted"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert int(done.stdout) > 100_000
     assert done.stderr.startswith("page: /dev/fd/")
     assert temporary_files(home) == []
@@ -301,21 +301,21 @@ def test_the_page_goes_into_a_process_substitution(home: Path) -> None:
 def test_the_page_goes_to_the_end_of_a_file_that_the_shell_opened(home: Path) -> None:
     (home / "log").write_text("before\n")
     command = f"'{HARNESS}' report '{GOLDEN}' --html /dev/fd/1 >> log"  # whose folder takes no other file
-    subprocess.run(["bash", "-c", command], check=True, timeout=120, capture_output=True)
+    subprocess.run(["bash", "-c", command], check=True, timeout=600, capture_output=True)
     assert (home / "log").read_text(encoding="utf-8").startswith("before\n<!doctype html>")
 
 
 @posix
 def test_a_reader_of_the_page_that_leaves_ends_the_command_quietly(home: Path) -> None:
     command = f"set -o pipefail; '{HARNESS}' report '{GOLDEN}' --html - | head -c 10"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, "<!doctype ", "page: -\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_page_on_a_standard_output_that_is_full_is_one_line(home: Path) -> None:
     command = f"'{HARNESS}' report '{GOLDEN}' --html - > /dev/full"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (1, "harness: output cannot be written (No space left on device)\n")
 
 
