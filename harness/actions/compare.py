@@ -43,6 +43,14 @@ STEPS = 3000
 """Training steps that a heat may take at most, in whole epochs: their order is drawn beforehand."""
 
 MOST_EPOCHS = 200
+_NUMBERS = (
+    "images_per_second",
+    "base_images_per_second",
+    "times_as_fast",
+    "times_as_fast_low",
+    "times_as_fast_high",
+)
+"""Columns that are empty where there is no number."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +76,8 @@ class ComparisonResult(Shown):
         """A row for each lane and batch size: images per second, times as fast, the interval, the verdict."""
         import polars as pl
 
-        return pl.DataFrame([_row(one) for one in self.comparisons], infer_schema_length=None)
+        rows = [_row(one) for one in self.comparisons]
+        return pl.DataFrame(rows, schema_overrides=dict.fromkeys(_NUMBERS, pl.Float64), infer_schema_length=None)
 
     def print_to(self, console: Console) -> None:
         """The table, the verdicts, reasons, and what differs between the lanes."""

@@ -85,7 +85,8 @@ class DoctorReport(Shown):
             }
             for text, (examined, diagnosis) in self.targets.items()
         ]
-        return pl.DataFrame(rows, infer_schema_length=None)
+        texts = pl.List(pl.String)
+        return pl.DataFrame(rows, schema_overrides={"findings": texts, "remedies": texts}, infer_schema_length=None)
 
     def print_to(self, console: Console) -> None:
         """The machine, the targets, and what mends them."""

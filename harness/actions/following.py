@@ -104,7 +104,9 @@ def cancel(folder: Path) -> tuple[Lines, bool]:
     kept = run_folder.open_run(folder)
     if not submissions.is_used(kept):
         holder = locks.is_held(kept.folder)
-        return Lines((f"{holder} runs it: end that with Ctrl-C there" if holder else "nothing of it runs",)), not holder
+        return Lines(
+            (f"{holder} runs it: end that with Ctrl-C there" if holder else "nothing of this run is running",)
+        ), not holder
     with kept.locked():  # nobody submits meanwhile
         told = submissions.standing(kept)
         jobs, unseen = told.live_jobs, told.unseen_jobs
@@ -117,10 +119,10 @@ def cancel(folder: Path) -> tuple[Lines, bool]:
             told = submissions.standing(kept)
         _, made = settled(kept, told)
     tell_settled(made)
-    lines = [f"cancelled: {plural(len(jobs), 'job')}" if jobs else "nothing of it was in the queue"]
+    lines = [f"cancelled: {plural(len(jobs), 'job')}" if jobs else "this run had no job in the queue"]
     if told.live_jobs:
         still = ", ".join(map(str, told.live_jobs))
-        lines.append(f"still ending: {still}; 'harness status' tells when they have")
+        lines.append(f"still ending: {still}; ask 'harness status' whether they have ended")
     return Lines(tuple(lines)), not told.live_jobs
 
 
@@ -136,7 +138,7 @@ class _Outage:
             yield
         except SchedulerError as error:
             if not self.said:
-                tell(f"warning: {error}; asking again")
+                tell(f"warning: {error}; the harness asks again until it answers")
             self.said = True
             return
         if self.said:

@@ -177,6 +177,21 @@ class TestResults:
         assert found.sentence.splitlines()[0] in str(found)
         assert found.time_to_accuracy.equals(harness.load(GOLDEN, "time_to_accuracy"))
 
+    def test_a_comparison_of_stored_runs_prints_itself_as_the_command_does(self) -> None:
+        found = harness.compare(GOLDEN, GOLDEN)
+        assert str(found) == printed("compare", str(GOLDEN), str(GOLDEN)).rstrip("\n")
+        assert found.folder is None
+        assert found.is_comparable
+        assert found.table.height == len(found.comparisons) == len(found.plain()["comparisons"])
+        assert set(found.table["verdict"]) == {"no difference found", "not comparable"}
+
+    def test_what_a_doctor_says_without_starting_a_worker_is_a_table_too(self) -> None:
+        found = harness.doctor("reference", quick=True)
+        assert found.table["target"].to_list() == ["reference"]
+        assert found.states.keys() == {"reference"}
+        assert found.plain()["targets"][0]["trial"] is None
+        assert "reference" in str(found)
+
     def test_a_notebook_gets_html_with_figures_and_loads_nothing_for_it(self) -> None:
         found = harness.report(GOLDEN)
         html = found._repr_html_()
