@@ -25,6 +25,7 @@ from harness.core.training import TrainingSpec
 from harness.measure import heat, series, session
 from harness.measure import runner as measure_runner
 from harness.measure.lane import Progress
+from harness.paths import from_here
 from harness.plan import datasets, inputs, models, own_file, targets
 from harness.plan.prepare import prepare_dataset
 from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
@@ -83,7 +84,7 @@ class ComparisonResult(Shown):
         """The table, the verdicts, reasons, and what differs between the lanes."""
         comparing.print_comparisons(self.comparisons, console, comparison.overall)
         if self.folder:
-            say(console, f"Run folder: {self.folder}")
+            say(console, f"Run folder: {from_here(self.folder)}")
 
     def plain(self) -> dict[str, Any]:
         """Run, verdicts, comparisons."""
@@ -223,7 +224,7 @@ def _execute(
     fork: bool,
 ) -> bool:
     """Run heats. Returns whether the person stopped it."""
-    tell(f"records in {kept.folder}")
+    tell(f"records in {from_here(kept.folder)}")
     session.require_room(kept, waiting)
     wanted = [key.target for key in lanes]
     pool, verifier, instruments = session.open_run(kept, definitions, wanted, NEWS, timeout, fork)

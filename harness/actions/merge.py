@@ -16,6 +16,7 @@ from harness.actions.progress import name, tell
 from harness.actions.report import Report
 from harness.actions.shown import Shown
 from harness.core.cell import Cell
+from harness.paths import from_here
 from harness.report.printed import counts_in_words, new_table, print_table, say, status_counts
 from harness.runs import folder as run_folder
 from harness.runs import locks, merging
@@ -92,8 +93,8 @@ def _show(merged: Merged, page: str, output: Console) -> None:
     _show_missing(merged, output)
     if page:
         say(output, f"Its page: {page}")
-    say(output, f"Run folder: {merged.run.folder}")
-    say(output, f"Show it: harness report {shells.quoted(str(merged.run.folder))}")
+    say(output, f"Run folder: {from_here(merged.run.folder)}")
+    say(output, f"Show it: harness report {shells.quoted(from_here(merged.run.folder))}")
 
 
 def _machines(one: Contribution) -> str:

@@ -34,7 +34,7 @@ from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.record import now
 from harness.measure import session
-from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place
+from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place, from_here
 from harness.plan import own_file, shards
 from harness.plan.estimate import Estimates
 from harness.plan.prepare import PreparedSweep, launcher_tables, prepare, prepare_dataset
@@ -81,7 +81,7 @@ class SweepResult(Report):
             self.submitted.print_to(console)
             return
         if not self.has_table:
-            folder = shells.quoted(str(self.folder))
+            folder = shells.quoted(from_here(self.folder))
             text = f"Nothing to run, every cell has its record. Show the table: harness report {folder}"
             console.print(text, soft_wrap=True)
             return
@@ -359,7 +359,7 @@ class _Sweeping:
         if not waiting:
             return False, 0
         with _watched(kept.folder) if self._wish.live else nullcontext():
-            tell(f"{plural(len(waiting), 'cell')} to run, records in {kept.folder}")
+            tell(f"{plural(len(waiting), 'cell')} to run, records in {from_here(kept.folder)}")
             if self._prepared.images is not None:
                 tell(f"images of {self._prepared.dataset.name}: {self._prepared.images.words}")
             try:
