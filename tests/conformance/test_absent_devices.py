@@ -38,7 +38,7 @@ def reason_for(sweeper: Sweeper, target: str, patience: float = 300.0) -> str:
     (record,) = sweeper.records().values()
     assert record.status == "wrong_device", record.reason
     assert record.blocks.seconds == []
-    assert "wrong_device" in done.stdout
+    assert "wrong device" in done.stdout
     return record.reason
 
 
