@@ -21,7 +21,6 @@ TIMEOUT = 60.0
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synchrony, "SMALLEST_SECONDS", 0.05)
     monkeypatch.setattr(synchrony, "MOST_REPEATS", 3)
     monkeypatch.setattr(synchrony, "IMAGE_BYTES", 4_000_000)
 
