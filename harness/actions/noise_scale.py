@@ -186,7 +186,7 @@ def _print(found: Sequence[NoiseScale], console: Console) -> None:
 
 
 def _name(one: NoiseScale) -> str:
-    return f"{one.model}, {one.dataset}, {one.optimizer} {one.learning_rate:g}"
+    return f"{one.model}, {one.dataset}, {one.optimizer} at learning rate {one.learning_rate:g}"
 
 
 def _figures(one: NoiseScale) -> tuple[str, str, str, str]:

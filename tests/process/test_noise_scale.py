@@ -101,7 +101,7 @@ def test_the_noise_scale_of_softmax_regression_is_that_of_its_examples_and_is_me
     again = measure(swept, "--target", "plain", "--batches", "40", "--json")
     assert (again.returncode, again.stdout, again.stderr) == (0, done.stdout, "")
     table = measure(swept, "--target", "plain", "--batches", "40", "--steps", "0").stdout
-    assert "small, small, sgd 0.01" in table
+    assert "small, small, sgd at learning rate 0.01" in table
     assert f"{found[0]['estimate']['noise_scale']:.2g}" in table
     assert "40 batches of 128 examples at each point, on plain:numpy" in table
 
@@ -114,7 +114,7 @@ def test_what_fails_is_said_and_not_kept_and_the_rest_is(swept: Sweeper, fork: s
     kept = noise_scales.stored(swept.folder / "run")
     assert [(one.target, one.step) for one in kept] == [("scripted:numpy", 0), ("scripted:numpy", 1)]
     problem = "training on the way there failed: worker killed by SIGSEGV during train"
-    assert f"FAILED small, small, sgd 0.01, step 20: {problem}" in done.stdout
+    assert f"FAILED small, small, sgd at learning rate 0.01, step 20: {problem}" in done.stdout
     swept.script()
     done = measure(swept, *OWN, "--target", "scripted", "--batches", "8", "--steps", "0,1,20", fork)
     assert done.returncode == 0, done.stderr
@@ -125,7 +125,7 @@ def test_what_fails_is_said_and_not_kept_and_the_rest_is(swept: Sweeper, fork: s
     swept.script((128, "session", 1, "unsupported"))
     done = measure(swept, *OWN, "--target", "scripted", "--batches", "9", "--steps", "0", fork)
     assert done.returncode == 1
-    assert "FAILED small, small, sgd 0.01, step 0: the fake cannot do this" in done.stdout
+    assert "FAILED small, small, sgd at learning rate 0.01, step 0: the fake cannot do this" in done.stdout
 
 
 def test_a_training_that_diverges_has_no_noise_scale(sweeper: Sweeper) -> None:
