@@ -26,6 +26,10 @@ WAITING = 64
 KILL_SECONDS = 10.0
 """How long the kernel may take to end a process that was killed."""
 
+LONGEST_SLEEP = 1.0
+"""Seconds. A signal that the system hands to another thread does not wake the one that sleeps, and Python heeds signals
+in the main thread only: so it looks now and then, or the end of a terminal or of a job's time would go unheard."""
+
 _CHUNK = 65536
 
 
@@ -85,10 +89,14 @@ class Channel:
 
     def receive(self, timeout: float) -> Event | None:
         """The next event, asleep until it comes; None after ``timeout`` seconds."""
-        try:
-            return self._events.get(timeout=max(timeout, 0.0)) if timeout > 0 else self._events.get_nowait()
-        except queue.Empty:
-            return None
+        ends = time.monotonic() + timeout
+        while True:
+            left = min(ends - time.monotonic(), LONGEST_SLEEP)
+            try:
+                return self._events.get(timeout=left) if left > 0 else self._events.get_nowait()
+            except queue.Empty:
+                if left <= 0:
+                    return None
 
     def cancel_child(self) -> None:
         """Have the host kill the child that it waits for."""

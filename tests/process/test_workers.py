@@ -44,6 +44,25 @@ def test_a_host_says_what_it_is(host: Worker, place: Place) -> None:
     assert ready.capabilities["layers"] == ["flatten", "dense"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are handed to one thread on POSIX only")
+def test_whoever_waits_for_a_worker_hears_a_signal_that_another_thread_took(host: Worker) -> None:
+    import signal
+
+    assert host.ready.forks
+    taker = threading.Thread(target=threading.Event().wait, daemon=True)
+    taker.start()
+    waiting = threading.Timer(0.3, lambda: signal.pthread_kill(taker.ident or 0, signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    start = time.monotonic()
+    try:
+        waiting.start()
+        with pytest.raises(KeyboardInterrupt):
+            host._channel.receive(TIMEOUT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - start < TIMEOUT / 2  # not only at the end of its patience
+
+
 def test_where_the_interpreter_is_stands_in_the_log_and_on_no_record(host: Worker) -> None:
     assert sys.executable not in json.dumps(host.ready.worker)
     assert sys.executable in host.log.read_text()
