@@ -83,7 +83,7 @@ def _show(merged: Merged, page: str, output: Console) -> None:
     table = new_table("run", *numbers, "machines", numbers=numbers, prose=("machines",))
     for one in merged.contributions:
         counts = (f"{count:,}" for count in (one.records, one.added, one.attempts))
-        table.add_row(str(one.folder), *counts, _machines(one))
+        table.add_row(from_here(one.folder), *counts, _machines(one))
     print_table(table, output)
     statuses = counts_in_words(status_counts(merged.statuses.values()))
     planned = len(merged.run.plan.cells)
@@ -92,7 +92,7 @@ def _show(merged: Merged, page: str, output: Console) -> None:
     say(output, f"{len(merged.statuses):,} of {plural(planned, 'cell')} recorded ({statuses or 'none'}){before}")
     _show_missing(merged, output)
     if page:
-        say(output, f"Its page: {page}")
+        say(output, f"Its page: {from_here(Path(page))}")
     say(output, f"Run folder: {from_here(merged.run.folder)}")
     say(output, f"Show it: harness report {shells.quoted(from_here(merged.run.folder))}")
 

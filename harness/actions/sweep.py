@@ -87,7 +87,7 @@ class SweepResult(Report):
             return
         super().print_to(console)
         if self.page:
-            console.print(f"Its page: {self.page}", soft_wrap=True)
+            console.print(f"Its page: {from_here(Path(self.page))}", soft_wrap=True)
 
     def plain(self) -> Any:
         """A dict for each cell; of what was submitted how it stands."""

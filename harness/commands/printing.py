@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ def show(found: Shown, json: bool = False) -> None:
 def show_run(result: SweepResult, json: bool) -> None:
     """Print how a run ended. Where a program asked for rows, its page is told beside them."""
     from harness.actions import report
+    from harness.paths import from_here
 
     if result.has_table:
         report.warn(result.unreadable)
     show(result, json)
     if json and result.page:
-        tell(f"Its page: {result.page}")
+        tell(f"Its page: {from_here(Path(result.page))}")
 
 
 def tell(text: str) -> None:

@@ -99,7 +99,7 @@ def _proof(proof: Proof) -> tuple[str, ...]:
 
 def _quantity(quantity: Quantity) -> tuple[str, str, str]:
     name = f"{quantity.name} {quantity.detail}".strip()
-    return name, f"{quantity.error:.1e}", f"{quantity.tolerance:.0e}"
+    return name, f"{quantity.error:.1e}", f"{quantity.tolerance:.1e}"
 
 
 def method(lanes: Sequence[Record]) -> list[str]:

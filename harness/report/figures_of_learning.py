@@ -109,7 +109,7 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     if not several_sizes(frame, "batch_size"):
         return Absent(plain, why_no_curve(frame, "batch_size", _NO_ACCURACY))
     if not frame[field].count():
-        return Absent(plain, f"no batch size reached any of the accuracies {_list(work.accuracies)} %")
+        return Absent(plain, f"no batch size reached {_list(work.accuracies)} %")
     sizes = sorted(frame["batch_size"].unique())
     x, y = vega.sizes(sizes), vega.magnitude(frame, field, header(field), by="accuracy")
     looks = vega.look(work.targets, present(work, frame))

@@ -138,7 +138,10 @@ def not_run(frame: pl.DataFrame, planned: int, unreadable: int) -> str:
     if missing <= 0:
         return ""
     runs = "has" if missing == 1 else "have"
-    return f"{missing:,} of {plural(planned, 'cell')} {runs} not run yet; the same command runs what is missing."
+    return (
+        f"{missing:,} of {plural(planned, 'cell')} {runs} not run here yet; the same command runs what is missing "
+        "(with --shard or --only, its own part of that)."
+    )
 
 
 def not_readable(count: int, place: str) -> str:

@@ -34,7 +34,7 @@ def test_a_sweep_gives_a_result_with_frames_and_leaves_the_run_that_the_command_
     statuses, has_failed, page, text = json.loads(done.stdout)
     assert (statuses, has_failed) == (["ok"] * 3, False)
     assert Path(page).is_file()
-    assert f"Its page: {page}" in text
+    assert f"Its page: {Path('run', 'report.html')}" in text
     assert "[3/3]" in done.stderr
     assert sweeper.kept.plan.command == (
         "harness.sweep('small.toml', target='reference', batch_size=[4, 8, 16], interleave='cell', out='run')"

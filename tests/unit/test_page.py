@@ -152,7 +152,7 @@ class TestBadDays:
     def test_a_run_without_a_cell(self) -> None:
         empty = shown([], planned=6, answers=(), proofs=())
         assert "No cell has been run" in empty.text
-        assert "6 of 6 cells have not run yet" in empty.text
+        assert "6 of 6 cells have not run here yet" in empty.text
         assert "There is no answer yet" in empty.text
         assert empty.data["figures"] == {}
 
@@ -196,7 +196,7 @@ class TestBadDays:
     def test_what_is_missing_unreadable_or_unproven_is_said(self) -> None:
         made = [trained(32, JAX), dataclasses.replace(trained(64, JAX), proof="")]
         said = shown(made, planned=9, unreadable=("records/1.json: damaged",), proofs=())
-        assert "6 of 9 cells have not run yet" in said.text
+        assert "6 of 9 cells have not run here yet" in said.text
         assert "records/1.json: damaged" in said.text
         assert "1 cell is not proven to do the same work as the reference." in said.text
         assert "This run has no parity proofs" in said.text

@@ -132,7 +132,7 @@ class TestTerminal:
     def test_says_what_a_reader_should_know_before_trusting_it(self) -> None:
         text = printed([record(cell(32), proof=""), record(cell(64))], planned=5, unreadable=1)
         assert "1 cell is not proven to do the same work as the reference." in text
-        assert "2 of 5 cells have not run yet; the same command runs what is missing." in text
+        assert "2 of 5 cells have not run here yet; the same command runs what is missing" in text
         assert "1 record cannot be read, so it is not in the table." in text
 
     def test_times_of_a_target_that_failed_parity_are_not_in_it(self) -> None:
@@ -164,7 +164,7 @@ class TestTerminal:
 
     def test_of_no_records_is_no_table(self) -> None:
         (first, *_) = printed([], planned=3).splitlines()
-        assert first == "3 of 3 cells have not run yet; the same command runs what is missing."
+        assert first.startswith("3 of 3 cells have not run here yet; the same command runs what is missing (")
 
     def test_long_or_narrow_it_is_plain_lines_with_the_same_cells(self) -> None:
         records = [made for size in range(1, terminal.LONGEST_RICH_TABLE) for made in pair(size, epochs=1 + size % 2)]
