@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -209,10 +212,44 @@ class TestResults:
             assert "values" in json.dumps(figure.spec) or "datasets" in figure.spec, name
             assert figure._repr_svg_().startswith("<svg"), name
 
+    def test_the_home_folder_may_be_named_by_its_sign(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for variable in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(variable, str(tmp_path))
+        harness.report(GOLDEN, html="~/page.html")
+        assert (tmp_path / "page.html").is_file()
+
     def test_files_are_made_where_they_are_asked_for(self, tmp_path: Path) -> None:
         harness.report(GOLDEN, html=tmp_path / "page.html", svg=tmp_path / "pictures")
         assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
         assert list((tmp_path / "pictures").glob("*.svg"))
+
+
+SIZES: tuple[Callable[[], Any], ...] = (
+    lambda: np.array([8, 16]),
+    lambda: [np.int64(8), np.int64(16)],
+    lambda: (2**power for power in (3, 4)),
+    lambda: {8: "small", 16: "large"}.keys(),
+    lambda: ("8", "16"),
+)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_several_values_may_come_in_whatever_holds_them(sizes: Callable[[], Any]) -> None:
+    by_keyword = harness.sweep("quick", target="reference", batch_size=sizes(), plan=True)
+    assert "batch 8," in str(by_keyword)
+    assert "batch 16," in str(by_keyword)
+    assert "batch_size=[" in by_keyword.plan.command
+
+
+def test_objects_take_what_keywords_take() -> None:
+    sweep = harness.Sweep("sizes", target="reference", batch_size=np.array([8, 16]), seed=range(2))
+    assert len(harness.sweep(sweep, learning_rate=np.float64(0.5), plan=True).cells) == 4
+
+
+def test_files_may_be_paths(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('name = "own"\ntarget = "reference"\nmodel = "lenet5"\ndataset = "digits"\nbatch_size = 8\n')
+    assert "lenet5" in str(harness.sweep(file, dataset="digits", plan=True))
 
 
 @pytest.mark.parametrize(
@@ -228,6 +265,14 @@ class TestResults:
         (lambda: harness.doctor("nope"), "no target is called 'nope'"),
         (lambda: harness.report("nope"), "there is no such run folder"),
         (lambda: harness.recommend(GOLDEN, accuracy=98), "for 98 % write 0.98"),
+        (lambda: harness.report(GOLDEN, accuracy=[0.9]), "--accuracy: found '[0.9]'"),  # type: ignore[arg-type]
+        (lambda: harness.sweep("quick", out=""), "a path cannot be empty"),
+        (lambda: harness.report(""), "a path cannot be empty"),
+        (lambda: harness.recommend(""), "a path cannot be empty"),
+        (lambda: harness.compare("", ""), "a path cannot be empty"),
+        (lambda: harness.sweep("quick", timeout=-1.0), "--timeout: found '-1.0', allowed: a number of seconds from 1"),
+        (lambda: harness.compare("reference", "reference", timeout=math.inf), "--timeout: found 'inf'"),
+        (lambda: harness.verify(target="reference", timeout=math.nan), "--timeout: found 'nan'"),
         (lambda: harness.load(GOLDEN, "cell"), "table: found 'cell'"),
         (lambda: harness.report(GOLDEN).table("cell"), "table: found 'cell'"),
     ],
