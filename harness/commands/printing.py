@@ -31,7 +31,7 @@ def show_run(result: SweepResult, json: bool) -> None:
     """Print how a run ended. Where a program asked for rows, its page is told beside them."""
     from harness.actions import report
 
-    if result.has_table:
+    if result.submitted is None and (json or result.has_table):
         report.warn(result.unreadable)
     show(result, json)
     if json and result.page:

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from click.testing import CliRunner
 
 import harness
 from harness import cli
+from harness.actions import sweep as sweep_action
+from harness.commands import printing
 from harness.core.errors import HarnessError, ModelError, UsageError
 from harness.plan import models
+from harness.runs.folder import Run
 from tests.unit.test_layers_of_imports import HEAVY, loaded_by, tops
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -280,3 +284,15 @@ def test_files_may_be_paths(tmp_path: Path) -> None:
 def test_every_mistake_is_an_exception_of_the_harness(call: Any, says: str) -> None:
     with pytest.raises(HarnessError, match=re.escape(says)):
         call()
+
+
+def test_rows_of_a_run_that_was_complete_come_with_what_is_not_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(GOLDEN, folder)
+    damaged = min((folder / "records").glob("*.json"))
+    damaged.write_text(damaged.read_text()[:-100])
+    monkeypatch.setattr(sweep_action, "LONGEST_TABLE_UNASKED", 0)
+    printing.show_run(sweep_action.SweepResult(Run.open(folder), was_complete=True), json=True)
+    assert f"{damaged.name}: damaged" in capsys.readouterr().err
