@@ -74,6 +74,8 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read a number, exponents allowed."""
+        if isinstance(value, float):  # the default, at every TAB too, where nothing heavy is imported
+            return value
         from harness.actions import values
 
         number = values.number(value)
