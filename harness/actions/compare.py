@@ -114,7 +114,7 @@ def compare(
     *sides: str | Place,
     batch_size: int | str | Iterable[int | str] = (),
     model: str | ModelSpec = "mnist-cnn",
-    dataset: str = "digits",
+    dataset: Place = "digits",
     optimizer: str = "momentum",
     compute_precision: str = "float32",
     precision: float | str = 0.02,
@@ -142,10 +142,11 @@ def compare(
     Raises ``harness.core.errors.UsageError`` for what is wrong in all that, other HarnessErrors for what cannot be had,
     and ``RunStopped``, a KeyboardInterrupt, where somebody stopped it: its ``result`` shows what was measured.
     """
-    given = dict(locals())
+    given = {name: values.plain(value) for name, value in locals().items()}
+    wait = values.timeout(timeout)
     if len(sides) < 2:
         raise UsageError("compare: two or more targets, or two run folders, are needed")
-    folders = [Path(side).expanduser() for side in sides]
+    folders = [values.path(side) for side in sides]
     are_runs = [(folder / run_folder.PLAN_FILE).is_file() for folder in folders]
     if all(are_runs):
         return _stored(folders)
@@ -155,11 +156,11 @@ def compare(
     values.compute_precision(compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
-    prepared = prepare_dataset(_dataset(dataset), values.place(data_dir), NEWS)
+    prepared = prepare_dataset(_dataset(given["dataset"]), values.place(data_dir), NEWS)
     cells = _cells(
-        models.load(model) if isinstance(model, str) else model,
+        model if isinstance(model, ModelSpec) else models.load(given["model"]),
         datasets.limited(prepared.dataset, None, None),
-        _sizes(values.texts(batch_size)),
+        _sizes(values.texts(given["batch_size"])),
         TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
         lanes,
     )
@@ -174,7 +175,7 @@ def compare(
     kept = run_folder.Run.create(values.place(out) or default_folder("compare"), plan)
     with kept.locked():
         waiting = kept.pending(frozenset({"interrupted"}))
-        stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, prepared.folder, timeout, fork)
+        stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, prepared.folder, wait, fork)
     result = ComparisonResult(tuple(comparison.compare(_measured(kept), lanes)), kept.folder)
     if stopped:
         raise RunStopped(result, said.resuming(compare, given, str(kept.folder)))

@@ -76,7 +76,7 @@ def measure_noise_scale(
 
     ``target``: the run's first if not given; ``steps`` empty: the usual points. Raises UsageError, StoreError.
     """
-    kept = _open(Path(run).expanduser())
+    kept = _open(values.path(run))
     definitions = own_file.target_definitions()
     where = targets.resolve(target or kept.plan.cells[0].target.label, definitions)
     count = values.whole_number("--batches", str(batches), FEWEST_BATCHES, MOST_BATCHES)

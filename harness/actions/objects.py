@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.actions import values
+from harness.actions.values import Place
 from harness.core.errors import UsageError
 from harness.core.model import Layer, ModelSpec
 from harness.plan import models, sweep
@@ -35,7 +37,7 @@ def Sweep(
     target: str | Sequence[str],
     batch_size: int | Sequence[int],
     model: str | ModelSpec | Sequence[str | ModelSpec] = "mnist-cnn",
-    dataset: str = "digits",
+    dataset: Place = "digits",
     **keys: Any,
 ) -> SweepDefinition:
     """A sweep, checked at once; ``harness.sweep`` takes it as it takes a file.
@@ -49,10 +51,11 @@ def Sweep(
 
     Raises ``harness.core.errors.UsageError`` for a wrong key or value.
     """
-    asked = [model] if isinstance(model, (str, ModelSpec)) else list(model)
+    asked = values.several(model)
     own = {one.name: one for one in asked if isinstance(one, ModelSpec)}
     texts = [one.name if isinstance(one, ModelSpec) else one for one in asked]
-    tables = {"name": name, "target": target, "batch_size": batch_size, "model": texts, "dataset": dataset, **keys}
+    given = {"name": name, "target": target, "batch_size": batch_size, "model": texts, "dataset": dataset, **keys}
+    tables = {key: values.plain(value) for key, value in given.items()}
     made = SweepDefinition(tables, own)
     sweep.load(made, {})
     return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -86,11 +85,11 @@ def recommend(run: Place, *, accuracy: float | str | None = None) -> Recommendat
         accuracy: the test accuracy that matters, a share of one; 0.98 if not given, or the highest of a few that is
             reached.
 
-    Raises ``harness.core.errors.UsageError`` for an accuracy that is none, StoreError where there is no run. Records
-    that cannot be read are told and do not count.
+    Raises ``harness.core.errors.UsageError`` for an accuracy that is none and where there is no run, StoreError where
+    it is damaged. Records that cannot be read are told and do not count.
     """
     wanted = values.accuracy(accuracy)
-    reading = analysis_reading.read(run_folder.open_run(Path(run).expanduser()), wanted)
+    reading = analysis_reading.read(run_folder.open_run(values.path(run)), wanted)
     for problem in reading.unreadable:
         tell(f"warning: {problem}; it does not count")
     return Recommendation(reading)

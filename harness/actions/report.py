@@ -129,13 +129,13 @@ class Report(Shown):
         """Write the page, one HTML file that opens anywhere, offline. Raises HarnessError where it cannot be."""
         from harness.report import view
 
-        view.write(self.reading, Path(place))
+        view.write(self.reading, values.path(place))
 
     def write_pictures(self, folder: Place, format: str = "png") -> list[Path]:
         """Write every figure as ``png`` or ``svg``; give the files. Raises UsageError, HarnessError."""
         from harness.report import pictures
 
-        return pictures.write(self._drawable, Path(folder), format)
+        return pictures.write(self._drawable, values.path(folder), format)
 
     def write_rows(self, format: str, stream: IO[bytes]) -> None:
         """Write ``cells`` as csv, json, parquet or markdown."""
@@ -195,11 +195,11 @@ def report(
         tensorboard: a folder for event files (extra: tensorboard).
         mlflow: a folder, sqlite:///FILE or http://... to log to (extra: mlflow).
 
-    Raises ``harness.core.errors.UsageError`` for an accuracy that is none, StoreError where there is no run, and
-    HarnessError for what cannot be written.
+    Raises ``harness.core.errors.UsageError`` for an accuracy that is none and where there is no run, StoreError where
+    it is damaged, and HarnessError for what cannot be written.
     """
     wanted = values.accuracy(accuracy)
-    made = Report(run_folder.open_run(Path(run).expanduser()), wanted)
+    made = Report(run_folder.open_run(values.path(run)), wanted)
     if any(one is not None for one in (html, png, svg, tensorboard, mlflow)):
         _ = made.reading  # so that every record is read once
     warn(made.unreadable)
@@ -214,7 +214,7 @@ def report(
             )
             tell(f"{format}: {what}")
     if tensorboard is not None:
-        _to_tensorboard(made.reading, Path(tensorboard))
+        _to_tensorboard(made.reading, values.path(tensorboard))
     if mlflow is not None:
         _to_mlflow(made.reading, mlflow)
     return made

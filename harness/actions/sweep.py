@@ -119,19 +119,19 @@ class _Wish:
 
 
 @overload
-def sweep(source: str | SweepDefinition = ..., *, plan: Literal[True], **asked: Any) -> PlannedSweep: ...
+def sweep(source: Place | SweepDefinition = ..., *, plan: Literal[True], **asked: Any) -> PlannedSweep: ...
 
 
 @overload
 def sweep(
-    source: str | SweepDefinition = ...,
+    source: Place | SweepDefinition = ...,
     *,
     target: str | Iterable[str] = ...,
     batch_size: int | str | Iterable[int | str] = ...,
     cpus: int | str | Iterable[int | str] = ...,
     epochs: int | str | Iterable[int | str] = ...,
     model: str | ModelSpec | Iterable[str | ModelSpec] = ...,
-    dataset: str | None = ...,
+    dataset: Place | None = ...,
     seed: int | str | Iterable[int | str] = ...,
     optimizer: str | Iterable[str] = ...,
     learning_rate: float | str | Iterable[float | str] = ...,
@@ -156,18 +156,18 @@ def sweep(
 
 
 @overload
-def sweep(source: str | SweepDefinition = ..., *, plan: bool, **asked: Any) -> SweepResult | PlannedSweep: ...
+def sweep(source: Place | SweepDefinition = ..., *, plan: bool, **asked: Any) -> SweepResult | PlannedSweep: ...
 
 
 def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of arguments
-    source: str | SweepDefinition = "quick",
+    source: Place | SweepDefinition = "quick",
     *,
     target: str | Iterable[str] = (),
     batch_size: int | str | Iterable[int | str] = (),
     cpus: int | str | Iterable[int | str] = (),
     epochs: int | str | Iterable[int | str] = (),
     model: str | ModelSpec | Iterable[str | ModelSpec] = (),
-    dataset: str | None = None,
+    dataset: Place | None = None,
     seed: int | str | Iterable[int | str] = (),
     optimizer: str | Iterable[str] = (),
     learning_rate: float | str | Iterable[float | str] = (),
@@ -216,44 +216,44 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     Raises ``RunStopped``, which is a KeyboardInterrupt, where somebody stopped it: what was measured is saved, and
     its ``result`` shows it.
     """
-    given = dict(locals())
-    own, names = _own_models(model)
+    given = {name: values.plain(value) for name, value in locals().items()}
+    own, names = _own_models(given["model"])
     overrides = {
-        "target": values.several(target),
-        "batch_size": values.several(batch_size),
-        "cpus": values.several(cpus),
-        "epochs": values.several(epochs),
+        "target": values.several(given["target"]),
+        "batch_size": values.several(given["batch_size"]),
+        "cpus": values.several(given["cpus"]),
+        "epochs": values.several(given["epochs"]),
         "model": names,
-        "dataset": dataset,
-        "seed": values.several(seed),
-        "optimizer": values.several(optimizer),
-        "learning_rate": values.several(learning_rate),
-        "precision": values.several(compute_precision),
+        "dataset": given["dataset"],
+        "seed": values.several(given["seed"]),
+        "optimizer": values.several(given["optimizer"]),
+        "learning_rate": values.several(given["learning_rate"]),
+        "precision": values.several(given["compute_precision"]),
         "scaling": scaling,
-        "train_examples": train_examples,
-        "test_examples": test_examples,
+        "train_examples": given["train_examples"],
+        "test_examples": given["test_examples"],
         "interleave": interleave,
     }
     wish = _Wish(
         out=values.place(out),
         retry=values.one_of("--retry", retry, ("failed",)) is not None,
         launcher=values.one_of("--launcher", launcher, LAUNCHERS) or "local",
-        slurm=values.texts(slurm),
-        ray=values.texts(ray),
+        slurm=values.texts(given["slurm"]),
+        ray=values.texts(given["ray"]),
         live=live,
         shard=shards.shard(shard),
-        only=values.texts(only),
-        timeout=timeout,
+        only=values.texts(given["only"]),
+        timeout=values.timeout(timeout),
         fork=fork,
     )
     _check(wish)
     prepared = prepare(
-        source, overrides, values.place(data_dir), own, NEWS, fetch=not plan, named=_as_planned_in(wish.out)
+        given["source"], overrides, values.place(data_dir), own, NEWS, fetch=not plan, named=_as_planned_in(wish.out)
     )
     return _Sweeping(prepared, wish, said.command(sweep, given)).result(plan, given)
 
 
-def _own_models(model: str | ModelSpec | Iterable[str | ModelSpec]) -> tuple[dict[str, ModelSpec], tuple[str, ...]]:
+def _own_models(model: object) -> tuple[dict[str, ModelSpec], tuple[str, ...]]:
     """Models that are objects by their names, and all that were asked for by name."""
     asked = values.several(model)
     own = {one.name: one for one in asked if isinstance(one, ModelSpec)}

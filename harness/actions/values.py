@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,32 @@ Place = str | os.PathLike[str]
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
+LONGEST_TIMEOUT = 1_000_000
+"""Seconds. Endless waits are refused: they hide a hang, and no clock takes them."""
+
+TIMEOUTS = f"a number of seconds from 1 to {LONGEST_TIMEOUT:,}"
+
+
+def plain(value: Any) -> Any:
+    """What a keyword was given, as a file would say it: several values a tuple, NumPy's numbers Python's, paths texts.
+
+    An iterator is used up by it, so it comes before all else.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        return tuple(map(plain, value))
+    return value
+
 
 def several(value: object) -> tuple[Any, ...]:
     """A single value as one of several; None as none."""
-    if value is None:
+    found = plain(value)
+    if found is None:
         return ()
-    return tuple(value) if isinstance(value, (list, tuple, set, range)) else (value,)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def texts(value: object) -> tuple[str, ...]:
@@ -33,8 +53,15 @@ def texts(value: object) -> tuple[str, ...]:
 
 
 def place(value: Place | None) -> Path | None:
-    """A path; ``~`` is the home folder, where a shell has not said so before."""
-    return None if value is None else Path(value).expanduser()
+    """As ``path``, or none."""
+    return None if value is None else path(value)
+
+
+def path(value: Place) -> Path:
+    """A path; ``~`` is the home folder, where a shell has not said so before. Raises UsageError for an empty text."""
+    if not os.fspath(value):
+        raise UsageError("a path cannot be empty")
+    return Path(value).expanduser()
 
 
 def optimizer(name: str) -> OptimizerSpec:
@@ -63,7 +90,7 @@ def accuracy(value: str | float | None) -> float | None:
     """A test accuracy as a share of one. Raises UsageError; 98 for 0.98 is a likely slip, so it is named."""
     if value is None:
         return None
-    found = _number(value)
+    found = number(value)
     if not 0 < found <= 1:
         meant = f" (for {found:g} % write {found / 100:g})" if 1 < found <= 100 else ""
         raise UsageError(
@@ -74,7 +101,7 @@ def accuracy(value: str | float | None) -> float | None:
 
 def half_width(value: str | float) -> float:
     """``--precision`` of a comparison. Raises UsageError."""
-    found = _number(value)
+    found = number(value)
     if not 0.0005 <= found <= 0.5:
         raise UsageError(
             f"--precision: found {str(value)!r}, allowed: a half width from 0.0005 to 0.5, such as 0.02 for 2 %"
@@ -98,8 +125,21 @@ def one_of(flag: str, value: str | None, allowed: Sequence[str]) -> str | None:
     return value
 
 
-def _number(value: str | float) -> float:
+def timeout(value: float) -> float:
+    """Seconds to wait for an answer. Raises UsageError."""
+    if not is_timeout(number(value)):
+        raise UsageError(f"--timeout: found {str(value)!r}, allowed: {TIMEOUTS}")
+    return number(value)
+
+
+def is_timeout(seconds: float) -> bool:
+    """Whether it is one of TIMEOUTS."""
+    return 1 <= seconds <= LONGEST_TIMEOUT
+
+
+def number(value: object) -> float:
+    """As ``float`` reads it; no number where it does not."""
     try:
-        return float(value)
-    except ValueError:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
         return math.nan

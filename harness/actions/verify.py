@@ -125,6 +125,7 @@ def verify(
 
     Raises ``harness.core.errors.UsageError`` for a name that is none. What cannot be proven is in the result.
     """
+    wait = values.timeout(timeout)
     definitions = own_file.target_definitions()
     wanted = session.every_mode(values.texts(target), definitions)
     specs = [models.load(one) if isinstance(one, str) else one for one in values.several(model) or models.names()]
@@ -136,9 +137,9 @@ def verify(
     proofs: list[Proof] = []
     gaps: list[Gap] = []
     synchronised: list[Synchronisation] = []
-    hosts = session.temporary_hosts(definitions, problems, "verify", timeout, fork, NEWS.keeping)
+    hosts = session.temporary_hosts(definitions, problems, "verify", wait, fork, NEWS.keeping)
     with hosts as (pool, bundle, place):
-        verifier = session.open_verifier(definitions, pool, bundle.sha256, place, timeout, NEWS.keeping)
+        verifier = session.open_verifier(definitions, pool, bundle.sha256, place, wait, NEWS.keeping)
         for one in wanted:
             give = partial(pool.worker, one)
             for spec, rule, precision in product(specs, optimizers, precisions):
@@ -153,7 +154,7 @@ def verify(
                     continue
                 proofs.append(proof)
                 tell(f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
-            synchronised.append(synchrony.check(one, timed, give, place / "synchrony", timeout))
+            synchronised.append(synchrony.check(one, timed, give, place / "synchrony", wait))
             tell(f"{one.label}, synchronisation: {synchronised[-1].verdict}")
     proven = {proof.target for proof in proofs}
     unproven = tuple(one.label for one in wanted if one.label not in proven)

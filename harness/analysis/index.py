@@ -131,7 +131,7 @@ def _known(run: Run) -> pl.DataFrame:
         if json.loads(head) != _head(run, body):
             return nothing
         found = pl.read_ipc(io.BytesIO(body))
-    except (OSError, ValueError, pl.exceptions.PolarsError):
+    except (OSError, ValueError, RecursionError, pl.exceptions.PolarsError):
         return nothing
     return found if dict(found.schema) == _schema() else nothing
 

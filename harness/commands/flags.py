@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from harness.commands.completing import Completer, Items
 if TYPE_CHECKING:
     from pathlib import Path
 
-LONGEST_TIMEOUT = 1_000_000
 DASH = "-"
 
 
@@ -70,18 +68,19 @@ class Folder(AnyPath):
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A time to wait. Endless ones are refused: they hide a hang, and no clock takes them."""
+    """A time to wait, as functions take it too."""
 
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read a number, exponents allowed."""
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 1 <= number <= LONGEST_TIMEOUT:
-            self.fail(f"found {value!r}, allowed: a number of seconds from 1 to {LONGEST_TIMEOUT:,}")
+        if isinstance(value, float):  # the default, at every TAB too, where nothing heavy is imported
+            return value
+        from harness.actions import values
+
+        number = values.number(value)
+        if not values.is_timeout(number):
+            self.fail(f"found {value!r}, allowed: {values.TIMEOUTS}")
         return number
 
 

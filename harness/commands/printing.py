@@ -33,7 +33,7 @@ def show_run(result: SweepResult, json: bool) -> None:
     from harness.actions import report
     from harness.paths import from_here
 
-    if result.has_table:
+    if result.submitted is None and (json or result.has_table):
         report.warn(result.unreadable)
     show(result, json)
     if json and result.page:

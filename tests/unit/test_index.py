@@ -229,7 +229,7 @@ class TestIndex:
         reading.collect(run)
         assert len(read_files) == len(several())
 
-    @pytest.mark.parametrize("content", [b"", b"{}", b"[1]\n", b"\xff\n\xff", b"null\n" * 3])
+    @pytest.mark.parametrize("content", [b"", b"{}", b"[1]\n", b"\xff\n\xff", b"null\n" * 3, b"[" * 100_000], ids=len)
     def test_that_is_something_else_is_made_again(self, run: Run, content: bytes) -> None:
         (run.folder / index.INDEX_FILE).write_bytes(content)
         assert_as_from_records(run)

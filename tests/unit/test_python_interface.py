@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import harness
 from harness import cli
+from harness.actions import sweep as sweep_action
+from harness.commands import printing
 from harness.core.errors import HarnessError, ModelError, UsageError
 from harness.plan import models
+from harness.runs.folder import Run
 from tests.unit.test_layers_of_imports import HEAVY, loaded_by, tops
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -209,10 +216,44 @@ class TestResults:
             assert "values" in json.dumps(figure.spec) or "datasets" in figure.spec, name
             assert figure._repr_svg_().startswith("<svg"), name
 
+    def test_the_home_folder_may_be_named_by_its_sign(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for variable in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(variable, str(tmp_path))
+        harness.report(GOLDEN, html="~/page.html")
+        assert (tmp_path / "page.html").is_file()
+
     def test_files_are_made_where_they_are_asked_for(self, tmp_path: Path) -> None:
         harness.report(GOLDEN, html=tmp_path / "page.html", svg=tmp_path / "pictures")
         assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
         assert list((tmp_path / "pictures").glob("*.svg"))
+
+
+SIZES: tuple[Callable[[], Any], ...] = (
+    lambda: np.array([8, 16]),
+    lambda: [np.int64(8), np.int64(16)],
+    lambda: (2**power for power in (3, 4)),
+    lambda: {8: "small", 16: "large"}.keys(),
+    lambda: ("8", "16"),
+)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_several_values_may_come_in_whatever_holds_them(sizes: Callable[[], Any]) -> None:
+    by_keyword = harness.sweep("quick", target="reference", batch_size=sizes(), plan=True)
+    assert "batch 8," in str(by_keyword)
+    assert "batch 16," in str(by_keyword)
+    assert "batch_size=[" in by_keyword.plan.command
+
+
+def test_objects_take_what_keywords_take() -> None:
+    sweep = harness.Sweep("sizes", target="reference", batch_size=np.array([8, 16]), seed=range(2))
+    assert len(harness.sweep(sweep, learning_rate=np.float64(0.5), plan=True).cells) == 4
+
+
+def test_files_may_be_paths(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('name = "own"\ntarget = "reference"\nmodel = "lenet5"\ndataset = "digits"\nbatch_size = 8\n')
+    assert "lenet5" in str(harness.sweep(file, dataset="digits", plan=True))
 
 
 @pytest.mark.parametrize(
@@ -228,6 +269,14 @@ class TestResults:
         (lambda: harness.doctor("nope"), "no target is called 'nope'"),
         (lambda: harness.report("nope"), "there is no such run folder"),
         (lambda: harness.recommend(GOLDEN, accuracy=98), "for 98 % write 0.98"),
+        (lambda: harness.report(GOLDEN, accuracy=[0.9]), "--accuracy: found '[0.9]'"),  # type: ignore[arg-type]
+        (lambda: harness.sweep("quick", out=""), "a path cannot be empty"),
+        (lambda: harness.report(""), "a path cannot be empty"),
+        (lambda: harness.recommend(""), "a path cannot be empty"),
+        (lambda: harness.compare("", ""), "a path cannot be empty"),
+        (lambda: harness.sweep("quick", timeout=-1.0), "--timeout: found '-1.0', allowed: a number of seconds from 1"),
+        (lambda: harness.compare("reference", "reference", timeout=math.inf), "--timeout: found 'inf'"),
+        (lambda: harness.verify(target="reference", timeout=math.nan), "--timeout: found 'nan'"),
         (lambda: harness.load(GOLDEN, "cell"), "table: found 'cell'"),
         (lambda: harness.report(GOLDEN).table("cell"), "table: found 'cell'"),
     ],
@@ -235,3 +284,15 @@ class TestResults:
 def test_every_mistake_is_an_exception_of_the_harness(call: Any, says: str) -> None:
     with pytest.raises(HarnessError, match=re.escape(says)):
         call()
+
+
+def test_rows_of_a_run_that_was_complete_come_with_what_is_not_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(GOLDEN, folder)
+    damaged = min((folder / "records").glob("*.json"))
+    damaged.write_text(damaged.read_text()[:-100])
+    monkeypatch.setattr(sweep_action, "LONGEST_TABLE_UNASKED", 0)
+    printing.show_run(sweep_action.SweepResult(Run.open(folder), was_complete=True), json=True)
+    assert f"{damaged.name}: damaged" in capsys.readouterr().err
