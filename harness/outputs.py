@@ -96,8 +96,8 @@ def _replace(place: Path, data: bytes) -> None:
         old = None
     if old is not None and stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if old is not None and not os.access(target, os.W_OK):  # which renaming would not ask
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if old is not None:
+        os.close(os.open(target, os.O_WRONLY))  # raises what renaming would not ask: may it be written?
     with codec.written_atomically(target) as stream:
         stream.write(data)
         if old is not None:

@@ -5,6 +5,7 @@ Mostly of ``harness report``, as a shell runs it. What goes wrong is one line, a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,8 +156,15 @@ def test_a_file_is_whole_or_as_it_was(home: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_file_that_is_write_protected_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("old")
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # to root nothing is protected
-    with pytest.raises(HarnessError, match=r"^file: is not writable"):
+    opened = os.open
+
+    def refused(path: Any, flags: int, *rest: Any, **named: Any) -> int:  # to root nothing is protected
+        if Path(path).name == "file" and flags & os.O_WRONLY:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(HarnessError, match=r"^file: is not writable \(Read-only file system\)"):
         outputs.write(Path("file"), "new")
     assert (home / "file").read_text() == "old"
 
