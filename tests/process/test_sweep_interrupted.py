@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -20,6 +21,17 @@ from tests.process.small_sweep import HARNESS, PATIENCE, Line, Sweeper, count, s
 STOPS = [(signal.SIGINT, "--fork"), (signal.SIGTERM, "--no-fork")]
 if sys.platform != "win32":
     STOPS.append((signal.SIGHUP, "--fork"))
+
+
+@pytest.fixture(autouse=True)
+def hears_the_terminal() -> Iterator[None]:
+    """Tests may run under nohup, whose ignored SIGHUP all that they start would inherit."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def hangs(sweeper: Sweeper, case: object) -> list[Line]:
