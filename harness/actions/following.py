@@ -15,11 +15,12 @@ from harness import shells
 from harness.actions import ending
 from harness.actions.progress import RunProgress, tell
 from harness.actions.shown import Lines, Shown
-from harness.actions.slurm import settled, short, standing, tell_settled
+from harness.actions.slurm import settled, standing, tell_settled
 from harness.actions.sweep import SweepResult
 from harness.cluster.slurm import programs, submissions
 from harness.cluster.slurm.submissions import Standing
 from harness.core.errors import SchedulerError
+from harness.paths import from_here
 from harness.report.printed import counts_in_words, new_table, print_table, say
 from harness.runs import folder as run_folder
 from harness.runs import locks
@@ -69,7 +70,7 @@ def status(folder: Path) -> RunStatus:
     recorded, made = settled(kept, told)
     tell_settled(made)
     if any(one.cell_id not in recorded for one in made):
-        tell(f"warning: {short(kept.folder)} is not writable here, so these are not recorded")
+        tell(f"warning: {from_here(kept.folder)} is not writable here, so these are not recorded")
     return RunStatus(kept, standing(kept, told, recorded))
 
 
@@ -87,7 +88,7 @@ def wait(folder: Path) -> tuple[SweepResult, int]:
         with RunProgress(expected) as progress:
             found = _follow(kept, set(seen), interrupted, progress)
     except KeyboardInterrupt:
-        where = shells.quoted(short(kept.folder))
+        where = shells.quoted(from_here(kept.folder))
         raise FollowingStopped(
             f"stopped following; what runs goes on: harness wait {where}, harness cancel {where}"
         ) from None
@@ -199,7 +200,7 @@ def _advice(kept: run_folder.Run, found: Mapping[str, Any]) -> str:
     left = " and ".join(f"{plural(count, 'cell')} {what}" for what, count in cells.items() if count)
     if not left:
         return ""
-    folder = shells.quoted(short(kept.folder))
+    folder = shells.quoted(from_here(kept.folder))
     return (
         f"{left}, and nothing that will run them: repeat the sweep's command with --out {folder} ({kept.plan.command})"
     )

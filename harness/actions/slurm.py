@@ -23,6 +23,7 @@ from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.record import Record
 from harness.measure import session
+from harness.paths import from_here
 from harness.plan.prepare import PreparedSweep, launcher_tables
 from harness.refusals import NotWritable
 from harness.report.printed import say, status_counts
@@ -52,7 +53,7 @@ class Submitted(Shown):
             say(console, MANY_TASKS)
         if not self.made:
             say(console, f"nothing to submit: {self.why_nothing}")
-        folder = shells.quoted(short(self.folder))
+        folder = shells.quoted(from_here(self.folder))
         say(console, f"run: {folder}; follow it: harness status {folder}, harness wait {folder}")
 
     def plain(self) -> dict[str, Any]:
@@ -161,8 +162,3 @@ def tell_settled(made: Sequence[Record]) -> None:
     """Of jobs that ended without their records."""
     for reason, count in Counter(f"{one.status.replace('_', ' ')}: {one.reason}" for one in made).items():
         tell(f"{plural(count, 'cell')} {reason}")
-
-
-def short(folder: Path) -> str:
-    """A path as a person would type it here."""
-    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
