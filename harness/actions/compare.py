@@ -156,9 +156,9 @@ def compare(
     values.compute_precision(compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
-    prepared = prepare_dataset(_dataset(given["dataset"]), values.place(data_dir), NEWS)
+    prepared = prepare_dataset(_dataset(values.text("--dataset", given["dataset"])), values.place(data_dir), NEWS)
     cells = _cells(
-        model if isinstance(model, ModelSpec) else models.load(given["model"]),
+        model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
         datasets.limited(prepared.dataset, None, None),
         _sizes(values.texts(given["batch_size"])),
         TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),

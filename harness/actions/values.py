@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
 from harness.plan.sweep import FLAGS
-from harness.wording import nearest
+from harness.wording import nearest, shown
 
 Place = str | os.PathLike[str]
 
@@ -47,6 +48,13 @@ def several(value: object) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+def options(value: object) -> tuple[str, ...]:
+    """KEY=VALUE as flags say them; a mapping stands for several, and several values of a key for a list with commas."""
+    if not isinstance(value, Mapping):
+        return texts(value)
+    return tuple(f"{key}={','.join(texts(one))}" for key, one in value.items())
+
+
 def texts(value: object) -> tuple[str, ...]:
     """One value or several, as flags would say them."""
     return tuple(str(one) for one in several(value))
@@ -58,10 +66,28 @@ def place(value: Place | None) -> Path | None:
 
 
 def path(value: Place) -> Path:
-    """A path; ``~`` is the home folder, where a shell has not said so before. Raises UsageError for an empty text."""
+    """A path; ``~`` is the home folder, where a shell has not said so before. Raises UsageError for anything else."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"a path: found {shown(value)}, allowed: a text or a pathlib.Path")
     if not os.fspath(value):
         raise UsageError("a path cannot be empty")
     return Path(value).expanduser()
+
+
+def text(flag: str, value: object) -> str:
+    """A text. Raises UsageError for anything else."""
+    if not isinstance(value, str):
+        raise UsageError(f"{flag}: found {shown(value)}, allowed: a text")
+    return value
+
+
+def models(value: object) -> tuple[str | ModelSpec, ...]:
+    """Models by name and as objects. Raises UsageError for anything else."""
+    found = several(value)
+    for one in found:
+        if not isinstance(one, (str, ModelSpec)):
+            raise UsageError(f"--model: found {shown(one)}, allowed: names, files that end in .toml, harness.Model")
+    return found
 
 
 def optimizer(name: str) -> OptimizerSpec:

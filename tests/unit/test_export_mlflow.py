@@ -198,6 +198,7 @@ class TestDestination:
     @pytest.mark.parametrize(
         ("destination", "reason"),
         [
+            ("", "--mlflow: found '', allowed: a folder"),
             ("ftp://somewhere/else", "unsupported URI 'ftp://somewhere/else'"),
             ("mysql://nobody@localhost/none", "MySQLdb"),
         ],
