@@ -198,7 +198,6 @@ class TestDestination:
     @pytest.mark.parametrize(
         ("destination", "reason"),
         [
-            ("", "--mlflow: found '', allowed: a folder"),
             ("ftp://somewhere/else", "unsupported URI 'ftp://somewhere/else'"),
             ("mysql://nobody@localhost/none", "MySQLdb"),
         ],
@@ -207,6 +206,10 @@ class TestDestination:
         with pytest.raises(HarnessError, match=f"^MLflow: .*{reason}.*") as refused:
             export([WELL], destination)
         assert "\n" not in str(refused.value)
+
+    def test_an_empty_destination_is_refused(self) -> None:
+        with pytest.raises(UsageError, match=r"^--mlflow: found '', allowed: a folder"):
+            export([WELL], "")
 
     def test_what_is_no_database_is_one_line_at_once(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "file.db").write_text("mine" * 1000)
