@@ -12,13 +12,18 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
-from harness.plan.sweep import FLAGS
+from harness.plan.sweep import DATASET_SUFFIX, DATASETS, FLAGS
 from harness.wording import nearest, shown
 
 Place = str | os.PathLike[str]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|tb|kib|mib|gib|tib)?")
+_BYTES = {None: 1, "b": 1}
+_BYTES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)}
+_BYTES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)}
 
 LONGEST_TIMEOUT = 1_000_000
 """Seconds. Endless waits are refused: they hide a hang, and no clock takes them."""
@@ -90,6 +95,15 @@ def models(value: object) -> tuple[str | ModelSpec, ...]:
     return found
 
 
+def dataset(value: Place) -> str:
+    """A dataset's name, or a file. Raises UsageError."""
+    name = text("--dataset", plain(value))
+    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
+        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
+        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
+    return name
+
+
 def optimizer(name: str) -> OptimizerSpec:
     """The optimizer that a flag names, with its usual constants. Raises UsageError."""
     if name not in OPTIMIZERS:
@@ -142,6 +156,14 @@ def seconds_of(value: str | float) -> float:
     if not 1 <= seconds <= 7 * 86400:
         raise UsageError(f"--budget: found {str(value)!r}, allowed: a time from 1s to 7 days, such as 90s, 10m, 1.5h")
     return seconds
+
+
+def bytes_of(flag: str, value: str | int) -> int:
+    """``4GiB``, ``500 MB``, ``2.5GB`` or a number of bytes. Raises UsageError."""
+    match = _SIZE.fullmatch(str(value).strip().lower())
+    if not match:
+        raise UsageError(f"{flag}: found {str(value)!r}, allowed: a size such as 4GiB, 500MB")
+    return int(float(match[1]) * _BYTES[match[2]])
 
 
 def one_of(flag: str, value: str | None, allowed: Sequence[str]) -> str | None:
