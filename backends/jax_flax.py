@@ -2,8 +2,9 @@
 
 The state is donated at each call, so the loop says only ``state, loss = step(state, *data)``. Input
 ``resident``: images, labels and order live on the device and the step picks its own row of the order;
-``host``: NumPy gathers each batch, which is then copied to the device. What is compiled is in
-``backends.jax_programs``; here are the device, the data, and the canonical names of Flax's arrays.
+``host``: NumPy gathers each batch, which is then copied to the device. With several steps per call NumPy gathers the
+batches of all of them at once. What is compiled is in ``backends.jax_programs``; here are the device, the data, and the
+canonical names of Flax's arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from backends import device_choice, jax_programs
 from backends.jax_yardstick import JaxYardstick
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
-from harness.core import system
+from harness.core import knobs, system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import LAYERS, ModelSpec
@@ -53,6 +54,8 @@ class JaxBackend:
             optimizers=OPTIMIZERS,
             can_fork=True,
             refusals={},
+            loops={"jit": ("resident", "host")},
+            knobs=knobs.OF_BACKENDS[self.name],
         )
 
     def load(self) -> None:
@@ -114,7 +117,7 @@ class JaxBackend:
         _require("mode", cell.target.mode, able.modes)
         _require("input", cell.target.input, able.inputs[cell.target.mode])
         _require("precision", cell.training.precision, able.precisions, able.refusals)
-        return JaxSession(cell, arrays)
+        return JaxSession(cell, arrays, knobs.chosen(cell.target.all_options, able.knobs))
 
     def yardstick(self, target: Target) -> JaxYardstick:
         """On the one device that ``initialise`` left visible."""
@@ -132,13 +135,14 @@ class JaxBackend:
 class JaxSession:
     """One cell in JAX; see ``backends.protocol.Session``."""
 
-    def __init__(self, cell: Cell, arrays: Arrays) -> None:
-        """Copy parameters, and for input ``resident`` all data, to the device."""
+    def __init__(self, cell: Cell, arrays: Arrays, forms: Mapping[str, str]) -> None:
+        """Copy parameters, and for input ``resident`` all data, to the device. ``forms``: the value of every knob."""
         import jax
 
         self._jax = jax
         self._places = _places(cell.model)
-        self._programs = jax_programs.build(cell.model, cell.training, arrays.order.shape[1])
+        self._at_once = cell.target.steps_per_call
+        self._programs = jax_programs.build(cell.model, cell.training, arrays.order.shape[1], forms, self._at_once)
         self._state = self._programs.start(*_initial(cell.model, self._places, arrays.parameters))
         self._rows = arrays.order.reshape(-1, arrays.order.shape[-1])
         self._host_data = (arrays.train_images, arrays.train_labels)
@@ -158,14 +162,24 @@ class JaxSession:
         if end > len(self._rows):
             raise ContractError(f"asked to train to step {end}, but the order has {len(self._rows)} steps")
         state, losses, self._position = self._state, self._losses, end
+        singly = start if self._at_once == 1 else end - steps % self._at_once
         if self._resident is not None:
-            step, data = self._programs.pick_and_advance, self._resident
-            for _ in range(steps):
+            step, data = self._programs.pick_and_advance_many, self._resident
+            for _ in range(start, singly, self._at_once):
+                state, loss = step(state, *data)
+                losses.append(loss)
+            step = self._programs.pick_and_advance
+            for _ in range(singly, end):
                 state, loss = step(state, *data)
                 losses.append(loss)
         else:
-            step, copy, (images, labels) = self._programs.advance, self._jax.device_put, self._host_data
-            for row in self._rows[start:end]:
+            step, copy, (images, labels) = self._programs.advance_many, self._jax.device_put, self._host_data
+            for first in range(start, singly, self._at_once):
+                rows = self._rows[first : first + self._at_once]
+                state, loss = step(state, *copy((images[rows], labels[rows])))
+                losses.append(loss)
+            step = self._programs.advance
+            for row in self._rows[singly:end]:
                 state, loss = step(state, *copy((images[row], labels[row])))
                 losses.append(loss)
         self._state = state
@@ -175,12 +189,12 @@ class JaxSession:
         self._jax.block_until_ready((self._state, self._losses))
 
     def losses(self) -> list[float]:
-        """One copy from the device per step."""
+        """One copy from the device per call."""
         if self._losses:
             self._last_loss = self._losses[-1]
-        values = [float(loss) for loss in self._jax.device_get(self._losses)]
+        found = self._jax.device_get(self._losses)
         self._losses.clear()
-        return values
+        return [float(loss) for of_a_call in found for loss in of_a_call.reshape(-1)]
 
     def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
         """Sum over batches of one shape, read back at the end."""

@@ -6,8 +6,12 @@ the collection ``params`` has a module per layer with leaves kernel, bias, scale
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+from backends import jax_gradients
+from harness.core import knobs
 from harness.core.model import (
     Activation,
     AveragePool,
@@ -40,6 +44,8 @@ class Programs(NamedTuple):
     ``start(parameters, statistics)``: the State before step 0.
     ``advance(state, images, labels)``: new state and mean loss of one batch; the old state is donated.
     ``pick_and_advance(state, images, labels, rows)``: the same on the examples that row ``state.step`` lists.
+    ``advance_many(state, images, labels)``: the K steps of a call, on images (K, B, H, W, C) and labels (K, B); losses
+    (K,). ``pick_and_advance_many(state, images, labels, rows)``: the same on the next K rows.
     ``evaluate(parameters, statistics, images, labels, weights)``: sums of loss, of hits and of weights.
     ``differentiate(parameters, statistics, images, labels)``: loss, logits, gradients in training form.
     ``infer(parameters, statistics, images, number, training=...)``: logits; ``number`` varies the dropout.
@@ -48,18 +54,25 @@ class Programs(NamedTuple):
     start: Any
     advance: Any
     pick_and_advance: Any
+    advance_many: Any
+    pick_and_advance_many: Any
     evaluate: Any
     differentiate: Any
     infer: Any
 
 
-def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Programs:
-    """The programs of one cell; nothing is traced or compiled before the first call of each."""
+def build(
+    model: ModelSpec, training: TrainingSpec, steps_per_epoch: int, forms: Mapping[str, str], at_once: int = 1
+) -> Programs:
+    """The programs of one cell; nothing is traced or compiled before the first call of each.
+
+    ``forms``: the value of every knob of this backend. ``at_once``: the steps of a call.
+    """
     import jax
     import jax.numpy as jnp
     import optax
 
-    module = _module(model, training.compute_dtype)
+    module = _module(model, training.compute_dtype, forms)
     scale = training.loss_scale
     rule = _rule(training, steps_per_epoch)
     steps_key, passes_key = jax.random.split(jax.random.key(training.seed))
@@ -88,6 +101,22 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
         row = rows[state.step]
         return advance(state, images[row], labels[row])
 
+    def many(state: State, batches: Any, one: Any) -> tuple[State, Any]:
+        """``one`` at_once times; ``batches`` are given to it one after the other, if there are any."""
+        if forms[knobs.LOOP.name] == knobs.ROLLED:
+            return jax.lax.scan(lambda before, batch: one(before, *batch), state, batches, length=at_once)
+        losses = []
+        for place in range(at_once):
+            state, loss = one(state, *(batch[place] for batch in batches))
+            losses.append(loss)
+        return state, jnp.stack(losses)
+
+    def advance_many(state: State, images: Any, labels: Any) -> tuple[State, Any]:
+        return many(state, (images, labels), advance)
+
+    def pick_and_advance_many(state: State, images: Any, labels: Any, rows: Any) -> tuple[State, Any]:
+        return many(state, (), partial(pick_and_advance, images=images, labels=labels, rows=rows))
+
     def evaluate(parameters: Any, statistics: Any, images: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
         logits = module.apply({"params": parameters, "batch_stats": statistics}, images, False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -107,29 +136,32 @@ def build(model: ModelSpec, training: TrainingSpec, steps_per_epoch: int) -> Pro
         start=start,
         advance=jax.jit(advance, donate_argnums=0),
         pick_and_advance=jax.jit(pick_and_advance, donate_argnums=0),
+        advance_many=jax.jit(advance_many, donate_argnums=0),
+        pick_and_advance_many=jax.jit(pick_and_advance_many, donate_argnums=0),
         evaluate=jax.jit(evaluate),
         differentiate=jax.jit(differentiate),
         infer=jax.jit(infer, static_argnames="training"),
     )
 
 
-def _module(model: ModelSpec, dtype: str) -> Any:
+def _module(model: ModelSpec, dtype: str, forms: Mapping[str, str]) -> Any:
     """The model as a linen module: images (B, H, W, C), training -> logits (B, classes) float32.
 
-    ``dtype`` is that of activations and products; Flax keeps parameters and statistics in float32.
+    ``dtype`` is that of activations and products; Flax keeps parameters and statistics in float32. ``forms``: the
+    value of every knob.
     """
     import flax.linen as nn
 
     def network(_: Any, values: Any, training: bool) -> Any:
         values = values.astype(dtype)
         for trace in model.traced:
-            values = _layer(trace, values, training, dtype)
+            values = _layer(trace, values, training, dtype, forms)
         return values.astype("float32")
 
     return type("Network", (nn.Module,), {"__call__": nn.compact(network)})()
 
 
-def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
+def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str, forms: Mapping[str, str]) -> Any:
     import flax.linen as nn
 
     layer, name = trace.layer, trace.name
@@ -142,11 +174,14 @@ def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
             use_bias=layer.bias,
             dtype=dtype,
             name=name,
+            **_own_gradient(forms),
         )
         return _activate(layer.activation, convolution(values))
     if isinstance(layer, Dense):
         return _activate(layer.activation, nn.Dense(layer.units, use_bias=layer.bias, dtype=dtype, name=name)(values))
     if isinstance(layer, MaxPool):
+        if forms[knobs.POOL_GRADIENT.name] == knobs.FIRST_MAXIMUM and jax_gradients.can_pool(layer, values.shape):
+            return jax_gradients.max_pool(values, layer.pool)
         return nn.max_pool(values, layer.pool, pair_strides(layer), layer.padding.upper())
     if isinstance(layer, AveragePool):
         padding = layer.padding.upper()
@@ -169,6 +204,12 @@ def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str) -> Any:
         return values.reshape(values.shape[0], -1)
     assert isinstance(layer, Dropout)
     return nn.Dropout(layer.rate, deterministic=not training, name=name)(values)
+
+
+def _own_gradient(forms: Mapping[str, str]) -> dict[str, Any]:
+    """What a convolution is told where its gradients are not JAX's own."""
+    is_canonical = forms[knobs.CONVOLUTION_GRADIENT.name] == knobs.CANONICAL
+    return {"conv_general_dilated": jax_gradients.convolution} if is_canonical else {}
 
 
 def _activate(function: str, values: Any) -> Any:

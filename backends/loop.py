@@ -97,14 +97,15 @@ def rested(block: Block) -> Block:
     return replace(block, rest_seconds=time.perf_counter() - start)
 
 
-def claimed_ends(session: Session, request: Synchrony) -> Synchronised:
+def claimed_ends(session: Session, request: Synchrony, at_once: int = 1) -> Synchronised:
     """Blocks as ``train_block`` times them, and controls without synchronisation, each with what came after its end.
 
-    The step counts go up and down in turn, so that a drift of the machine hits all alike.
+    ``at_once``: the steps of a call, of which all step counts are multiples. They go up and down in turn, so that a
+    drift of the machine hits all alike.
     """
     blocks, controls, idle = [], [], []
     for repeat in range(request.repeats):
-        idle.append(_idle_read_back(session))
+        idle.append(_idle_read_back(session, at_once))
         counts = request.steps if repeat % 2 == 0 else request.steps[::-1]
         blocks += [_claimed_end(session, count, partial(train, session)) for count in counts]
         controls.append(_claimed_end(session, request.control, session.train))
@@ -121,13 +122,13 @@ def _claimed_end(session: Session, steps: int, work: Callable[[int], None]) -> C
     return ClaimedEnd(steps, seconds, late_seconds, missing)
 
 
-def _idle_read_back(session: Session) -> float:
-    """Seconds to read every parameter back, one step after the last time and twice as long after it as it can take.
+def _idle_read_back(session: Session, at_once: int) -> float:
+    """Seconds to read every parameter back, one call after the last time and twice as long after it as it can take.
 
     A framework may keep what was read back, so reading the same parameters twice would not tell.
     """
-    one = _claimed_end(session, 1, partial(train, session))
-    train(session, 1)
+    one = _claimed_end(session, at_once, partial(train, session))
+    train(session, at_once)
     time.sleep(2 * (one.seconds + one.late_seconds))
     _, seconds = timed(session.parameters)
     session.losses()

@@ -15,9 +15,11 @@ Rules. Layouts are canonical (see ``harness.core.model``): the adapter transpose
 Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_epoch]``: a row of example
 indices. Mathematics is canonical (``harness.core.training``); dropout masks are the framework's own,
 seeded from ``cell.training.seed``. ``train`` may return before the work is done and must not wait for
-it; it does nothing that the shortest loop in that framework would not do. A backend that can keep compiled
-programs in a folder has a method ``keep_programs(folder)`` as well, which is called before ``initialise``. One that
-can show what its device does at most has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
+it; it does nothing that the shortest loop in that framework would not do. Where ``cell.target.steps_per_call``
+is K, which only a backend that declares it is asked for, ``train(n)`` makes n // K calls of K steps each and single
+steps of the rest; there is a loss for every step all the same. A backend that can keep compiled programs in a folder
+has a method ``keep_programs(folder)`` as well, which is called before ``initialise``. One that can show what its
+device does at most has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
 ``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
 Foreign errors are translated by ``translate``. An adapter reads no clock, prints nothing and writes no file.
@@ -26,11 +28,12 @@ Foreign errors are translated by ``translate``. An adapter reads no clock, print
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError
+from harness.core.knobs import Knob
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +69,8 @@ class Capabilities:
     ``inputs`` maps each mode to the input forms it supports, default first. ``refusals`` maps a thing it cannot
     do (a layer, a precision; "THING on ACCELERATOR" or "THING in MODE" where elsewhere it can) to the reason, one line
     each. ``can_fork``: whether the loaded framework survives a fork, on systems where a process may fork at all.
+    ``loops`` maps each mode that can train several steps in one call to the inputs with which it can; one that says
+    nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result.
     """
 
     accelerators: tuple[str, ...]
@@ -76,6 +81,8 @@ class Capabilities:
     optimizers: tuple[str, ...]
     can_fork: bool
     refusals: Mapping[str, str]
+    loops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    knobs: tuple[Knob, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 from backends import arrays, loop
 from backends.pipe import Pipe
 from backends.protocol import Backend
-from harness.core import system
-from harness.core.errors import CellError, ContractError, HarnessError
+from harness.core import knobs, system
+from harness.core.cell import Target
+from harness.core.errors import CellError, ContractError, HarnessError, Unsupported
 from harness.core.messages import (
     Block,
     Close,
@@ -87,12 +88,26 @@ def failure(backend: Backend | None, error: BaseException) -> Failed:
     return Failed(status=status, reason=line[:LONGEST_REASON], peak_memory_bytes=system.peak_memory_bytes())
 
 
+def require_offered(backend: Backend, target: Target) -> None:
+    """Refuse several steps per call, and options, that the backend does not declare. Raises Unsupported."""
+    at_once, options = target.steps_per_call, target.all_options
+    if at_once == 1 and not options:
+        return  # backends from before there was either need declare nothing
+    able = backend.capabilities()
+    if at_once > 1 and target.input not in getattr(able, "loops", {}).get(target.mode, ()):
+        where = f"in mode {target.mode!r} with input {target.input!r}"
+        why = able.refusals.get(f"steps_per_call in {target.mode}", "its adapter offers one step per call")
+        raise Unsupported(f"{backend.name} has no steps_per_call={at_once} {where}: {why}")
+    knobs.chosen(options, getattr(able, "knobs", ()))
+
+
 class _OpenCell:
     """A built cell and the answers about it."""
 
     def __init__(self, backend: Backend, opening: Open) -> None:
         _work_in(opening.scratch)
         cell = opening.cell
+        require_offered(backend, cell.target)
         processors = system.use_processors(cell.target.cpus)
         keep_programs = getattr(backend, "keep_programs", None) if opening.programs else None
         if keep_programs is not None:
@@ -122,7 +137,7 @@ class _OpenCell:
         if isinstance(request, Forward):
             return self._forward(request)
         if isinstance(request, Synchrony):
-            return loop.claimed_ends(self.session, request)
+            return loop.claimed_ends(self.session, request, self._target.steps_per_call)
         if isinstance(request, Placement):
             return self._placement(request)
         if isinstance(request, Limit):
@@ -152,10 +167,11 @@ class _OpenCell:
         # Only the reference can tell its margin; it is taken before each step, on that step's images.
         margin = getattr(self.session, "kink_margin", None)
         losses, margins = [], []
-        for indices in self._arrays.order.reshape(-1, len(batch))[: request.steps]:
+        rows, at_once = self._arrays.order.reshape(-1, len(batch))[: request.steps], self._target.steps_per_call
+        for first in range(0, len(rows), at_once):
             if margin is not None:
-                margins.append(margin(self._arrays.train_images[indices]))
-            losses += loop.train_block(self.session, 1).losses
+                margins.append(margin(self._arrays.train_images[rows[first]]))
+            losses += loop.train_block(self.session, min(at_once, len(rows) - first)).losses
         _save(
             request.output,
             {

@@ -6,6 +6,9 @@ two threads runs at a time once ``synchronise`` has returned.
 
 Keras reports running means of the loss. The loss of each step is kept by overriding
 ``Model.compute_loss``, the documented place, to write it to a variable, which the callback reads without waiting.
+
+Several steps per call are Keras's ``steps_per_execution``: a loop in the graph, around which callbacks run once. Keras
+hands out the last step's loss only; the variable holds those of all steps of a call.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from backends.protocol import Arrays
 from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network, steps_of
 from harness.core.cell import Cell
-from harness.core.errors import WorkerCrashed
+from harness.core.errors import ContractError, WorkerCrashed
 
 PREFETCHED_BATCHES = 2
 """A constant rather than AUTOTUNE: a parked fit then does no more than fill these."""
@@ -29,12 +32,14 @@ class FitTrainer:
     """Trains a compiled Keras model. ``recorded`` is the variable that its ``compute_loss`` writes."""
 
     def __init__(self, network: Network, cell: Cell, arrays: Arrays, recorded: Any) -> None:
+        at_once = cell.target.steps_per_call
         network.model.compile(
             optimizer=_optimizer(cell),
             loss=_keras().losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=False,
+            **({} if at_once == 1 else {"steps_per_execution": at_once}),
         )
-        self._turns = _Turns(recorded)
+        self._turns = _Turns(recorded, at_once)
         self._arguments = {
             "x": _dataset(arrays),
             "epochs": cell.training.epochs,
@@ -48,7 +53,10 @@ class FitTrainer:
         self._stop: Any = None
 
     def train(self, steps: int) -> None:
-        """Let ``fit`` run ``steps`` steps further; return at once."""
+        """Let ``fit`` run ``steps`` steps further; return at once. Raises ContractError for parts of a call."""
+        at_once = self._turns.at_once
+        if steps % at_once:
+            raise ContractError(f"asked for {steps} steps, but Model.fit trains {at_once} in each call")
         if self._thread is None:
             self._thread = threading.Thread(
                 target=_fit, args=(self._model, self._arguments, self._turns), name="keras-fit", daemon=True
@@ -67,18 +75,25 @@ class FitTrainer:
 
     def losses(self) -> list[float]:
         """Loss of each step since the last call."""
-        values = [float(loss.numpy()) for loss in self._turns.losses]
+        values = [float(loss) for of_a_call in self._turns.losses for loss in of_a_call.numpy().reshape(-1)]
         self._turns.losses.clear()
         return values
 
     def last_loss(self) -> Any:
-        """The last step's loss where it lies."""
+        """The losses of the last call where they lie."""
         return self._turns.recorded
 
     def close(self) -> None:
         """End ``fit`` where it is parked."""
         if self._stop is not None:
             self._stop()
+
+
+def new_recording(at_once: int) -> Any:
+    """The variable that ``recording_model_class`` writes to: a loss, or with several steps per call the last ones."""
+    import tensorflow as tf
+
+    return tf.Variable(0.0 if at_once == 1 else tf.zeros(at_once), trainable=False, name="last_loss")
 
 
 def recording_model_class(recorded: Any) -> Any:
@@ -89,7 +104,8 @@ def recording_model_class(recorded: Any) -> Any:
         @tf.autograph.experimental.do_not_convert
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(*args, **kwargs)
-            recorded.assign(loss)
+            # The oldest makes room: after a whole call the losses of its steps are there, in order.
+            recorded.assign(tf.concat([recorded[1:], [loss]], 0) if recorded.shape.rank else loss)
             return loss
 
     return Recording
@@ -100,10 +116,14 @@ class _Stopped(Exception):
 
 
 class _Turns:
-    """Whose turn it is. ``allowed`` steps may begin, ``begun`` have; losses are complete while parked."""
+    """Whose turn it is. ``allowed`` steps may begin, ``begun`` have; losses are complete while parked.
 
-    def __init__(self, recorded: Any) -> None:
+    ``at_once``: the steps of a call, between which Keras asks nobody.
+    """
+
+    def __init__(self, recorded: Any, at_once: int) -> None:
         self.recorded = recorded
+        self.at_once = at_once
         self.losses: list[Any] = []
         self.allowed = 0
         self.begun = 0
@@ -134,7 +154,7 @@ class _Turns:
             self._changed.notify_all()
 
     def keep_loss(self) -> None:
-        """Keep the loss of the step that has just been enqueued."""
+        """Keep the loss of the step that has just been enqueued, or those of the call."""
         if self.begun:
             self.losses.append(self.recorded.read_value())
 
@@ -182,7 +202,7 @@ def _parking_callback(turns: _Turns) -> Any:
             turns.keep_loss()
             if turns.begun >= turns.allowed:
                 turns.park()
-            turns.begun += 1
+            turns.begun += turns.at_once
 
     return Parking()
 

@@ -9,17 +9,18 @@ and ``directml`` through its plugin for TensorFlow 2.10. The step is in ``tensor
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from backends import device_choice, tensorflow_placement
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
-from backends.tensorflow_fit import FitTrainer, recording_model_class
+from backends.tensorflow_fit import FitTrainer, new_recording, recording_model_class
 from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network
 from backends.tensorflow_steps import StepTrainer
 from backends.tensorflow_yardstick import TensorFlowYardstick
-from harness.core import device_failures, system
+from harness.core import device_failures, knobs, system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WorkerCrashed, WrongDevice
 from harness.core.messages import Placed
@@ -75,6 +76,8 @@ class TensorFlowBackend:
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
             },
+            loops={"graph": INPUTS["graph"], "xla": INPUTS["xla"], "fit": INPUTS["fit"]},
+            knobs=knobs.OF_BACKENDS[self.name],
         )
 
     def load(self) -> None:
@@ -141,7 +144,8 @@ class TensorFlowBackend:
     def session(self, cell: Cell, arrays: Arrays) -> TensorFlowSession:
         """Build the cell. Raises Unsupported for a mode, input or precision that is not offered."""
         self._require(cell)
-        return TensorFlowSession(cell, arrays, self._device)
+        forms = knobs.chosen(cell.target.all_options, self.capabilities().knobs)
+        return TensorFlowSession(cell, arrays, self._device, forms)
 
     def yardstick(self, target: Target) -> TensorFlowYardstick:
         """On the device that ``initialise`` chose; products through XLA in mode ``xla`` alone."""
@@ -219,6 +223,12 @@ class TensorFlowBackend:
             raise Unsupported(
                 f"no optimizer {cell.training.optimizer.name!r}; allowed: {', '.join(offered.optimizers)}"
             )
+        at_once = cell.target.steps_per_call
+        if mode == "fit" and cell.steps_per_epoch % at_once:
+            raise Unsupported(
+                f"fit with steps_per_call={at_once}: Model.fit has no single steps beside steps_per_execution, and the "
+                f"{cell.steps_per_epoch} steps of an epoch are no multiple of {at_once}"
+            )
         if mode == "xla" and self._accelerator == "directml":
             raise Unsupported(offered.refusals["xla on directml"])
 
@@ -226,12 +236,12 @@ class TensorFlowBackend:
 class TensorFlowSession:
     """One cell: a ``Network`` and the trainer of its mode."""
 
-    def __init__(self, cell: Cell, arrays: Arrays, device: str) -> None:
+    def __init__(self, cell: Cell, arrays: Arrays, device: str, forms: Mapping[str, str]) -> None:
         import tensorflow as tf
 
         fit = cell.target.mode == "fit"
         with tf.device(device):
-            recorded = tf.Variable(0.0, trainable=False, name="last_loss") if fit else None
+            recorded = new_recording(cell.target.steps_per_call) if fit else None
             self._network = Network(
                 cell.model,
                 cell.training,
@@ -243,7 +253,7 @@ class TensorFlowSession:
         if fit:
             self._trainer = FitTrainer(self._network, cell, arrays, recorded)
         else:
-            self._trainer = StepTrainer(self._network, cell, arrays, device)
+            self._trainer = StepTrainer(self._network, cell, arrays, device, forms)
         self._test = (arrays.test_images, arrays.test_labels)
         self._steps_left = cell.total_steps
         self._kind = device.strip("/").partition(":")[0]

@@ -1,18 +1,21 @@
 """Training as one ``tf.function`` step that a Python loop calls: modes ``graph`` and ``xla``.
 
 With input ``resident`` the dataset, the order of examples and the step counter live on the device and a
-step takes no argument; with ``host`` each batch is gathered by NumPy and handed over. The parameter
-update is one TensorFlow operation per parameter, the canonical formula of ``harness.core.training``.
+step takes no argument; with ``host`` each batch is gathered by NumPy and handed over. Several steps per call are a loop
+in a ``tf.function`` of their own, whose batches from the host are gathered all at once. The parameter update is one
+TensorFlow operation per parameter, the canonical formula of ``harness.core.training``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.protocol import Arrays
 from backends.tensorflow_model import Network, steps_of
+from harness.core import knobs
 from harness.core.cell import Cell
 from harness.core.training import OptimizerSpec
 
@@ -21,12 +24,17 @@ if TYPE_CHECKING:
 
 
 class StepTrainer:
-    """Trains a ``Network`` step by step. The first call of ``train`` traces and compiles."""
+    """Trains a ``Network`` step by step, or so many steps at once. The first calls of each trace and compile.
 
-    def __init__(self, network: Network, cell: Cell, arrays: Arrays, device: str) -> None:
+    ``forms``: the value of every knob.
+    """
+
+    def __init__(self, network: Network, cell: Cell, arrays: Arrays, device: str, forms: Mapping[str, str]) -> None:
         import tensorflow as tf
 
         self._network = network
+        self._at_once = cell.target.steps_per_call
+        self._rolled = forms[knobs.LOOP.name] == knobs.ROLLED
         self._compiled = cell.target.mode == "xla"
         self._resident = cell.target.input == "resident"
         self._order = steps_of(arrays)
@@ -34,6 +42,7 @@ class StepTrainer:
         self._losses: list[Any] = []
         self._last: Any = None
         self._step: Any = None
+        self._many: Any = None
         with tf.device(device):
             self._counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             self._update = _Update(cell, list(network.trained.values()), len(self._order))
@@ -45,18 +54,27 @@ class StepTrainer:
                 self._images, self._labels = arrays.train_images, arrays.train_labels.astype(np.int64)
 
     def train(self, steps: int) -> None:
-        """Enqueue ``steps`` steps: nothing in the loop but the call and keeping its loss."""
-        if self._step is None:
+        """Enqueue ``steps`` steps: nothing in the loops but the call and keeping its loss."""
+        calls, singly = divmod(steps, self._at_once) if self._at_once > 1 else (0, steps)
+        if calls and self._many is None:
+            self._many = self._resident_steps() if self._resident else self._host_steps()
+        if singly and self._step is None:
             self._step = self._resident_step() if self._resident else self._host_step()
-        step, keep = self._step, self._losses.append
+        many, step, keep = self._many, self._step, self._losses.append
         if self._resident:
-            for _ in range(steps):
+            for _ in range(calls):
+                keep(many())
+            for _ in range(singly):
                 keep(step())
         else:
             import tensorflow as tf
 
             images, labels, constant = self._images, self._labels, tf.constant
-            for rows in self._order[self._done : self._done + steps]:
+            between, end = self._done + calls * self._at_once, self._done + steps
+            for first in range(self._done, between, self._at_once):
+                rows = self._order[first : first + self._at_once]
+                keep(many(constant(images[rows]), constant(labels[rows])))
+            for rows in self._order[between:end]:
                 keep(step(constant(images[rows]), constant(labels[rows])))
         self._done += steps
         if self._losses:
@@ -69,28 +87,32 @@ class StepTrainer:
 
     def losses(self) -> list[float]:
         """Loss of each step since the last call."""
-        values = [float(loss.numpy()) for loss in self._losses]
+        values = [float(loss) for of_a_call in self._losses for loss in of_a_call.numpy().reshape(-1)]
         self._losses.clear()
         return values
 
     def last_loss(self) -> Any:
-        """The last step's loss where it lies, or None before the first step."""
+        """The losses of the last call where they lie, or None before the first step."""
         return self._last
 
     def close(self) -> None:
         """Let go of the dataset and the compiled step."""
-        self._step = self._images = self._labels = self._last = None
+        self._step = self._many = self._images = self._labels = self._last = None
         self._losses.clear()
 
     def _resident_step(self) -> Any:
         import tensorflow as tf
 
-        @tf.function(jit_compile=self._compiled, autograph=False)
-        def step() -> Any:
-            rows = tf.gather(self._rows, self._counter)
-            return self._train_on(tf.gather(self._images, rows), tf.gather(self._labels, rows))
+        return tf.function(self._train_on_next, jit_compile=self._compiled, autograph=False).get_concrete_function()
 
-        return step.get_concrete_function()
+    def _resident_steps(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def steps() -> Any:
+            return self._repeated(lambda place: self._train_on_next())
+
+        return steps.get_concrete_function()
 
     def _host_step(self) -> Any:
         import tensorflow as tf
@@ -103,6 +125,40 @@ class StepTrainer:
         return step.get_concrete_function(
             tf.TensorSpec((batch, *self._images.shape[1:]), tf.float32), tf.TensorSpec((batch,), tf.int64)
         )
+
+    def _host_steps(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def steps(images: Any, labels: Any) -> Any:
+            return self._repeated(lambda place: self._train_on(images[place], labels[place]))
+
+        batches = (self._at_once, self._order.shape[1])
+        return steps.get_concrete_function(
+            tf.TensorSpec((*batches, *self._images.shape[1:]), tf.float32), tf.TensorSpec(batches, tf.int64)
+        )
+
+    def _repeated(self, one: Callable[[Any], Any]) -> Any:
+        """Losses (steps of a call,) of ``one`` for each place, one after the other, as graph operations."""
+        import tensorflow as tf
+
+        if not self._rolled:
+            return tf.stack([one(place) for place in range(self._at_once)])
+        kept = tf.TensorArray(tf.float32, size=self._at_once, element_shape=())
+        _, kept = tf.while_loop(
+            lambda place, _: place < self._at_once,
+            lambda place, kept: (place + 1, kept.write(place, one(place))),
+            (tf.constant(0), kept),
+            parallel_iterations=1,
+            maximum_iterations=self._at_once,
+        )
+        return kept.stack()
+
+    def _train_on_next(self) -> Any:
+        import tensorflow as tf
+
+        rows = tf.gather(self._rows, self._counter)
+        return self._train_on(tf.gather(self._images, rows), tf.gather(self._labels, rows))
 
     def _train_on(self, images: Any, labels: Any) -> Any:
         _, loss, gradients = self._network.differentiate(images, labels)

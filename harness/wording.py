@@ -13,6 +13,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{ending}"
 
 
+def call_too_long(at_once: int, steps: int, batch_size: int) -> str:
+    """Why no epoch has a whole call."""
+    return f"{at_once} steps per call are more than the {plural(steps, 'step')} of an epoch at batch size {batch_size}"
+
+
 def megabytes(count: int) -> str:
     """``0.3 MB``, ``53 MB``, ``3.2 GB``: bytes as makers of disks count them."""
     if count >= 1e9:

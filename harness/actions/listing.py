@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from harness.actions.progress import NEWS, tell
-from harness.actions.shown import Lines, Listed
+from harness.actions.shown import Lines, Listed, Shown
+from harness.analysis import statement
 from harness.core.codec import to_json
 from harness.core.errors import UsageError
 from harness.core.model import Layer, ModelSpec
@@ -17,9 +22,69 @@ from harness.plan.datasets.extent import extent
 from harness.plan.prepare import prepare_dataset
 from harness.plan.sweep import DATASETS
 from harness.plan.targets import TargetDefinition
-from harness.report.printed import new_table
+from harness.report.printed import new_table, print_table, say
 from harness.wording import nearest
 from harness.workers import environments
+
+
+@dataclass(frozen=True, repr=False)
+class TargetShown(Shown):
+    """What a target is: its settings with their reasons, and its backend's knobs."""
+
+    definition: TargetDefinition
+    environment: environments.Environment
+
+    @property
+    def statement(self) -> str:
+        """Which question its numbers answer."""
+        return statement.of(targets.resolve(self.definition.name, {self.definition.name: self.definition}))
+
+    @property
+    def settings(self) -> list[dict[str, str]]:
+        """Each variable and each option that it sets, with the reason, empty where none is given."""
+        given = {**self.definition.env, **self.definition.options}
+        kinds = {**dict.fromkeys(self.definition.env, "variable"), **dict.fromkeys(self.definition.options, "option")}
+        reasons = self.definition.reasons
+        return [
+            {"name": name, "value": value, "kind": kinds[name], "reason": reasons.get(name, "")}
+            for name, value in given.items()
+        ]
+
+    def print_to(self, console: Console) -> None:
+        """A few lines, then both tables."""
+        definition = self.definition
+        say(console, f"{definition.name}: {definition.description or 'no description'}")
+        say(console, f"Its numbers say what its framework does {self.statement}.")
+        versions = f"Python {definition.python_version}" if definition.python_version else str(definition.interpreter)
+        where = f"{definition.backend} on {definition.accelerator}, {versions}, modes {', '.join(definition.modes)}"
+        say(console, f"{where}; environment {self.environment.state}")
+        say(console, "")
+        if self.settings:
+            table = new_table("setting", "value", "why", prose=("why",), title="What it sets")
+            for one in self.settings:
+                table.add_row(one["name"], one["value"], one["reason"])
+            print_table(table, console)
+        else:
+            say(console, "It sets nothing.")
+        if definition.knobs:
+            say(console, "")
+            table = new_table("option", "here", "values", "what it is", prose=("values", "what it is"), title=_KNOBS)
+            for knob in definition.knobs:
+                here = definition.options.get(knob.name, knob.default)
+                table.add_row(knob.name, here, ", ".join(knob.values), knob.meaning)
+            print_table(table, console)
+
+    def plain(self) -> dict[str, Any]:
+        """The facts of the list, and settings and knobs."""
+        definition = self.definition
+        known = [
+            {**to_json(knob), "here": definition.options.get(knob.name, knob.default)} for knob in definition.knobs
+        ]
+        facts = _target_facts(definition, self.environment)
+        return {**facts, "statement": self.statement, "settings": self.settings, "options": known}
+
+
+_KNOBS = "What else it can be asked for: NAME@OPTION=VALUE, or in [options] of a target of your own"
 
 
 def list_models() -> Listed:
@@ -93,6 +158,12 @@ def list_targets() -> Listed:
             f"{environment.state}{detail}",
         )
     return Listed(table, [_target_facts(definition, environment) for definition, environment in found])
+
+
+def show_target(name: str) -> TargetShown:
+    """One target: what it sets and why, and its backend's knobs. Raises UsageError."""
+    definition = _definition(name, own_file.target_definitions())
+    return TargetShown(definition, environments.inspect(definition))
 
 
 def sync_targets(names: Sequence[str]) -> tuple[Lines, bool]:

@@ -132,6 +132,7 @@ def sweep(
     target: str | Iterable[str] = ...,
     batch_size: int | str | Iterable[int | str] = ...,
     cpus: int | str | Iterable[int | str] = ...,
+    steps_per_call: int | str | Iterable[int | str] = ...,
     epochs: int | str | Iterable[int | str] = ...,
     model: str | ModelSpec | Iterable[str | ModelSpec] = ...,
     dataset: Place | None = ...,
@@ -168,6 +169,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     target: str | Iterable[str] = (),
     batch_size: int | str | Iterable[int | str] = (),
     cpus: int | str | Iterable[int | str] = (),
+    steps_per_call: int | str | Iterable[int | str] = (),
     epochs: int | str | Iterable[int | str] = (),
     model: str | ModelSpec | Iterable[str | ModelSpec] = (),
     dataset: Place | None = None,
@@ -198,7 +200,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         source: a preset ("quick", "study"), a file that ends in .toml, or a ``harness.Sweep``. The arguments down to
             ``interleave`` replace its keys; each takes one value, and those in the plural sense several.
         target: NAME[:MODE][@KEY=VALUE], such as "jax-cpu" or "tensorflow-cpu:graph".
-        batch_size, epochs, seed, cpus: whole numbers; cpus are processors per worker.
+        batch_size, epochs, seed: whole numbers.
+        cpus, steps_per_call: whole numbers too: processors per worker, training steps in one call of the framework.
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
         optimizer, learning_rate, compute_precision, scaling: how to train.
@@ -228,6 +231,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         "target": values.several(given["target"]),
         "batch_size": values.several(given["batch_size"]),
         "cpus": values.several(given["cpus"]),
+        "steps_per_call": values.several(given["steps_per_call"]),
         "epochs": values.several(given["epochs"]),
         "model": names,
         "dataset": given["dataset"],

@@ -14,10 +14,10 @@ import polars as pl
 
 from harness.analysis import accuracy as reached
 from harness.analysis import advice as advising
+from harness.analysis import dispatch, step_model
 from harness.analysis import other_load as others
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
-from harness.analysis import step_model
 from harness.analysis.advice import Advice, Choice, Obstacles
 from harness.analysis.collected import Collected, collect, comparable
 from harness.analysis.machines import Facts, several, side_by_side
@@ -50,9 +50,10 @@ class Analysis:
 
     ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
-    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``accuracy_by_size``, ``recovery``, ``time_to_accuracy``,
-    ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained, ``side_by_side``. ``machines``:
-    id -> facts. ``blame``: of each machine whether other load was to blame, none where no record tells of it.
+    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``, ``recovery``,
+    ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained,
+    ``side_by_side``. ``machines``: id -> facts. ``blame``: of each machine whether other load was to blame, none where
+    no record tells of it.
     """
 
     cells: pl.DataFrame
@@ -65,6 +66,8 @@ class Analysis:
     ratios: pl.DataFrame
     step_model: pl.DataFrame
     predicted: pl.DataFrame
+    dispatch: pl.DataFrame
+    waits: pl.DataFrame
     accuracy_by_size: pl.DataFrame
     recovery: pl.DataFrame
     time_to_accuracy: pl.DataFrame
@@ -99,6 +102,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     chosen, ladder = reached.accuracies(curves, accuracy)
     pace = paces.pace(collected.cells)
     models, predicted = step_model.models(pace)
+    dispatched, waits = dispatch.waits(pace)
     ratios = paces.ratios(collected.cells)
     reaching = reached.reaching(curves, ladder)
     other_load = others.by_record(collected.cells, collected.disturbances)
@@ -113,6 +117,8 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         ratios=ratios,
         step_model=models,
         predicted=predicted,
+        dispatch=dispatched,
+        waits=waits,
         accuracy_by_size=reached.by_size(collected.cells),
         recovery=reached.recovery(collected, curves),
         time_to_accuracy=reaching,

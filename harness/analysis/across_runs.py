@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness import statistics
-from harness.analysis import comparison, manifest
+from harness.analysis import comparison, manifest, statement
 from harness.analysis.comparison import Comparison, LaneResult
 from harness.core.record import Record
 
@@ -65,7 +65,8 @@ def _across(before: Sequence[Record], after: Sequence[Record], names: tuple[str,
     results = []
     for name, records, values in zip(names, (before, after), logs, strict=True):
         rate = comparison.rate(cell.training.batch_size, values)
-        results.append(LaneResult(f"{records[0].cell.target.label} of {name}", rate, len(values), ""))
+        target = records[0].cell.target
+        results.append(LaneResult(f"{target.label} of {name}", rate, len(values), "", statement.of(target)))
     return Comparison(
         work_id=latest[0].work_id,
         model=cell.model.name,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import statistics
-from harness.analysis import manifest
+from harness.analysis import manifest, statement
 from harness.core.cell import Cell, Target
 from harness.core.record import Record
 from harness.statistics import Interval
@@ -46,13 +46,15 @@ class LaneResult:
     """What one lane did at one kind of work.
 
     ``images_per_second``: over the medians of its processes; None without any. ``processes`` that finished;
-    ``problem``: why others did not, empty if all did.
+    ``problem``: why others did not, empty if all did. ``statement``: which question it answers
+    (``harness.analysis.statement``).
     """
 
     label: str
     images_per_second: float | None
     processes: int
     problem: str
+    statement: str = statement.AS_INSTALLED
 
 
 @dataclass(frozen=True)
@@ -304,7 +306,7 @@ def _lane_result(lane: LaneKey, heats: Sequence[Mapping[LaneKey, Record]]) -> La
     medians = [process_log_seconds(heat[lane]) for heat in heats if counts(heat.get(lane))]
     known = [value for value in medians if value is not None]
     size = next((heat[lane].cell.training.batch_size for heat in heats if lane in heat), 0)
-    return LaneResult(lane.label, rate(size, known), len(known), _problem(lane, heats))
+    return LaneResult(lane.label, rate(size, known), len(known), _problem(lane, heats), statement.of(lane.target))
 
 
 def process_log_seconds(record: Record) -> float | None:

@@ -76,6 +76,12 @@ RULES = {
     "accelerator": _Rule("this is the device that computes", ("accelerator",)),
     "mode": _Rule("this is how the framework runs a step", ("mode",)),
     "input": _Rule("batches from the host are copied to the device in every step, resident ones are not", ("input",)),
+    "steps_per_call": _Rule(
+        "between calls a framework waits for Python, and a loop is compiled in its own way", ("steps_per_call",)
+    ),
+    "options": _Rule(
+        "these say in which of its ways the framework computes", ("defined_options", "options"), optional=True
+    ),
     "precision": _Rule("a narrower type is less work"),
     "matmul_precision": _Rule("TF32 multiplies fewer bits", ("matmul_precision",)),
     "tf32": _Rule("TF32 multiplies fewer bits", ("matmul_precision",), optional=True),
@@ -139,6 +145,8 @@ def manifest(record: Record) -> dict[str, Any]:
         "accelerator": target.accelerator,
         "mode": target.mode,
         "input": target.input,
+        "steps_per_call": target.steps_per_call,
+        "options": target.all_options,
         "precision": record.cell.training.precision,
         "matmul_precision": target.matmul_precision,
         "layout": device.get("layout", "NHWC"),

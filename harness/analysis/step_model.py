@@ -28,10 +28,10 @@ OUTLIERS = 0.2
 
 NEARLY_PEAK = 0.9
 
-_SPREAD = 0.02
+SPREAD = 0.02
 """Log units, about the noise of a time: where the first fit's residuals begin to pull at the line less and less."""
 
-_EFFICIENT, _NORMAL_MAD, _LEAST_NOISE = 2.385, 0.6745, 0.003
+EFFICIENT, NORMAL_MAD, LEAST_NOISE = 2.385, 0.6745, 0.003
 """Of the second fit: that place in sd (Cauchy's loss is 95 % efficient there), a normal sd's MAD, and the least sd."""
 
 _STARTS = ([0.5, 0.5], [0.9, 0.1], [0.05, 1.0])
@@ -85,7 +85,7 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
 
     Log ratios, as errors of times are proportional to them, under Cauchy's loss, to which an outlier hardly counts
     (Holland & Welsch, Communications in Statistics A6:813, 1977), at a scale taken from the residuals of a first fit.
-    Intervals: ``_covariance`` with Student's t of n - 2 degrees of freedom; of ``half_overhead``, overhead / per_image,
+    Intervals: ``covariance`` with Student's t of n - 2 degrees of freedom; of ``half_overhead``, overhead / per_image,
     by the delta method. Simulated, 8 doublings around it, noise of up to 3 %, one of them 50 % off: they cover 85 to
     95 % of the time. ValueError for fewer than FEWEST_SIZES distinct sizes and for values that are not positive.
     """
@@ -104,12 +104,12 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
         tried = [least_squares(residuals, one, bounds=(0, np.inf), loss="cauchy", f_scale=spread) for one in starts]
         return np.asarray(min(tried, key=lambda one: float(one.cost)).x)
 
-    first = nearest(_STARTS, _SPREAD)
-    spread = _EFFICIENT * max(_LEAST_NOISE, float(np.median(np.abs(residuals(first)))) / _NORMAL_MAD)
+    first = nearest(_STARTS, SPREAD)
+    spread = EFFICIENT * max(LEAST_NOISE, float(np.median(np.abs(residuals(first)))) / NORMAL_MAD)
     numbers = nearest([first.tolist()], spread)
     left = residuals(numbers)
     freedom = len(sizes) - 2
-    covariance = _covariance(_jacobian(sizes, numbers * units), left, spread)
+    errors = covariance(_jacobian(sizes, numbers * units), left, spread)
     overhead, per_image = (float(value) for value in numbers * units)
     t = float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
@@ -117,19 +117,22 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
         error = t * math.sqrt(variance)
         return value, max(0.0, value - error), value + error
 
-    cost = bounds(per_image, covariance[1, 1])
+    cost = bounds(per_image, errors[1, 1])
     half: Bounds = (None, None, None)
     if cost[1]:
         gradient = np.array([1 / per_image, -overhead / per_image**2])
-        half = bounds(overhead / per_image, gradient @ covariance @ gradient)
-    return StepTime(bounds(overhead, covariance[0, 0]), cost, half, tuple(float(value) for value in np.expm1(left)))
+        half = bounds(overhead / per_image, gradient @ errors @ gradient)
+    return StepTime(bounds(overhead, errors[0, 0]), cost, half, tuple(float(value) for value in np.expm1(left)))
 
 
-def _covariance(jacobian: Array, left: Array, spread: float) -> Array:
-    """Of an M-estimate under Cauchy's loss, (2, 2), from residuals (n,); Huber, Robust Statistics, 1981, sect. 7.6."""
+def covariance(jacobian: Array, left: Array, spread: float) -> Array:
+    """Of an M-estimate of p numbers under Cauchy's loss, (p, p); Huber, Robust Statistics, 1981, section 7.6.
+
+    ``jacobian`` (n, p), residuals ``left`` (n,), at whose size ``spread`` the loss bends.
+    """
     pull = left / (1 + (left / spread) ** 2)
     stiffness = float(np.mean((1 - (left / spread) ** 2) / (1 + (left / spread) ** 2) ** 2))
-    variance = float((pull**2).sum()) / (len(left) - 2) / max(stiffness, 0.25) ** 2
+    variance = float((pull**2).sum()) / (len(left) - jacobian.shape[1]) / max(stiffness, 0.25) ** 2
     return np.asarray(variance * np.linalg.pinv(jacobian.T @ jacobian))
 
 

@@ -17,6 +17,9 @@ from harness.commands import completing, flags, printing
 @flags.targets_option("NAME[:MODE][@KEY=VALUE],...", "Targets: see 'harness targets'.")
 @flags.batch_sizes_option("Batch sizes.")
 @flags.axis("--cpus", metavar="N,...", help="Processors per worker, each a target of its own.")
+@flags.axis(
+    "--steps-per-call", metavar="N,...", help="Training steps in one call of the framework, each a target of its own."
+)
 @flags.axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
 @flags.models_option("Models: see 'harness models'.")
 @flags.dataset_option("mnist, digits, or a file of your own.")

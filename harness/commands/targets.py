@@ -24,6 +24,22 @@ def targets(context: click.Context, json: bool) -> int:
     return 0
 
 
+@targets.command("show")
+@click.argument("name", metavar="NAME", shell_complete=completing.one_of(completing.targets))
+@flags.json_option
+def targets_show(name: str, json: bool) -> int:
+    """Print what a target sets, each with its reason, and what else it could be asked for.
+
+    \b
+    Example:
+      harness targets show jax-cpu-tuned
+    """
+    from harness.actions import listing
+
+    printing.show(listing.show_target(name), json)
+    return 0
+
+
 @targets.command("sync")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.one_of(completing.targets))
 def targets_sync(names: tuple[str, ...]) -> int:

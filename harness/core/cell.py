@@ -49,6 +49,10 @@ class Target:
     ``python:PATH`` for an interpreter of the person's own. ``cpus`` is the number of processors the worker
     may use, 0 for all. ``matmul_precision``: ``highest`` forbids TF32 and the like. ``settings`` is a digest
     of what else the definition gives the worker (environment variables, code of its own), empty if nothing.
+    ``steps_per_call``: training steps that one call of the framework does; what an epoch has left is trained singly.
+    ``defined_options`` are what the definition asks of the backend in place of its defaults (``harness.core.knobs``),
+    ``options`` what was asked beside the target's name, which counts more; pairs of name and value, by name.
+    ``tuned``: the definition's settings are chosen for speed, so it stands for the framework at its best.
     """
 
     name: str
@@ -61,6 +65,15 @@ class Target:
     cpus: int = 0
     matmul_precision: str = "highest"
     settings: str = ""
+    steps_per_call: int = field(default=1, metadata=LATER)
+    defined_options: tuple[tuple[str, str], ...] = field(default=(), metadata=LATER)
+    options: tuple[tuple[str, str], ...] = field(default=(), metadata=LATER)
+    tuned: bool = field(default=False, metadata=LATER)
+
+    @property
+    def all_options(self) -> dict[str, str]:
+        """What the backend is asked for in place of its defaults."""
+        return {**dict(self.defined_options), **dict(self.options)}
 
     @property
     def label(self) -> str:
@@ -69,7 +82,21 @@ class Target:
         extras += [f"@device={self.device}"] if self.device else []
         extras += [f"@cpus={self.cpus}"] if self.cpus else []
         extras += [f"@matmul_precision={self.matmul_precision}"] if self.matmul_precision != "highest" else []
+        extras += [f"@steps_per_call={self.steps_per_call}"] if self.steps_per_call != 1 else []
+        extras += [f"@{name}={value}" for name, value in self.options]
         return f"{self.name}:{self.mode}{''.join(extras)}"
+
+
+def label_and_steps_per_call(label: str) -> tuple[str, int]:
+    """A target's label as it would be with one step per call, and how many it has."""
+    kept, at_once = [], 1
+    for part in label.split("@"):
+        key, _, value = part.partition("=")
+        if key == "steps_per_call":
+            at_once = int(value)
+        else:
+            kept.append(part)
+    return "@".join(kept), at_once
 
 
 @dataclass(frozen=True)

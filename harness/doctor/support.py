@@ -19,13 +19,15 @@ from harness.plan.targets import TargetDefinition
 Capabilities = Mapping[str, Any]
 
 UNEXPLAINED = "its adapter does not offer it"
+ONE_STEP = "its adapter trains one step per call"
 
 
 @dataclass(frozen=True)
 class SupportRow:
     """One target in one mode. Each mapping has every name there is, with an empty text, or the reason why not.
 
-    ``layers`` is by precision. ``declared_by``: the target in whose environment the adapter was asked.
+    ``layers`` is by precision; ``loops``, the inputs with which a call may train several steps. ``declared_by``: the
+    target in whose environment the adapter was asked.
     """
 
     target: str
@@ -37,6 +39,7 @@ class SupportRow:
     layers: Mapping[str, Mapping[str, str]]
     inputs: Mapping[str, str]
     optimizers: Mapping[str, str]
+    loops: Mapping[str, str]
 
 
 def refusal(able: Capabilities, kind: str, thing: str, accelerator: str, *within: str) -> str:
@@ -91,6 +94,8 @@ def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilit
     precisions = reasons("precisions", PRECISIONS)
     offered = able.get("inputs", {}).get(mode, ())
     why_not = {name: able.get("refusals", {}).get(f"{mode} with input {name}", UNEXPLAINED) for name in INPUTS}
+    looped = able.get("loops", {}).get(mode, ())
+    no_loop = able.get("refusals", {}).get(f"steps_per_call in {mode}", ONE_STEP)
     return SupportRow(
         target=definition.name,
         mode=mode,
@@ -104,13 +109,14 @@ def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilit
         },
         inputs={name: all_of_it or ("" if name in offered else why_not[name]) for name in INPUTS},
         optimizers=reasons("optimizers", OPTIMIZERS),
+        loops={name: all_of_it or ("" if name in looped else no_loop) for name in offered or INPUTS},
     )
 
 
 def markdown(found: Sequence[SupportRow]) -> str:
     """A table with a line per row, and notes: what "all" stands for, and every reason once."""
     notes: list[str] = []
-    headings = ("target", "mode", *PRECISIONS, "input", "optimizers")
+    headings = ("target", "mode", *PRECISIONS, "input", "optimizers", "steps per call")
     lines = [_line(headings), _line(["---"] * len(headings))]
     for row in found:
         lines.append(
@@ -121,12 +127,13 @@ def markdown(found: Sequence[SupportRow]) -> str:
                     *(_cell(row.precisions[name], row.layers[name], notes) for name in PRECISIONS),
                     _cell("", row.inputs, notes, named=True),
                     _cell("", row.optimizers, notes),
+                    _cell("", row.loops, notes).replace("all", "any number", 1),
                 )
             )
         )
     legend = [
         f"Under a precision: the layers that it has, of {', '.join(LAYERS)}.",
-        f"Optimizers: of {', '.join(OPTIMIZERS)}.",
+        f"Optimizers: of {', '.join(OPTIMIZERS)}. Steps per call: whether one call may train several.",
     ]
     borrowed = {row.target: row.declared_by for row in found if row.target != row.declared_by}
     if borrowed:

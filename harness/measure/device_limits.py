@@ -7,7 +7,7 @@ kept in the user's cache. It is the yardstick that a training's achieved rate is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def _probe(target: Target) -> ProbeCell:
     images, labels = np.zeros((2, *MODEL.input_shape), np.float32), np.zeros(2, np.int32)
     dataset = Dataset("probe", "", 2, 2, MODEL.input_shape, MODEL.classes)
     return ProbeCell(
-        cell=Cell(MODEL, TrainingSpec(2), dataset, Inputs("", ""), target),
+        cell=Cell(MODEL, TrainingSpec(2), dataset, Inputs("", ""), replace(target, steps_per_call=1)),
         images=images,
         labels=labels,
         test_images=images,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness import wording
 from harness.core.cell import Cell
 from harness.core.errors import CellError, Unsupported
 from harness.core.messages import Block, Evaluate, Evaluated, Request
@@ -126,6 +127,11 @@ class Lane:
         return self.running and self._schedule.warming
 
     @property
+    def steps_per_call(self) -> int:
+        """Steps of one call of the framework, of which timed blocks are multiples."""
+        return self.cell.target.steps_per_call
+
+    @property
     def step_seconds(self) -> float | None:
         """``Timings.step_seconds``."""
         return self._timings.step_seconds
@@ -143,10 +149,10 @@ class Lane:
         """Run one block, and the evaluation if it ends an epoch; False when the lane has ended."""
         return self._guarded(self._advance) and not self._schedule.ended
 
-    def turn(self, number: int, steps: int, settle: int) -> Block | None:
+    def turn(self, number: int, steps: int, settle: int, unit: int = 1) -> Block | None:
         """One block in round ``number``, as ``Schedule.turn`` has it; None if it failed."""
         turned: list[Block] = []
-        planned = self._schedule.turn(number, steps, settle)
+        planned = self._schedule.turn(number, steps, settle, unit)
         return turned[0] if self._guarded(lambda: turned.append(self._block(planned))) else None
 
     def end_epoch(self) -> bool:
@@ -203,6 +209,9 @@ class Lane:
                 f"batch size {self.cell.training.batch_size} is more than the "
                 f"{self.cell.dataset.train_examples} training examples"
             )
+        steps, at_once = self.cell.steps_per_epoch, self.cell.target.steps_per_call
+        if steps < at_once:
+            raise Unsupported(wording.call_too_long(at_once, steps, self.cell.training.batch_size))
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         try:

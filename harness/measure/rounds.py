@@ -11,6 +11,7 @@ goes on beside the step that follows; the step before the timed one leaves it as
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -41,11 +42,15 @@ PAUSED_TIMES, PAUSED_SECONDS = 20.0, 2.0
 
 @dataclass
 class Rounds:
-    """What a series of rounds was: its number, the dropped ones with the reason, and how long the blocks were."""
+    """What a series of rounds was: its number, the dropped ones with the reason, and how long the blocks were.
+
+    ``unit``: a multiple of every lane's steps per call, of which ``steps`` and ``settle`` are multiples.
+    """
 
     count: int = 0
     steps: int = 1
     settle: int = 0
+    unit: int = 1
     seconds: float = 0.0
     dropped: dict[int, str] = field(default_factory=dict)
 
@@ -90,7 +95,7 @@ def take_turns(
                 continue
             usual = lane.step_seconds
             asked = clock()
-            block = lane.turn(number, rounds.steps, rounds.settle)
+            block = lane.turn(number, rounds.steps, rounds.settle, rounds.unit)
             if block is None:
                 worked += clock() - asked
                 continue
@@ -114,6 +119,8 @@ def _calibrate(lanes: Sequence[Lane], rounds: Rounds) -> None:
     """Steps of a block by the slowest lane that runs."""
     running = [lane for lane in lanes if lane.running]
     known = [lane.step_seconds or BLOCK_SECONDS for lane in running]
-    rounds.steps = max(1, round(BLOCK_SECONDS / max(known, default=BLOCK_SECONDS)))
-    colder = len(known) > 1 and statistics.median(known) < SETTLE_BELOW_SECONDS
-    rounds.settle = int(colder or any(lane.rest_share > MOST_REST for lane in running))
+    rounds.unit = math.lcm(*(lane.steps_per_call for lane in running))
+    rounds.steps = max(1, round(BLOCK_SECONDS / max(known, default=BLOCK_SECONDS) / rounds.unit)) * rounds.unit
+    # A block has a unit of steps at least, over which what comes before it and after it is spread.
+    colder = len(known) > 1 and statistics.median(known) * rounds.unit < SETTLE_BELOW_SECONDS
+    rounds.settle = rounds.unit * (colder or any(lane.rest_share / rounds.unit > MOST_REST for lane in running))

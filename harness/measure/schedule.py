@@ -2,6 +2,9 @@
 
 Goes in: the cell, and how long steps took so far. Comes out: the next block, as it is asked of the worker. A lane that
 runs alone has blocks of about BLOCK_SECONDS; one in turns is told their length. No block crosses the end of an epoch.
+
+Where the cell's target trains several steps per call, timed blocks are whole calls. What an epoch has left after them
+is trained step by step and does not count; the first block has as many such steps, so that all is compiled in it.
 """
 
 from __future__ import annotations
@@ -43,8 +46,12 @@ class Schedule:
         self.done = 0
         self._per_epoch = cell.steps_per_epoch
         self._total = cell.total_steps
-        self._warmup = min(WARMUP_STEPS, (cell.total_steps - 1) // 4)
-        self._per_block = 1
+        self._per_call = at_once = cell.target.steps_per_call
+        # Of an epoch shorter than a call, which a lane refuses, nothing is said here.
+        self._first = 1 if at_once == 1 or at_once > self._per_epoch else at_once + self._per_epoch % at_once
+        calls = min(-(-WARMUP_STEPS // at_once), (cell.total_steps - self._first) // (4 * at_once))
+        self._warmup = calls * at_once
+        self._per_block = at_once
 
     @property
     def ended(self) -> bool:
@@ -54,7 +61,7 @@ class Schedule:
     @property
     def warming(self) -> bool:
         """Whether the next block still compiles or warms up."""
-        return not self.ended and self.done <= self._warmup
+        return not self.ended and self.done < self._first + self._warmup
 
     @property
     def ended_epoch(self) -> int | None:
@@ -65,21 +72,24 @@ class Schedule:
     def next(self) -> NextBlock:
         """The next block of a lane that runs alone or warms up."""
         if self.done == 0:
-            return self._block("compile", 1)
-        if self.done <= self._warmup:
-            return self._block("warmup", min(1 + self._warmup - self.done, self._left_in_epoch))
-        return self._block("train", min(self._per_block, self._left_in_epoch))
+            return self._block("compile", self._first)
+        if self.warming:
+            return self._block("warmup", min(self._first + self._warmup - self.done, self._left_in_epoch))
+        whole = _multiple(min(self._per_block, self._left_in_epoch), self._per_call)
+        return self._block("train", whole) if whole else self._block("warmup", self._left_in_epoch)
 
-    def turn(self, number: int, steps: int, settle: int) -> NextBlock:
+    def turn(self, number: int, steps: int, settle: int, unit: int = 1) -> NextBlock:
         """The block of round ``number``: up to ``settle + steps`` steps, the latter timed.
 
-        The last steps of an epoch, where too few are left to settle first, are trained and do not count; where an
-        epoch has no more steps than that, none settle.
+        All three are multiples of ``unit``, which is one of every lane's steps per call, so that lanes stay together;
+        where an epoch is shorter than that, of this lane's. The last steps of an epoch, where too few are left to
+        settle first, are trained and do not count; where an epoch has no more steps than that, none settle.
         """
-        settle, left = min(settle, self._per_epoch - 1), self._left_in_epoch
-        if left > settle:
-            return self._block("train", min(steps, left - settle), settle, number)
-        return self._block("warmup", left, 0, number)
+        if self._per_epoch < 2 * settle:
+            settle = 0
+        unit, left = unit if unit <= self._per_epoch else self._per_call, self._left_in_epoch
+        timed = _multiple(min(steps, left - settle), unit)
+        return self._block("train", timed, settle, number) if timed > 0 else self._block("warmup", left, 0, number)
 
     def trained(self, block: Block) -> None:
         """A block is done."""
@@ -87,9 +97,9 @@ class Schedule:
 
     def calibrate(self, seconds_per_step: float) -> None:
         """Blocks of BLOCK_SECONDS, but at most twice and at least half as long as the last, whatever a pause did."""
-        wanted = round(BLOCK_SECONDS / max(seconds_per_step, 1e-9))
-        last = self._per_block
-        self._per_block = max(1, min(max(wanted, last // 2), 2 * last))
+        wanted = round(BLOCK_SECONDS / max(seconds_per_step * self._per_call, 1e-9))
+        last = self._per_block // self._per_call
+        self._per_block = max(1, min(max(wanted, last // 2), 2 * last)) * self._per_call
 
     @property
     def _left_in_epoch(self) -> int:
@@ -97,3 +107,8 @@ class Schedule:
 
     def _block(self, kind: str, steps: int, settle: int = 0, number: int = -1) -> NextBlock:
         return NextBlock(self.done // self._per_epoch, kind, steps, settle, number)
+
+
+def _multiple(steps: int, unit: int) -> int:
+    """The largest multiple of ``unit`` up to ``steps``."""
+    return steps // unit * unit

@@ -36,6 +36,7 @@ _AXES: dict[str, Callable[[Cell], object]] = {
     "target": lambda cell: cell.target.label,
     "environment": lambda cell: cell.target.environment[:ID_LENGTH],
     "variables and own code": lambda cell: cell.target.settings or "none",
+    "options": lambda cell: _options(cell) or "none",
     "repeat": lambda cell: cell.repeat,
     "lane": lambda cell: cell.lane,
 }
@@ -146,6 +147,10 @@ def row_of(cell: Cell) -> Row:
     """A cell as a plan's file has it: the digests of its parts, and its repeat."""
     keys = (key_of(part) for part in (cell.model, cell.training, cell.dataset, cell.inputs, cell.target))
     return (*keys, cell.repeat)  # type: ignore[return-value]
+
+
+def _options(cell: Cell) -> str:
+    return ", ".join(f"{name}={value}" for name, value in cell.target.defined_options)
 
 
 def _shown(values: set[Any]) -> str:

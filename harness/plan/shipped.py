@@ -10,4 +10,4 @@ MODELS, TARGETS, SWEEPS = (Path(__file__).parent / "builtin" / name for name in 
 
 def files(folder: Path) -> dict[str, Path]:
     """Names, in alphabetical order, and their files. ``folder``: MODELS, TARGETS or SWEEPS."""
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem)}

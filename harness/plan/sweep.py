@@ -6,13 +6,14 @@
     dataset = "digits"                        # mnist, digits, or a file that ends in .npz
     batch_size = [32, 128, 512]
     cpus = [1, 2]                             # processors per worker; all if not given
+    steps_per_call = [1, 8]                   # training steps in one call of the framework; 1 if not given
     [training]
     learning_rate = [0.01, 0.1]
 
-Axes take one value or a list: model, target, cpus, batch_size, epochs, seed, optimizer, learning_rate, precision. A
-sweep has one cell for each combination of them; each number of cpus makes of each target one of its own. Presets are
-the files in ``harness/plan/builtin/sweeps/``. Every mistake is a ``UsageError`` of one line that names file and key, or
-the flag.
+Axes take one value or a list: model, target, cpus, steps_per_call, batch_size, epochs, seed, optimizer, learning_rate,
+precision. A sweep has one cell for each combination of them; each number of cpus, or of steps per call, makes of each
+target one of its own. Presets are the files in ``harness/plan/builtin/sweeps/``. Every mistake is a ``UsageError`` of
+one line that names file and key, or the flag.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ LARGEST_EPOCHS = 10_000
 PATH_KEYS = ("model", "dataset")
 TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision", "interleave")
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
+
+TARGET_AXES = ("cpus", "steps_per_call")
+"""Axes of targets: each value makes of each target one of its own."""
 
 FLAGS = {"precision": "--compute-precision"}
 """Keys whose flags have another name: ``harness compare --precision`` is that of its interval."""
@@ -113,6 +117,7 @@ class SweepForm(BaseModel):
     dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
     batch_size: Annotated[list[Count], _LISTED, _AXIS]
     cpus: Annotated[list[Count], _LISTED, _AXIS] = []
+    steps_per_call: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
     seed: Annotated[list[Seed], _LISTED, _AXIS] = [0]
     train_examples: Count | None = None
@@ -126,7 +131,7 @@ class SweepForm(BaseModel):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep. Models and the dataset are names, or absolute paths of files; the axis cpus is in ``targets``.
+    """A checked sweep. Models and the dataset are names, or absolute paths of files; TARGET_AXES are in ``targets``.
 
     ``own_targets`` are the tables ``[targets.NAME]`` as written, ``launchers`` those of ``[slurm]`` and ``[ray]``.
     ``source`` is the preset or file as the person named it; ``base`` the folder that its relative paths refer to.
@@ -238,8 +243,8 @@ def expand(
             axes = _once(sweep.precisions), _once(sweep.optimizers), _once(sweep.learning_rates), sizes
             for precision, optimizer, rate, size in product(*axes):
                 training = TrainingSpec(size, epochs, optimizer, rate, seed, precision)
-                skip = _reason_to_skip(training, dataset)
                 for target in _once(targets):
+                    skip = _reason_to_skip(training, dataset, target)
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
     return planned
 
@@ -324,16 +329,18 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
 
 
 def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[str, ...]:
-    """The targets' texts; with the axis ``cpus`` one of each for every number of processors."""
-    if not form.cpus:
-        return _once(form.target)
-    for text in form.target:
-        if any(option.startswith("cpus=") for option in text.split("@")[1:]):
-            raise UsageError(
-                f"{_where('cpus', source, flags)}: found {wording.shown(form.cpus)} beside the target {text!r}, "
-                "allowed: numbers here or @cpus= in targets, not both"
-            )
-    return _once(f"{text.strip()}@cpus={count}" for text in form.target for count in form.cpus)
+    """The targets' texts; with an axis of TARGET_AXES one of each for every value of it."""
+    texts = _once(form.target)
+    for key in TARGET_AXES:
+        numbers: list[int] = getattr(form, key)
+        for text in form.target if numbers else ():
+            if any(option.startswith(f"{key}=") for option in text.split("@")[1:]):
+                raise UsageError(
+                    f"{_where(key, source, flags)}: found {wording.shown(numbers)} beside the target {text!r}, "
+                    f"allowed: numbers here or @{key}= in targets, not both"
+                )
+        texts = _once(f"{text.strip()}@{key}={count}" for text in texts for count in numbers) if numbers else texts
+    return texts
 
 
 def _optimizer(name: str, training: TrainingForm) -> OptimizerSpec:
@@ -375,7 +382,10 @@ def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
         )
 
 
-def _reason_to_skip(training: TrainingSpec, dataset: Dataset) -> str:
-    if training.steps_per_epoch(dataset.train_examples) == 0:
+def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) -> str:
+    steps = training.steps_per_epoch(dataset.train_examples)
+    if 0 < steps < target.steps_per_call:
+        return wording.call_too_long(target.steps_per_call, steps, training.batch_size)
+    if steps == 0:
         return f"batch size {training.batch_size} is larger than the {dataset.train_examples} training examples"
     return ""

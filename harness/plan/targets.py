@@ -4,6 +4,10 @@ A person adds targets as ``[targets.NAME]`` tables of a sweep file or of ``harne
 There ``python`` may also be an interpreter (a path, or a command on the PATH), which then stands instead
 of a lock file, and ``like = "tensorflow-cpu"`` takes every key that the table does not give from another target.
 
+A target that is ``tuned`` stands for its framework at its best: its variables and ``[options]`` are chosen for speed,
+and ``[reasons]`` says of each why. The table ``[options]`` asks for what the backend does in more than one way
+(``harness.core.knobs``).
+
 ``resolve`` turns what a person writes, ``name:mode@key=value``, into the ``Target`` of a cell.
 """
 
@@ -14,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +26,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness import wording
-from harness.core import system
+from harness.core import knobs, system
 from harness.core.cell import ID_LENGTH, INPUTS, MODES, Target
 from harness.core.codec import digest
 from harness.core.errors import UsageError, WrongDevice
@@ -50,7 +54,9 @@ class TargetDefinition:
     stands for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
     ``macos-x86_64``, to the sentence that a person gets there. ``path`` is put on the worker's import path,
     for a ``backend`` of the form ``module:Class`` that no package has installed. ``device`` and ``matmul_precision``
-    hold where a person who names the target gives no others.
+    hold where a person who names the target gives no others. ``options``: what is asked of the backend in place of its
+    defaults. ``reasons``: of a variable or an option the line that says why it is set. ``tuned``: it stands for the
+    framework at its best.
     """
 
     name: str
@@ -68,6 +74,9 @@ class TargetDefinition:
     path: Path | None = None
     device: int = 0
     matmul_precision: str = MATMUL_PRECISIONS[0]
+    options: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    tuned: bool = False
 
     @cached_property
     def environment(self) -> str:
@@ -90,6 +99,17 @@ class TargetDefinition:
         if not self.env and self.path is None:
             return ""
         return digest([dict(sorted(self.env.items())), self.backend, _code_digest(self.path, self.backend)])[:ID_LENGTH]
+
+    @property
+    def knobs(self) -> tuple[knobs.Knob, ...]:
+        """Those that its backend is known to have; of a backend of one's own nothing is known here."""
+        return knobs.OF_BACKENDS.get(self.backend, ())
+
+    @property
+    def defined_options(self) -> tuple[tuple[str, str], ...]:
+        """Its options but for those that are the default anyway, as they stand in every cell."""
+        defaults = {knob.name: knob.default for knob in self.knobs}
+        return tuple(sorted((key, value) for key, value in self.options.items() if value != defaults.get(key)))
 
     @property
     def unavailable_here(self) -> str:
@@ -182,6 +202,9 @@ class _Table(BaseModel):
     path: Text | None = Field(default=None, description="the folder of a backend of your own")
     device: int = Field(default=0, ge=0)
     matmul_precision: MatmulPrecision = MATMUL_PRECISIONS[0]
+    options: dict[str, str] = {}
+    reasons: dict[str, Text] = {}
+    tuned: bool = False
     like: str | None = None
 
 
@@ -228,7 +251,8 @@ def _add(
 def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     """Turn ``name``, ``name:mode`` or ``name:mode@key=value@...`` into a cell's target.
 
-    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``. The mode defaults to the definition's first, the
+    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``, ``steps_per_call``, and the backend's knobs, which of a
+    backend of one's own are those that the definition gives a value. The mode defaults to the definition's first, the
     input to ``resident``; Keras's ``fit`` always takes its batches from the host.
     Raises UsageError with what is allowed and the nearest valid name.
     """
@@ -246,7 +270,10 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
         "device": lambda value: _count(value, where, "device"),
         "input": lambda value: _one_of(value, INPUTS, where, "input"),
         "matmul_precision": lambda value: _one_of(value, MATMUL_PRECISIONS, where, "matmul_precision"),
+        "steps_per_call": lambda value: _count(value, where, "steps_per_call", least=1),
     }
+    readers |= {knob.name: _knob_reader(knob, where) for knob in definition.knobs}
+    readers |= {name: str for name in definition.options if name not in readers}
     chosen: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
@@ -270,6 +297,9 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     if definition.accelerator == "cpu" and chosen["matmul_precision"] == "tf32":
         raise UsageError(f"{where}: tf32 exists on GPUs only; on a CPU target matmul_precision is 'highest'")
     chosen.setdefault("input", "host" if mode == "fit" else INPUTS[0])
+    unasked = {**{knob.name: knob.default for knob in definition.knobs}, **definition.options}
+    given = {key: chosen.pop(key) for key in list(chosen) if key in unasked}
+    asked = {key: value for key, value in given.items() if value != unasked[key]}
     return Target(
         name=name,
         backend=definition.backend,
@@ -277,6 +307,9 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
         mode=mode,
         environment=definition.environment,
         settings=definition.settings,
+        defined_options=definition.defined_options,
+        options=tuple(sorted(asked.items())),
+        tuned=definition.tuned,
         **chosen,
     )
 
@@ -302,14 +335,20 @@ def _one_of(value: str, allowed: tuple[str, ...], where: str, key: str) -> str:
     return value
 
 
-def _count(value: str, where: str, key: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise UsageError(f"{where}: {key}: found {value!r}, allowed: a whole number of 0 or more")
+def _count(value: str, where: str, key: str, least: int = 0) -> int:
+    if not (value.isascii() and value.isdecimal() and int(value) >= least):
+        raise UsageError(f"{where}: {key}: found {value!r}, allowed: a whole number of {least} or more")
     return int(value)
 
 
+def _knob_reader(knob: knobs.Knob, where: str) -> Callable[[str], str]:
+    return lambda value: _one_of(value, knob.values, where, knob.name)
+
+
 def _built_in_tables() -> dict[str, dict[str, Any]]:
-    return {name: _anchored(tomlfile.read(path), FOLDER / "locks") for name, path in shipped.files(FOLDER).items()}
+    files = shipped.files(FOLDER)
+    tables = {name: _anchored(tomlfile.read(path), FOLDER / "locks") for name, path in files.items()}
+    return {name: _inherit(table, tables, str(files[name]), "") for name, table in tables.items()}
 
 
 def anchored(own: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -346,8 +385,14 @@ def _inherit(own: dict[str, Any], tables: Mapping[str, dict[str, Any]], file: st
             f"{file}: key {within}.like: found {like!r}{wording.nearest(like, tables)}, allowed: {', '.join(tables)}"
         )
     merged = {**tables[like], **own}
-    if isinstance(own.get("env"), Mapping):
-        merged["env"] = {**tables[like].get("env", {}), **own["env"]}
+    reasons = dict(tables[like].get("reasons", {}))
+    for key in ("env", "options"):
+        if isinstance(own.get(key), Mapping):
+            merged[key] = {**tables[like].get(key, {}), **own[key]}
+            # What is set otherwise has other reasons.
+            reasons = {name: why for name, why in reasons.items() if name not in own[key]}
+    if isinstance(own.get("reasons", {}), Mapping):
+        merged["reasons"] = {**reasons, **own.get("reasons", {})}
     if "lock" in own and "python" not in own and not _DIGITS.fullmatch(merged["python"]):
         raise UsageError(f"{file}: missing key 'python' in [{within}]: a lock file needs a version, such as '3.11'")
     if "python" in own and not _DIGITS.fullmatch(str(own["python"])):
@@ -364,6 +409,15 @@ def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> Ta
         raise UsageError(f"{file}: key {within}.lock: only allowed where python is a version, found {table.python!r}")
     if not own_interpreter and table.lock is None:
         raise UsageError(f"{file}: missing key 'lock' in [{within}]: python = {table.python!r} needs a lock file")
+    known = knobs.OF_BACKENDS.get(table.backend)
+    for key, value in table.options.items():
+        why = "" if known is None else knobs.problem(key, value, known)
+        if why:
+            raise UsageError(f"{file}: table {within or 'targets'}.options: {why}{_nearest_knob(key, known or ())}")
+    unset = sorted(table.reasons.keys() - table.options.keys() - table.env.keys())
+    if unset:
+        set_here = ", ".join((*table.env, *table.options)) or "none"
+        raise UsageError(f"{file}: table {within or 'targets'}.reasons: found {unset[0]!r}, allowed: {set_here}")
     lock = table.lock.get(system.platform_name()) if isinstance(table.lock, dict) else table.lock
     return TargetDefinition(
         name=name,
@@ -381,4 +435,11 @@ def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> Ta
         path=None if table.path is None else Path(table.path),
         device=table.device,
         matmul_precision=table.matmul_precision,
+        options=table.options,
+        reasons=table.reasons,
+        tuned=table.tuned,
     )
+
+
+def _nearest_knob(name: str, known: Sequence[knobs.Knob]) -> str:
+    return wording.nearest(name, [knob.name for knob in known])

@@ -26,13 +26,16 @@ Probe of ties, for models with a max-pool: images of zeros and ones through a ke
 that nearly every window ties. The gradient of the kernel's other places tells which tied value it came through.
 
 Probe of a dropout rate: ones through dropout and an identity matrix, so that the logits are the mask itself.
+
+Of a target that trains several steps per call these probes train as many at once as their short epochs have, and one
+more is compared with the same target step by step: two whole calls, and a single step where the target has those.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -138,6 +141,8 @@ def key_of(
         "matmul_precision": target.matmul_precision,
         "environment": target.environment,
         "settings": target.settings,
+        **({} if target.steps_per_call == 1 else {"steps_per_call": target.steps_per_call}),
+        **({"options": target.all_options} if target.all_options else {}),
         "model": digest(model),
         "optimizer": digest(optimizer),
         "precision": precision,
@@ -183,6 +188,27 @@ def compare_training(
             detail = COMPUTE_DTYPES[precision]
             quantities.append(Quantity(name, too_exact(error, precision), allowed, detail))
     return tuple(quantities)
+
+
+def compare_calls(
+    single: Mapping[str, NDArray[Any]],
+    found: Mapping[str, NDArray[Any]],
+    initial: Mapping[str, NDArray[np.float32]],
+    steps_per_call: int,
+    precision: str,
+) -> tuple[Quantity, ...]:
+    """The quantities of a probe of several steps per call, ``found``, against the same probe step by step."""
+    exact = {name: array.astype(np.float64) for name, array in single.items()}
+    moved = {f"parameter/{name}": exact[f"parameter/{name}"] - array for name, array in initial.items()}
+    groups = {"losses": {"losses": exact["losses"]}, "parameters": moved, "statistics": _named(exact, "statistic/")}
+    return tuple(
+        replace(
+            _worst(name, group, exact, found, tolerances(precision)[name], precision),
+            name=f"{name}, {steps_per_call} steps per call",
+        )
+        for name, group in groups.items()
+        if group
+    )
 
 
 def compare_dropout(

@@ -39,6 +39,9 @@ DROPOUT_UNITS, DROPOUT_EXAMPLES, DROPOUT_REPEATS, DROPOUT_STEPS = 256, 64, 4, 4
 TIED_KERNEL_SIZE = 3
 
 
+CALLS_RATE = 1e-3
+
+
 @dataclass(frozen=True)
 class ProbeCell:
     """A cell to open and the arrays to give it."""
@@ -131,31 +134,67 @@ def dropout_rates(model: ModelSpec) -> tuple[float, ...]:
     return tuple(sorted({layer.rate for layer in model.layers if isinstance(layer, Dropout) and layer.rate > 0}))
 
 
+def calls_probe(
+    model: ModelSpec,
+    optimizer: OptimizerSpec,
+    precision: str,
+    target: Target,
+    parameters: dict[str, NDArray[np.float32]],
+) -> ProbeCell:
+    """Two whole calls of a target that trains several steps per call, and a single step but in ``fit``, which has none.
+
+    At a low rate: over many steps roundings would grow to another answer.
+    """
+    steps = 2 * target.steps_per_call + (target.mode != "fit")
+    probe = training_probe(model, optimizer, precision, target, parameters)
+    examples = steps * BATCH_SIZE
+    generator = np.random.default_rng([PARITY_VERSION, examples])
+    training = replace(probe.cell.training, epochs=1, learning_rate=LearningRate(base=CALLS_RATE))
+    return replace(
+        probe,
+        cell=_cell(probe.cell.model, training, target, examples, TEST_EXAMPLES),
+        images=generator.random((examples, *model.input_shape), dtype=np.float32),
+        labels=generator.integers(0, model.classes, examples).astype(np.int32),
+        order=generator.permutation(examples).astype(np.int32)[None],
+    )
+
+
+def step_by_step(probe: ProbeCell) -> ProbeCell:
+    """The same probe with one step per call."""
+    return replace(probe, cell=replace(probe.cell, target=replace(probe.cell.target, steps_per_call=1)))
+
+
 def dropout_probe(rate: float, precision: str, target: Target) -> ProbeCell:
-    """Ones through dropout and an identity: the logits are the mask. Nothing is learned: only masks move the loss."""
+    """Ones through dropout and an identity: the logits are the mask. Nothing is learned: only masks move the loss.
+
+    Every step is on the same examples: those of an epoch, or where several steps make a call, of each step of one.
+    """
+    epochs, copies = (DROPOUT_STEPS, 1) if target.steps_per_call == 1 else (1, DROPOUT_STEPS)
     side = math.isqrt(DROPOUT_UNITS)
     model = ModelSpec("dropout", (side, side, 1), (Flatten(), Dropout(rate), Dense(DROPOUT_UNITS, bias=False)))
     generator = np.random.default_rng([PARITY_VERSION, DROPOUT_UNITS])
     training = TrainingSpec(
         batch_size=DROPOUT_EXAMPLES,
-        epochs=DROPOUT_STEPS,
+        epochs=epochs,
         optimizer=OptimizerSpec("sgd"),
         learning_rate=LearningRate(base=0.0),
         precision=precision,
     )
-    images = np.ones((DROPOUT_EXAMPLES, side, side, 1), np.float32)
-    labels = generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32)
+    examples = copies * DROPOUT_EXAMPLES
+    images = np.ones((examples, side, side, 1), np.float32)
+    labels = np.tile(generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32), copies)
     return ProbeCell(
-        cell=_cell(model, training, target, DROPOUT_EXAMPLES, DROPOUT_EXAMPLES),
+        cell=_cell(model, training, target, examples, examples),
         images=images,
         labels=labels,
         test_images=images,
         test_labels=labels,
         parameters={"03_dense/kernel": np.eye(DROPOUT_UNITS, dtype=np.float32)},
-        order=np.tile(np.arange(DROPOUT_EXAMPLES, dtype=np.int32), (DROPOUT_STEPS, 1)),
+        order=np.tile(np.arange(examples, dtype=np.int32), (epochs, 1)),
     )
 
 
 def _cell(model: ModelSpec, training: TrainingSpec, target: Target, examples: int, test_examples: int) -> Cell:
     dataset = Dataset("probe", "", examples, test_examples, model.input_shape, model.classes)
-    return Cell(model, training, dataset, Inputs("", ""), target)
+    at_once = min(target.steps_per_call, training.steps_per_epoch(examples))
+    return Cell(model, training, dataset, Inputs("", ""), replace(target, steps_per_call=at_once))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,9 @@ MOST_REPEATS, FEWEST_REPEATS, BUDGET_SECONDS = 7, 3, 5.0
 
 CALIBRATION_UNITS, CALIBRATION_STEPS = 5, 64
 """What finding ``k`` and the read-backs may use up: multiples of the largest ``k`` that there may be, and steps."""
+
+CALLS = 250
+"""Of a target that trains several steps per call a step here is a call; so many of them are enough."""
 
 ATTEMPTS = 4
 """How often is measured before a failure is believed, all attempts together: a machine may do other work meanwhile."""
@@ -175,6 +178,7 @@ def check(
 
     ``worker`` gives the live worker; ``timeout`` is for one answer, in seconds. A CellError becomes a ``problem``.
     """
+    at_once = _steps_per_call(target, model)
     try:
         worker().ready  # noqa: B018  # before the files are made
         with ProbeFolder(folder, _probe(target, model)) as files:
@@ -183,8 +187,8 @@ def check(
             def measure() -> Synchronised:
                 nonlocal request
                 with opened(worker(), files.request, timeout) as (host, _):
-                    _seconds(host, 1, timeout)  # compiles
-                    request = request or _calibrated(host, _steps(target, model), timeout)
+                    _seconds(host, at_once, timeout)  # compiles
+                    request = request or _calibrated(host, _steps(target, model) // at_once, at_once, timeout)
                     return _ask(host, request, timeout)
 
             return believed(target.label, measure)
@@ -257,18 +261,18 @@ def _together(rounds: Sequence[Synchronised]) -> Synchronised:
     )
 
 
-def _calibrated(worker: CellWorker, steps: int, timeout: float) -> Synchrony:
-    """What to time: finds ``k`` by doubling. ``steps``: how many the cell has."""
+def _calibrated(worker: CellWorker, calls: int, at_once: int, timeout: float) -> Synchrony:
+    """What to time: finds ``k`` by doubling. ``calls``: how many, of ``at_once`` steps, the cell has."""
     per_unit = sum(MULTIPLES) + CONTROL
-    largest = max((steps - CALIBRATION_STEPS) // (MOST_REPEATS * per_unit + CALIBRATION_UNITS), 1)
-    unit, seconds = 1, _seconds(worker, 1, timeout)
+    largest = max((calls - CALIBRATION_STEPS) // (MOST_REPEATS * per_unit + CALIBRATION_UNITS), 1)
+    unit, seconds = 1, _seconds(worker, at_once, timeout)
     while seconds < SMALLEST_SECONDS and unit < largest:
         unit = min(2 * unit, largest)
-        seconds = _seconds(worker, unit, timeout)
+        seconds = _seconds(worker, unit * at_once, timeout)
     fitting = math.ceil(unit * SMALLEST_SECONDS / seconds)
     unit, seconds = min(fitting, unit), seconds * min(fitting, unit) / unit
     repeats = min(max(int(BUDGET_SECONDS / (seconds * per_unit)), FEWEST_REPEATS), MOST_REPEATS)
-    return Synchrony([unit * multiple for multiple in MULTIPLES], unit * CONTROL, repeats)
+    return Synchrony([unit * at_once * multiple for multiple in MULTIPLES], unit * at_once * CONTROL, repeats)
 
 
 def _seconds(worker: CellWorker, steps: int, timeout: float) -> float:
@@ -294,15 +298,21 @@ def _steps(target: Target, model: ModelSpec) -> int:
     return max(bytes_allowed // step_bytes, 1)
 
 
+def _steps_per_call(target: Target, model: ModelSpec) -> int:
+    """The target's, or fewer, so that there are CALLS."""
+    return min(target.steps_per_call, max(_steps(target, model) // CALLS, 1))
+
+
 def _probe(target: Target, model: ModelSpec) -> ProbeCell:
-    """Random images for one epoch, more than enough."""
+    """Random images for one epoch of whole calls, more than enough."""
     generator, batch_size = np.random.default_rng(0), _batch_size(target)
-    count = _steps(target, model) * batch_size
+    at_once = _steps_per_call(target, model)
+    count = _steps(target, model) // at_once * at_once * batch_size
     images = generator.integers(0, 256, (count, *model.input_shape), np.uint8)
     labels = generator.integers(0, model.classes, count, np.int32)
     dataset = Dataset("probe", "", count, batch_size, model.input_shape, model.classes)
     return ProbeCell(
-        cell=Cell(model, TrainingSpec(batch_size), dataset, Inputs("", ""), target),
+        cell=Cell(model, TrainingSpec(batch_size), dataset, Inputs("", ""), replace(target, steps_per_call=at_once)),
         images=images,
         labels=labels,
         test_images=images[:batch_size],

@@ -102,6 +102,8 @@ class Verifier:
             quantities = parity.compare_training(expected, found, initial, precision)
             if probes.has_ties(model):
                 quantities += self._once(("ties", target, precision), partial(self._ties, precision, target, worker))
+            if target.steps_per_call > 1:
+                quantities += self._calls(probes.calls_probe(model, optimizer, precision, target, initial), worker)
             for rate in probes.dropout_rates(model):
                 quantities += self._once(
                     (rate, target, precision), partial(self._dropout, rate, precision, target, worker)
@@ -130,6 +132,16 @@ class Verifier:
         probe = probes.ties_probe(precision, target)
         found = run_probe(probe, worker(), self._scratch / "probe-ties", self._timeout)
         return parity.compare_ties(self._reference.answer(probe), found, precision)
+
+    def _calls(self, probe: probes.ProbeCell, worker: Callable[[], CellWorker]) -> Quantities:
+        """Several steps per call against the same target's single steps."""
+        found, single = (
+            run_probe(one, worker(), self._scratch / "probe-calls", self._timeout)
+            for one in (probe, probes.step_by_step(probe))
+        )
+        cell = probe.cell
+        at_once, precision = cell.target.steps_per_call, cell.training.precision
+        return parity.compare_calls(single, found, probe.parameters, at_once, precision)
 
     def _dropout(self, rate: float, precision: str, target: Target, give: Callable[[], CellWorker]) -> Quantities:
         probe = probes.dropout_probe(rate, precision, target)

@@ -29,6 +29,7 @@ MAKERS: tuple[Maker, ...] = (
     learning.learning_by_time,
     speed.step_time,
     speed.step_residuals,
+    speed.what_a_step_waits_for,
     speed.startup,
     speed.limit_share,
     speed.energy,

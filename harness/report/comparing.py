@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis import statement
 from harness.analysis.comparison import NOT_COMPARABLE, Comparison
 from harness.report.headline import ABSENT, figure
 from harness.wording import plural
@@ -53,6 +54,8 @@ def print_comparisons(
         return
     models = ", ".join(sorted({f"{one.model} on {one.dataset}" for one in found}))
     console.print(Text(f"{models}: training speed against {found[0].base.label}", style="bold"))
+    sides = (side for one in found for side in (one.base, one.lane))
+    console.print(statement.sentence({side.label: side.statement for side in sides}), soft_wrap=True)
     console.print()
     console.print(_table(found))
     console.print()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PHASES = ("import_seconds", "initialise_seconds", "load_seconds", "build_seconds", "compile_seconds")
 
+PARTS = {"dispatch_seconds": "dispatch", "overhead_seconds": "overhead", "work_seconds": "work on images"}
+"""Columns of what a step waits for, and their names."""
+
 _NO_TIMES = "no training was timed"
 _NO_MODEL = "no target's steps take a fixed overhead plus a time per image"
 _MODEL = (
@@ -72,6 +75,61 @@ def step_residuals(work: Work) -> Figure | Absent:
     words = Words(title, told(frame, "batch_size", "residual", "at batch size {}", " %"))
     note = "A curve that bends away from 0 shows that a step is more than a fixed overhead plus a time per image."
     return Figure("step-residuals", words, note, vega.chart(frame, layers, height=200), frame, columns)
+
+
+def what_a_step_waits_for(work: Work) -> Figure | Absent:
+    """Of each batch size the parts of a single step's time: dispatch, overhead, work on images."""
+    import polars as pl
+
+    title = "What a step waits for: shares of its time, with one step per call"
+    frame = work.waits
+    if frame.is_empty():
+        known = [f"{row['target']}: {row['reason']}" for row in work.dispatch.to_dicts()]
+        return Absent(title, "; ".join(known) or "only one number of steps per call was measured (--steps-per-call)")
+    frame = frame.filter(pl.col("steps_per_call") == pl.col("steps_per_call").min().over("target"))
+    whole = pl.sum_horizontal(list(PARTS))
+    shares = frame.select(
+        "target",
+        "batch_size",
+        pl.format("{}, batch size {}", "target", "batch_size").alias("row"),
+        *((100 * pl.col(part) / whole).alias(name) for part, name in PARTS.items()),
+    )
+    long = shares.unpivot(list(PARTS.values()), index=["target", "batch_size", "row"], variable_name="part")
+    long = long.rename({"value": "share"}).with_columns(
+        pl.col("part").replace_strict({name: place for place, name in enumerate(PARTS.values())}).alias("place")
+    )
+    order = list(PARTS.values())
+    colour = {
+        "field": "part",
+        "type": "ordinal",
+        "scale": {"domain": order},
+        "sort": order,
+        "legend": {"title": None, "symbolType": "square"},
+    }
+    rows = {"field": "row", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 300}}
+    bars = {
+        "mark": {"type": "bar", "height": {"band": 0.62}},
+        "encoding": {
+            "y": rows,
+            "x": vega.quantity("share", "% of a step", zero=True, place="x"),
+            "color": colour,
+            "order": {"field": "place", "type": "quantitative"},
+            "tooltip": vega.tooltip("target", "batch_size", "part", "share"),
+        },
+    }
+    said = [
+        f"{row['target']} at batch size {row['batch_size']}: "
+        + ", ".join(f"{name} {fields.text('share', row[name])} %" for name in order)
+        for row in shares.group_by("target", maintain_order=True).first().to_dicts()
+    ]
+    note = (
+        "Dispatch is what a call costs however many steps it has; overhead, what a step costs whatever its batch. "
+        "Fitted over batch sizes and steps per call together."
+    )
+    columns = ("target", "batch_size", "seconds_per_step", *PARTS, "dispatch_share")
+    height = 26 * shares.height + 24
+    words = Words(title, "; ".join(said) + ".")
+    return Figure("waits", words, note, vega.chart(long, [bars], height=height), frame, columns)
 
 
 def limit_share(work: Work) -> Figure | Absent:

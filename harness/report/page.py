@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis import statement
 from harness.core.record import Record
 from harness.report import charts, fairness, other_load, palette, tables, vega
 from harness.report.charts import Gallery
@@ -147,6 +148,7 @@ def render(view: PageView) -> str:
         differences=fairness.differences(view.lanes),
         manifests=fairness.manifests(view.lanes),
         proofs=fairness.proofs(view.proofs, view.unreadable_proofs),
+        statement=statement.of_targets(lane.cell.target for lane in view.lanes),
         method=fairness.method(view.lanes),
         again=_again(view),
         most_answers=MOST_ANSWERS,
@@ -170,6 +172,9 @@ def _section(number: int, gallery: Gallery) -> _Section:
             "Each target compared with the fastest one",
         ),
         tables.table(work.step_model, _MODEL, "The time of a step as a fixed overhead plus a time per image"),
+        tables.table(
+            work.dispatch, _DISPATCH, "The time of a step as dispatch shared by a call's steps, overhead, and images"
+        ),
         tables.table(
             work.recovery,
             _RECOVERY,
@@ -195,6 +200,16 @@ _MODEL = (
     "half_overhead_batch",
     "ninety_percent_batch",
     "peak_images_per_second",
+    "largest_residual",
+    "reason",
+)
+_DISPATCH = (
+    "target",
+    "calls",
+    "points",
+    "dispatch_seconds",
+    "overhead_seconds",
+    "seconds_per_image",
     "largest_residual",
     "reason",
 )

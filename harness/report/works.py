@@ -52,6 +52,8 @@ class Work:
     pace: pl.DataFrame
     step_model: pl.DataFrame
     predicted: pl.DataFrame
+    dispatch: pl.DataFrame
+    waits: pl.DataFrame
     ratios: pl.DataFrame
     accuracy_by_size: pl.DataFrame
     recovery: pl.DataFrame
@@ -87,6 +89,8 @@ _FRAMES = (
     "pace",
     "step_model",
     "predicted",
+    "dispatch",
+    "waits",
     "ratios",
     "accuracy_by_size",
     "recovery",
@@ -94,6 +98,10 @@ _FRAMES = (
     "startup",
     "catch_up",
 )
+
+
+_OF_CALLS = ("dispatch", "waits")
+"""Frames of targets that differ in their steps per call alone, which stand under one name there."""
 
 
 def _parts(frame: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
@@ -125,7 +133,10 @@ def _work(
         kept = sorted({sizes[round(place * (len(sizes) - 1) / (most - 1))] for place in range(most)})
         left_out.append(f"the figures show {len(kept)} of {len(sizes):,} batch sizes, spread over all")
     dropped = set(sizes) - set(kept)
-    cut = {name: _cut(frame, shown, () if name == "curves" else dropped) for name, frame in own.items()}
+    cut = {
+        name: frame if name in _OF_CALLS else _cut(frame, shown, () if name == "curves" else dropped)
+        for name, frame in own.items()
+    }
     reached = pl.col("at_most").all().over("accuracy") & (pl.col("accuracy") != found.accuracy)
     reaching = fields.display(cut.pop("time_to_accuracy").with_columns(reached.alias("reached_at_once")))
     ladder = {

@@ -71,13 +71,14 @@ def read(run: Run) -> Setting:
 
 
 def require_planned(run: Run, definitions: dict[str, TargetDefinition]) -> None:
-    """Raise StoreError unless each planned target is still what it was: interpreter, packages, variables, own code."""
+    """Raise StoreError unless each planned target still has its interpreter, packages, variables, code and options."""
     for target in dict.fromkeys(cell.target for cell in run.plan.cells):
         now = definitions.get(target.name)
-        if now is None or (now.environment, now.settings) != (target.environment, target.settings):
+        planned = (target.environment, target.settings, target.defined_options)
+        if now is None or (now.environment, now.settings, now.defined_options) != planned:
             raise StoreError(
                 f"{run.folder}: the target {target.label} is no longer what this run was planned with "
-                "(its environment, variables or code); plan it again in another folder"
+                "(its environment, variables, code or options); plan it again in another folder"
             )
 
 

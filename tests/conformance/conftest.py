@@ -75,12 +75,12 @@ def paired(names: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]
 
 
 def every_lane() -> list[str]:
-    """Every mode of every built-in target on the processor, the reference apart."""
+    """Every mode of every built-in target on the processor, the reference apart; of a tuned one the first."""
     return [
         f"{definition.name}:{mode}"
         for definition in targets.definitions().values()
         if definition.name != session.REFERENCE and definition.accelerator == "cpu"
-        for mode in definition.modes
+        for mode in (definition.modes[:1] if definition.tuned else definition.modes)
     ]
 
 

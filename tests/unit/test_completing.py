@@ -66,14 +66,16 @@ def test_names_are_those_that_there_are() -> None:
     known = [*targets.built_in(), "my-gpu"]
     for command in ("sweep -t", "sweep --target", "verify --target", "noise-scale --target", "targets sync", "limits"):
         assert completed(f"harness {command} ") == known, command
-    assert completed("harness doctor jax-cpu jax") == ["jax-cpu", "jax-cuda"]
+    assert completed("harness doctor jax-cpu jax") == ["jax-cpu", "jax-cpu-tuned", "jax-cuda"]
     assert completed("harness sweep --optimizer ") == list(OPTIMIZERS)
     assert completed("harness verify --compute-precision ") == list(PRECISIONS)
 
 
 def test_the_last_of_several_names_is_completed_with_those_that_are_not_there() -> None:
-    assert completed("harness sweep -t reference,jax-c") == ["reference,jax-cpu", "reference,jax-cuda"]
-    assert completed("harness sweep -t jax-cpu,jax-c") == ["jax-cpu,jax-cuda"]
+    assert completed("harness sweep -t reference,jax-c") == [
+        f"reference,{name}" for name in ("jax-cpu", "jax-cpu-tuned", "jax-cuda")
+    ]
+    assert completed("harness sweep -t jax-cpu,jax-c") == ["jax-cpu,jax-cpu-tuned", "jax-cpu,jax-cuda"]
 
 
 RUNS = ["mine", "harness-runs/quick-1", "harness-runs/study-2"]

@@ -28,13 +28,14 @@ class FakeLane:
         self.status, self.done, self.epochs = "ok", 0, 0
         self.trouble = trouble
         self.rest_share: float = trouble.get("rest", 0.0)
+        self.steps_per_call: int = trouble.get("steps_per_call", 1)
         self.turns: list[tuple[int, int, int]] = []
 
     @property
     def running(self) -> bool:
         return self.status == "ok" and self.done < self.total
 
-    def turn(self, number: int, steps: int, settle: int) -> Block | None:
+    def turn(self, number: int, steps: int, settle: int, unit: int) -> Block | None:
         if self.trouble.get("dies") == number:
             self.status = "crashed"
             return None
@@ -85,6 +86,22 @@ def test_every_lane_trains_the_same_steps_to_the_end() -> None:
     assert made.settle == 1
     assert quick.epochs == slow.epochs == made.count
     assert made.seconds == pytest.approx(clock.now)
+
+
+def test_blocks_are_whole_calls_of_every_lane() -> None:
+    clock = Clock()
+    single, called = FakeLane(clock, "single", 0.0005), FakeLane(clock, "called", 0.0005, steps_per_call=6)
+    other = FakeLane(clock, "other", 0.0005, steps_per_call=4)
+    made = turns_of(clock, single, called, other)
+    assert (made.unit, made.steps, made.settle) == (12, 12, 12)
+    assert single.turns == called.turns == other.turns
+
+
+def test_a_call_that_takes_long_needs_none_before_it() -> None:
+    clock = Clock()
+    lanes = FakeLane(clock, "a", 0.05), FakeLane(clock, "b", 0.05, steps_per_call=8)
+    made = turns_of(clock, *lanes)
+    assert (made.steps, made.settle) == (8, 0)
 
 
 def test_a_step_that_takes_long_is_a_block_of_its_own_without_another_before_it() -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.core.messages import Block
 from harness.measure.schedule import BLOCK_SECONDS, NextBlock, Schedule
-from tests.unit.records import cell
+from tests.unit.records import JAX, cell
 
 
-def schedule(steps_per_epoch: int, epochs: int = 3) -> Schedule:
-    return Schedule(cell(4, epochs=epochs, examples=4 * steps_per_epoch))
+def schedule(steps_per_epoch: int, epochs: int = 3, steps_per_call: int = 1) -> Schedule:
+    target = replace(JAX, steps_per_call=steps_per_call)
+    return Schedule(cell(4, target, epochs=epochs, examples=4 * steps_per_epoch))
 
 
 def train(planned: NextBlock, schedule: Schedule) -> NextBlock:
@@ -75,6 +78,48 @@ def test_a_turn_settles_first_and_the_last_steps_of_an_epoch_do_not_count_where_
     planned = schedule(10)
     planned.done = done
     assert planned.turn(5, 3, 1) == block
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "steps_per_call"), [(50, 8), (48, 8), (9, 8), (8, 8), (16, 8), (7, 2)])
+def test_with_several_steps_per_call_timed_blocks_are_whole_calls(steps_per_epoch: int, steps_per_call: int) -> None:
+    found = alone(schedule(steps_per_epoch, steps_per_call=steps_per_call), BLOCK_SECONDS / 20)
+    rest = steps_per_epoch % steps_per_call
+    assert found[0] == NextBlock(0, "compile", steps_per_call + rest)  # both programs are compiled in it
+    for block in found[1:]:
+        assert block.steps % steps_per_call == 0 or (block.kind, block.steps) == ("warmup", rest)
+    for epoch in range(3):
+        assert sum(block.steps for block in found if block.epoch == epoch) == steps_per_epoch
+    assert {block.epoch for block in found if block.steps == rest and rest} <= {1, 2}
+    assert max(block.steps for block in found) <= max(24, steps_per_call + rest)
+
+
+@pytest.mark.parametrize(
+    ("done", "block"),
+    [
+        (0, NextBlock(0, "train", 16, 8, 5)),
+        (24, NextBlock(0, "train", 16, 8, 5)),
+        (32, NextBlock(0, "train", 8, 8, 5)),
+        (40, NextBlock(0, "warmup", 10, 0, 5)),
+        (50, NextBlock(1, "train", 16, 8, 5)),
+    ],
+)
+@pytest.mark.parametrize("steps_per_call", [1, 4, 8])
+def test_lanes_of_different_steps_per_call_have_the_same_turns(
+    done: int, block: NextBlock, steps_per_call: int
+) -> None:
+    planned = schedule(50, steps_per_call=steps_per_call)
+    planned.done = done
+    assert planned.turn(5, 16, 8, unit=8) == block
+
+
+def test_an_epoch_that_has_no_room_to_settle_a_call_settles_none() -> None:
+    planned = schedule(12, steps_per_call=8)
+    assert planned.turn(0, 8, 8, unit=8) == NextBlock(0, "train", 8, 0, 0)
+
+
+def test_an_epoch_shorter_than_the_unit_has_calls_of_its_own_lane() -> None:
+    assert schedule(20, steps_per_call=8).turn(0, 24, 0, unit=24) == NextBlock(0, "train", 16, 0, 0)
+    assert schedule(20, steps_per_call=3).turn(0, 24, 0, unit=24) == NextBlock(0, "train", 18, 0, 0)
 
 
 def test_a_short_cell_warms_up_with_a_quarter_of_its_steps_at_most() -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness.core.model import LAYERS
 from harness.core.training import OPTIMIZERS
 from harness.doctor import support
-from harness.doctor.support import UNEXPLAINED, SupportRow, declarers, markdown, refusal, rows
+from harness.doctor.support import ONE_STEP, UNEXPLAINED, SupportRow, declarers, markdown, refusal, rows
 from harness.plan import targets
 from harness.plan.targets import TargetDefinition
 
@@ -22,6 +22,7 @@ ABLE: dict[str, Any] = {
     "precisions": ["float32", "mixed_bfloat16"],
     "layers": [name for name in LAYERS if name != "batch_norm"],
     "optimizers": list(OPTIMIZERS),
+    "loops": {"graph": ["resident"]},
     "refusals": {
         "batch_norm": "no moments",
         "mixed_float16": "slow",
@@ -30,6 +31,7 @@ ABLE: dict[str, Any] = {
         "adam in xla": "no fusion",
         "dense in mixed_bfloat16": "no product",
         "xla with input resident": "no room",
+        "steps_per_call in xla": "no loops",
     },
 }
 
@@ -104,25 +106,27 @@ def test_every_built_in_target_is_declared_on_the_cpu() -> None:
 
 def test_the_table_says_every_reason_once_below_it() -> None:
     defined = {name: definition(name, name) for name in ("cpu", "directml")}
-    one = "all but batch_norm (1)"
+    one, mixed = "all but batch_norm (1)", "all but batch_norm, dense (1, 2)"
     lines = markdown(rows(defined, {"cpu": ABLE})).splitlines()
     assert lines[:6] == [
-        "| target | mode | float32 | mixed_bfloat16 | mixed_float16 | input | optimizers |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        f"| cpu | graph | {one} | all but batch_norm, dense (1, 2) | no (3) | resident, host | all |",
-        f"| cpu | xla | {one} | all but batch_norm, dense (1, 2) | no (3) | host (4) | all but adam (5) |",
-        f"| directml | graph | {one} | no (6) | no (3) | resident, host | all |",
-        "| directml | xla | no (7) | no (7) | no (7) | no (7) | no (7) |",
+        "| target | mode | float32 | mixed_bfloat16 | mixed_float16 | input | optimizers | steps per call |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| cpu | graph | {one} | {mixed} | no (3) | resident, host | all | any number but host (4) |",
+        f"| cpu | xla | {one} | {mixed} | no (3) | host (5) | all but adam (6) | no (7) |",
+        f"| directml | graph | {one} | no (8) | no (3) | resident, host | all | any number but host (4) |",
+        "| directml | xla | no (9) | no (9) | no (9) | no (9) | no (9) | no (9) |",
     ]
     assert "directml in cpu's" in lines[7]
     assert lines[9:] == [
         "1. no moments",
         "2. no product",
         "3. slow",
-        "4. no room",
-        "5. no fusion",
-        "6. no kernels",
-        "7. no compiler",
+        f"4. {ONE_STEP}",
+        "5. no room",
+        "6. no fusion",
+        "7. no loops",
+        "8. no kernels",
+        "9. no compiler",
     ]
 
 

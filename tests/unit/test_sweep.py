@@ -127,6 +127,10 @@ def test_each_number_of_processors_makes_a_target_of_its_own(tmp_path: Path) -> 
     assert load(tmp_path, text, cpus=("1,2",)).targets == expected
     assert load(tmp_path, text + "cpus = 4\n").targets == ("a@cpus=4", "b:xla@input=host@cpus=4")
     assert load(tmp_path, text + "cpus = 4\n", cpus=("1", "2"), target=(" a ",)).targets == ("a@cpus=1", "a@cpus=2")
+    both = load(tmp_path, text + "cpus = 4\nsteps_per_call = [1, 8]\n", target=("a",)).targets
+    assert both == ("a@cpus=4@steps_per_call=1", "a@cpus=4@steps_per_call=8")
+    flags = load(tmp_path, text, target=("a",), steps_per_call=("1,8", "32")).targets
+    assert flags == tuple(f"a@steps_per_call={count}" for count in (1, 8, 32))
 
 
 def test_own_targets_are_handed_on_untouched(tmp_path: Path) -> None:
@@ -206,6 +210,10 @@ def test_where_names_the_flag_or_the_file_and_key(tmp_path: Path) -> None:
         (HEAD.replace("= 32", "= 32.0"), "key batch_size: found 32.0, allowed: a whole number of 1 or more"),
         (HEAD + "cpus = [1, 0]", "key cpus[1]: found 0, allowed: a whole number of 1 or more"),
         (HEAD + "cpus = []", "key cpus: found [], allowed: a list of at least one (a whole number of 1 or more)"),
+        (
+            HEAD.replace('"jax-cpu"', '"a@steps_per_call=2"') + "steps_per_call = 8",
+            "key steps_per_call: found [8] beside the target 'a@steps_per_call=2'",
+        ),
         (
             HEAD.replace('"jax-cpu"', '["b", "a@cpus=2"]') + "cpus = [1, 2]",
             "key cpus: found [1, 2] beside the target 'a@cpus=2', allowed: numbers here or @cpus= in targets, not both",

@@ -176,9 +176,9 @@ def test_an_outcome_survives_json() -> None:
 
 
 @pytest.mark.parametrize("step_seconds", [0.0, 1e-5, 1e-3, 0.02, 3.0])
-@pytest.mark.parametrize("steps", [1993, 97656])
+@pytest.mark.parametrize(("steps", "at_once"), [(1993, 1), (97656, 1), (1993, 7), (97656, 32)])
 def test_the_measurement_stays_within_the_epoch(
-    monkeypatch: pytest.MonkeyPatch, step_seconds: float, steps: int
+    monkeypatch: pytest.MonkeyPatch, step_seconds: float, steps: int, at_once: int
 ) -> None:
     asked: list[Synchrony] = []
 
@@ -188,9 +188,10 @@ def test_the_measurement_stays_within_the_epoch(
         return Synchronised(blocks, [], [])
 
     monkeypatch.setattr(synchrony, "_ask", answer)
-    synchrony._seconds(None, 1, 1.0)  # type: ignore[arg-type]
-    asked.append(synchrony._calibrated(None, steps, 1.0))  # type: ignore[arg-type]
-    assert sum(request.repeats * (2 + sum(request.steps) + request.control) for request in asked) <= steps
+    synchrony._seconds(None, at_once, 1.0)  # type: ignore[arg-type]
+    asked.append(synchrony._calibrated(None, steps // at_once, at_once, 1.0))  # type: ignore[arg-type]
+    assert sum(request.repeats * (2 * at_once + sum(request.steps) + request.control) for request in asked) <= steps
+    assert all(count % at_once == 0 for request in asked for count in (*request.steps, request.control))
     assert synchrony.FEWEST_REPEATS <= asked[-1].repeats <= synchrony.MOST_REPEATS
     assert asked[-1].control in asked[-1].steps
     if step_seconds >= 0.003:

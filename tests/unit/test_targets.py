@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def test_built_in_targets_are_complete() -> None:
     assert set(built_in) == {
         *("tensorflow-cpu", "tensorflow-cuda", "tensorflow210-cpu", "tensorflow210-cuda", "tensorflow-directml"),
         *("jax-cpu", "jax-cuda", "reference"),
+        *("tensorflow-cpu-tuned", "jax-cpu-tuned"),
     }
     for definition in built_in.values():
         assert definition.lock is not None
@@ -66,6 +68,16 @@ def test_a_lock_file_holds_what_its_input_pins(lock: Path) -> None:
         ("tensorflow-cpu:fit@input=host", "tensorflow-cpu:fit", "host"),
         ("jax-cpu@cpus=2@input=host@device=0", "jax-cpu:jit@input=host@cpus=2", "host"),
         ("reference@matmul_precision=highest", "reference:numpy", "resident"),
+        ("jax-cpu@steps_per_call=8", "jax-cpu:jit@steps_per_call=8", "resident"),
+        ("jax-cpu@steps_per_call=1", "jax-cpu:jit", "resident"),
+        ("jax-cpu@loop=unrolled@cpus=1", "jax-cpu:jit@cpus=1@loop=unrolled", "resident"),
+        ("jax-cpu@loop=rolled", "jax-cpu:jit", "resident"),
+        ("jax-cpu-tuned", "jax-cpu-tuned:jit", "resident"),
+        (
+            "jax-cpu-tuned@pool_gradient=select_and_scatter",
+            "jax-cpu-tuned:jit@pool_gradient=select_and_scatter",
+            "resident",
+        ),
     ],
 )
 def test_a_target_is_named_by_text(text: str, label: str, chosen_input: str) -> None:
@@ -76,8 +88,13 @@ def test_a_target_is_named_by_text(text: str, label: str, chosen_input: str) -> 
 
 def test_a_label_names_the_same_target_again() -> None:
     definitions = targets.built_in()
-    target = targets.resolve("tensorflow-cpu:xla@cpus=1@input=host", definitions)
-    assert targets.resolve(target.label, definitions) == target
+    for text in (
+        "tensorflow-cpu:xla@cpus=1@input=host",
+        "tensorflow-cpu@steps_per_call=4@loop=unrolled",
+        "jax-cpu-tuned@convolution_gradient=transposed@steps_per_call=2",
+    ):
+        target = targets.resolve(text, definitions)
+        assert targets.resolve(target.label, definitions) == target
 
 
 @pytest.mark.parametrize(
@@ -97,6 +114,14 @@ def test_a_label_names_the_same_target_again() -> None:
         ("jax-cpu@device=1", ["device 0"]),
         ("jax-cpu@matmul_precision=tf32", ["GPU"]),
         ("tensorflow-cpu:fit@input=resident", ["'fit'", "input=host"]),
+        ("jax-cpu@steps_per_call=0", ["steps_per_call", "'0'", "a whole number of 1 or more"]),
+        ("jax-cpu@steps_per_cal=8", ["did you mean 'steps_per_call'"]),
+        (
+            "jax-cpu@pool_gradient=first_maximun",
+            ["'first_maximun'", "did you mean 'first_maximum'", "select_and_scatter"],
+        ),
+        ("tensorflow-cpu@pool_gradient=first_maximum", ["unknown key 'pool_gradient'", "steps_per_call, loop"]),
+        ("reference@loop=rolled", ["unknown key 'loop'"]),
     ],
 )
 def test_a_wrong_target_gets_one_line_with_what_is_allowed(text: str, words: list[str]) -> None:
@@ -107,6 +132,49 @@ def test_a_wrong_target_gets_one_line_with_what_is_allowed(text: str, words: lis
     assert repr(text) in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("name", ["jax-cpu", "tensorflow-cpu"])
+def test_a_tuned_target_is_the_installed_one_with_settings_that_have_reasons(name: str) -> None:
+    plain, tuned = targets.built_in()[name], targets.built_in()[f"{name}-tuned"]
+    assert (plain.tuned, tuned.tuned) == (False, True)
+    assert (plain.options, plain.reasons) == ({}, {})
+    same = ("backend", "accelerator", "environment", "modes", "platforms", "unavailable")
+    assert [getattr(tuned, key) for key in same] == [getattr(plain, key) for key in same]
+    assert tuned.options or tuned.env != plain.env
+    assert tuned.reasons.keys() == tuned.options.keys() | tuned.env.keys()
+    assert all("\n" not in why for why in tuned.reasons.values())
+
+
+def test_what_a_definition_asks_for_is_in_the_target_but_not_its_defaults() -> None:
+    mine = own(like="jax-cpu", options={"pool_gradient": "first_maximum", "loop": "rolled"}, tuned=True)
+    target = targets.resolve("mine", {"mine": mine})
+    assert target.defined_options == (("pool_gradient", "first_maximum"),)
+    assert (target.options, target.tuned, target.label) == ((), True, "mine:jit")
+    other = targets.resolve("mine@loop=unrolled@pool_gradient=first_maximum", {"mine": mine})
+    assert other.options == (("loop", "unrolled"),)
+    assert other.all_options == {"loop": "unrolled", "pool_gradient": "first_maximum"}
+    assert other.label == "mine:jit@loop=unrolled"
+
+
+def test_options_and_reasons_are_inherited_but_not_the_reason_for_another_value() -> None:
+    mine = own(like="jax-cpu-tuned", options={"pool_gradient": "select_and_scatter"}, reasons={"JAX_PLATFORMS": "mine"})
+    assert mine.options == {"pool_gradient": "select_and_scatter", "convolution_gradient": "canonical"}
+    assert "pool_gradient" not in mine.reasons
+    assert mine.reasons["JAX_PLATFORMS"] == "mine"
+    assert mine.reasons["convolution_gradient"]
+    assert mine.tuned
+
+
+def test_a_backend_of_ones_own_is_asked_for_what_its_definition_names(tmp_path: Path) -> None:
+    mine = own(
+        backend="own:Backend", python="3.11", lock="a.txt", path=str(tmp_path), modes=["jit"], options={"a": "b"}
+    )
+    (tmp_path / "a.txt").write_text("")
+    known = {"mine": dataclasses.replace(mine, lock=tmp_path / "a.txt")}
+    assert targets.resolve("mine@a=c", known).all_options == {"a": "c"}
+    with pytest.raises(UsageError, match="unknown key 'd'"):
+        targets.resolve("mine@d=c", known)
 
 
 def test_an_own_target_inherits_what_it_does_not_give() -> None:
@@ -253,6 +321,12 @@ def test_a_device_beyond_those_that_a_scheduler_shows_is_the_wrong_one() -> None
         ({"like": "jax-cup"}, ["targets.mine.like", "'jax-cup'", "did you mean 'jax-cpu'"]),
         ({"lik": "jax-cpu"}, ["'lik'", "did you mean 'like'"]),
         ({"like": "jax-cpu", "modes": ["jti"]}, ["targets.mine.modes[0]", "'jti'", "did you mean 'jit'"]),
+        ({"like": "jax-cpu", "options": {"pol": "x"}}, ["targets.mine.options", "unknown key 'pol'", "pool_gradient"]),
+        (
+            {"like": "jax-cpu", "options": {"loop": "x"}},
+            ["targets.mine.options", "loop: found 'x'", "rolled, unrolled"],
+        ),
+        ({"like": "jax-cpu", "reasons": {"loop": "x"}}, ["targets.mine.reasons", "'loop'", "JAX_PLATFORMS"]),
         ({"like": "jax-cpu", "modes": []}, ["targets.mine.modes", "at least one"]),
         ({"like": "jax-cpu", "python": 3.11}, ["targets.mine.python", "3.11", "a Python version such as '3.11'"]),
         ({"like": "jax-cpu", "python": "3.9"}, ["targets.mine.python", "'3.9'", "from '3.10' on"]),

@@ -1,0 +1,198 @@
+"""What a training step waits for: t(B, K) = dispatch / K + overhead + B x cost, at batch size B and K steps per call.
+
+Python's part of a call, ``dispatch``, is shared by its K steps; what a step costs on the device whatever its batch,
+``overhead``, and what each image costs, are not. With one step per call the first two look alike, so it takes both
+axes to tell them apart. Targets that differ in their steps per call alone are fitted together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness.analysis.step_model import (
+    EFFICIENT,
+    LARGEST_RESIDUAL,
+    LEAST_NOISE,
+    NORMAL_MAD,
+    OUTLIERS,
+    SPREAD,
+    covariance,
+)
+from harness.analysis.tables import WORK, Bounds, Row, bounded, frame, grouped, work_of
+from harness.core.cell import label_and_steps_per_call
+from harness.statistics import LEVEL, Array
+
+FEWEST_POINTS = 6
+"""Pairs of batch size and steps per call for three numbers to have something to be held against."""
+
+FEWEST_VALUES = 2
+"""Different batch sizes, and different numbers of steps per call, among them."""
+
+_STARTS = ([0.3, 0.3, 0.5], [0.9, 0.05, 0.1], [0.05, 0.05, 1.0], [0.05, 0.9, 0.3])
+
+_MODEL: dict[str, Any] = {
+    "target": pl.String,
+    "points": pl.Int64,
+    "calls": pl.String,
+    "fits": pl.Boolean,
+    "reason": pl.String,
+    **bounded("dispatch_seconds"),
+    **bounded("overhead_seconds"),
+    **bounded("seconds_per_image"),
+    "largest_residual": pl.Float64,
+}
+_WAITS: dict[str, Any] = {
+    "target": pl.String,
+    "batch_size": pl.Int64,
+    "steps_per_call": pl.Int64,
+    "seconds_per_step": pl.Float64,
+    "predicted_seconds_per_step": pl.Float64,
+    "dispatch_seconds": pl.Float64,
+    "overhead_seconds": pl.Float64,
+    "work_seconds": pl.Float64,
+    "dispatch_share": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class CallTime:
+    """The three numbers in seconds, each with its interval; ``residuals``: measured over predicted, less 1."""
+
+    dispatch: Bounds
+    overhead: Bounds
+    per_image: Bounds
+    residuals: tuple[float, ...]
+
+    def parts(self, batch_size: float, steps_per_call: float) -> tuple[float, float, float]:
+        """Of the time of a step: dispatch, overhead, work on images."""
+        dispatch, overhead, per_image = (one[0] or 0.0 for one in (self.dispatch, self.overhead, self.per_image))
+        return dispatch / steps_per_call, overhead, batch_size * per_image
+
+
+def fit(batch_sizes: Sequence[float], steps_per_call: Sequence[float], seconds: Sequence[float]) -> CallTime:
+    """The surface through the times of steps, none of its numbers negative.
+
+    As ``step_model.fit``: log ratios under Cauchy's loss at a scale taken from a first fit; intervals from
+    ``step_model.covariance`` with Student's t of n - 3 degrees of freedom. ValueError for fewer than FEWEST_POINTS, for
+    fewer than FEWEST_VALUES of either axis, and for values that are not positive.
+    """
+    from scipy.optimize import least_squares
+    from scipy.special import stdtrit
+
+    sizes, calls = np.asarray(batch_sizes, dtype=np.float64), np.asarray(steps_per_call, dtype=np.float64)
+    times = np.asarray(seconds, dtype=np.float64)
+    if problem_of(batch_sizes, steps_per_call) or not all((axis > 0).all() for axis in (sizes, calls, times)):
+        raise ValueError(problem_of(batch_sizes, steps_per_call) or "expected positive values")
+    columns = np.stack([1 / calls, np.ones(len(times)), sizes], axis=1)
+    units = np.array([times.min(), times.min(), float(np.median(times / sizes))])
+
+    def residuals(numbers: Array) -> Array:
+        return np.asarray(np.log(times / (columns @ (numbers * units))))
+
+    def nearest(starts: Sequence[Sequence[float]], spread: float) -> Array:
+        tried = [least_squares(residuals, one, bounds=(0, np.inf), loss="cauchy", f_scale=spread) for one in starts]
+        return np.asarray(min(tried, key=lambda one: float(one.cost)).x)
+
+    first = nearest(_STARTS, SPREAD)
+    spread = EFFICIENT * max(LEAST_NOISE, float(np.median(np.abs(residuals(first)))) / NORMAL_MAD)
+    numbers = nearest([np.maximum(first, 1e-6).tolist()], spread)
+    left, found = residuals(numbers), numbers * units
+    errors = covariance(columns / (columns @ found)[:, None], left, spread)
+    t = float(stdtrit(len(times) - 3, 0.5 + LEVEL / 2))
+
+    def bounds(place: int) -> Bounds:
+        value, error = float(found[place]), t * math.sqrt(errors[place, place])
+        return value, max(0.0, value - error), value + error
+
+    return CallTime(bounds(0), bounds(1), bounds(2), tuple(float(value) for value in np.expm1(left)))
+
+
+def problem_of(batch_sizes: Sequence[float], steps_per_call: Sequence[float]) -> str:
+    """Why points are too few to be fitted; empty if they are enough."""
+    for values, what in ((batch_sizes, "batch sizes"), (steps_per_call, "numbers of steps per call")):
+        if len(set(values)) < FEWEST_VALUES:
+            return f"too few {what} were measured: {len(set(values))}, and at least {FEWEST_VALUES} are needed"
+    if len(batch_sizes) < FEWEST_POINTS:
+        return f"only {len(batch_sizes)} times of steps were measured, and at least {FEWEST_POINTS} are needed"
+    return ""
+
+
+def waits(pace: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """From ``pace``: the three numbers of each WORK and target, and the parts of the time of each step measured.
+
+    Of targets that were measured with several numbers of steps per call; ``target`` is without them. Refused, with
+    the reason and null numbers, where too little was measured (``problem_of``), and where more than OUTLIERS of the
+    times are farther from the surface than LARGEST_RESIDUAL: a loop that is compiled otherwise than a single step is
+    no shared dispatch. The second frame has the targets that fit: ``work_seconds`` is B x cost, ``dispatch_share`` the
+    share of dispatch in the predicted time.
+    """
+    rows: list[tuple[Any, ...]] = []
+    parts: list[tuple[Any, ...]] = []
+    split = [(label_and_steps_per_call(row["target"]), row) for row in pace.to_dicts()]
+    members = [{**row, "target": label, "steps_per_call": at_once} for (label, at_once), row in split]
+    for (*work, target), own in grouped(members, lambda row: (*work_of(row), row["target"])).items():
+        sizes, calls = [row["batch_size"] for row in own], [row["steps_per_call"] for row in own]
+        if len(set(calls)) < FEWEST_VALUES:
+            continue
+        seconds = [row["seconds_per_step"] for row in own]
+        surface = None if problem_of(sizes, calls) else fit(sizes, calls, seconds)
+        reason = problem_of(sizes, calls) if surface is None else _misfit(own, surface)
+        said = ", ".join(map(str, sorted(set(calls))))
+        rows.append((*work, target, len(own), said, not reason, reason, *_numbers(surface, reason)))
+        if surface is not None and not reason:
+            parts += [(*work, target, *_parts(row, surface)) for row in own]
+    order = (*WORK, "target")
+    return frame(rows, _MODEL).sort(*order), frame(parts, _WAITS).sort(*order, "batch_size", "steps_per_call")
+
+
+def _misfit(own: Sequence[Row], surface: CallTime) -> str:
+    far = [(row, left) for row, left in zip(own, surface.residuals, strict=True) if abs(left) > LARGEST_RESIDUAL]
+    if len(far) <= OUTLIERS * len(own):
+        return ""
+    slower = _slower_loop(own)
+    if slower:
+        return slower
+    row, left = max(far, key=lambda one: abs(one[1]))
+    return (
+        f"the time of a step is no dispatch shared by a call's steps, overhead and cost of images: at batch size "
+        f"{row['batch_size']} with {row['steps_per_call']} steps per call it is {100 * abs(left):.0f} % "
+        f"{'above' if left > 0 else 'below'} the nearest such time"
+    )
+
+
+def _slower_loop(own: Sequence[Row]) -> str:
+    """Where a step in a call of several takes longer than a single one, that is why; empty where none does."""
+    single = {row["batch_size"]: row["seconds_per_step"] for row in own if row["steps_per_call"] == 1}
+    known = [row for row in own if row["steps_per_call"] > 1 and row["batch_size"] in single]
+    if not known:
+        return ""
+    row = max(known, key=lambda one: float(one["seconds_per_step"] / single[one["batch_size"]]))
+    times = row["seconds_per_step"] / single[row["batch_size"]]
+    if times < 1 + LARGEST_RESIDUAL:
+        return ""
+    return (
+        f"the loop itself is slower than single steps: at batch size {row['batch_size']} a step takes {times:.1f} "
+        f"times as long with {row['steps_per_call']} steps per call as with one"
+    )
+
+
+def _numbers(surface: CallTime | None, reason: str) -> tuple[Any, ...]:
+    if surface is None:
+        return (None,) * 10
+    largest = max(abs(left) for left in surface.residuals)
+    if reason:
+        return (*(None,) * 9, largest)
+    return (*surface.dispatch, *surface.overhead, *surface.per_image, largest)
+
+
+def _parts(row: Row, surface: CallTime) -> tuple[Any, ...]:
+    dispatch, overhead, work = surface.parts(row["batch_size"], row["steps_per_call"])
+    whole = dispatch + overhead + work
+    named = row["batch_size"], row["steps_per_call"], row["seconds_per_step"]
+    return (*named, whole, dispatch, overhead, work, dispatch / whole)

@@ -1,0 +1,35 @@
+"""Which question targets answer: what a person gets who installs a framework, or what the framework can do at its best.
+
+Targets go in, words come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.core.cell import Target
+
+AS_INSTALLED, AT_ITS_BEST, AS_SET = "as installed", "at its best", "with options set by hand"
+
+
+def of(target: Target) -> str:
+    """One of the three words. Variables in a definition of one's own are not known to be for speed, so say nothing."""
+    if target.tuned:
+        return AT_ITS_BEST
+    return AS_SET if target.all_options else AS_INSTALLED
+
+
+def sentence(kinds: Mapping[str, str]) -> str:
+    """What numbers of several targets say; ``kinds``: label -> its word. Empty where nothing is known."""
+    words = set(kinds.values())
+    if words == {AS_INSTALLED}:
+        return "As installed: this is what each framework gives unasked, not what it can do at its best."
+    if words == {AT_ITS_BEST}:
+        return "At its best: each framework has settings chosen for speed ('harness targets show NAME' lists them)."
+    told = ", ".join(f"{label} {word}" for label, word in kinds.items())
+    return f"Not all of one kind: {told} ('harness targets show NAME' lists settings)." if told else ""
+
+
+def of_targets(targets: Iterable[Target]) -> str:
+    """``sentence`` of targets, each once."""
+    return sentence({target.label: of(target) for target in targets})
