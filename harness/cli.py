@@ -36,6 +36,7 @@ COMMANDS = {
     "verify": "Prove that targets do the reference's work.",
     "doctor": "Say what works on this machine, and what mends the rest.",
     "limits": "Measure what the device of each target can do at most.",
+    "largest-batch": "Find the largest batch size that fits in memory.",
     "noise-scale": "Measure up to which batch size steps scale.",
     "cell": "Take one cell out of a run, as a script.",
     "models": "List the built-in models, or show one.",

@@ -82,7 +82,7 @@ def shown(value: Any) -> str:
 
 def _closest(name: str, allowed: Iterable[str]) -> str:
     by_folded = {candidate.lower().replace("-", "_"): candidate for candidate in allowed}
-    matches = difflib.get_close_matches(name.lower().replace("-", "_"), list(by_folded), n=1)
+    matches = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(by_folded), n=1)
     return by_folded[matches[0]] if matches else ""
 
 

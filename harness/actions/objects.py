@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from harness import wording
 from harness.actions import values
 from harness.actions.values import Place
 from harness.core.errors import UsageError
@@ -28,7 +30,20 @@ def Model(layers: Sequence[Layer], input_shape: Sequence[int] = (28, 28, 1), nam
     """
     if name in models.built_in():
         raise UsageError(f"model: an own model cannot be called {name!r}, which is built in; name it otherwise")
-    return models.build(layers, input_shape, name)
+    shape, given = values.plain(input_shape), values.plain(layers)
+    if not isinstance(shape, tuple):
+        raise UsageError(f"input_shape: found {wording.shown(shape)}, allowed: height, width, channels")
+    if not isinstance(given, tuple):
+        raise UsageError(f"layers: found {wording.shown(given)}, allowed: several layers")
+    return models.build([_plain(layer) for layer in given], shape, name)
+
+
+def _plain(layer: Layer) -> Layer:
+    """The layer with plain Python values: people compute filters and units, often in NumPy. Anything else as it is."""
+    if not dataclasses.is_dataclass(layer):
+        return layer
+    fields = dataclasses.fields(layer)
+    return dataclasses.replace(layer, **{field.name: values.plain(getattr(layer, field.name)) for field in fields})
 
 
 def Sweep(

@@ -44,6 +44,9 @@ from harness.runs import setting
 from harness.runs.folder import default_folder
 from harness.wording import plural
 
+Options = Iterable[str] | Mapping[str, object]
+"""KEY=VALUE, or a mapping that says the same."""
+
 LAUNCHERS = ("local", "slurm", "ray")
 LONGEST_TABLE_UNASKED = 1000
 """Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
@@ -147,10 +150,10 @@ def sweep(
     live: bool = ...,
     retry: str | None = ...,
     launcher: str = ...,
-    slurm: Iterable[str] = ...,
-    ray: Iterable[str] = ...,
+    slurm: Options = ...,
+    ray: Options = ...,
     shard: str | None = ...,
-    only: Iterable[str] = ...,
+    only: Options = ...,
     timeout: float = ...,
     fork: bool = ...,
 ) -> SweepResult: ...
@@ -184,10 +187,10 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     live: bool = False,
     retry: str | None = None,
     launcher: str = "local",
-    slurm: Iterable[str] = (),
-    ray: Iterable[str] = (),
+    slurm: Options = (),
+    ray: Options = (),
     shard: str | None = None,
-    only: Iterable[str] = (),
+    only: Options = (),
     timeout: float = 900.0,
     fork: bool = True,
 ) -> SweepResult | PlannedSweep:
@@ -209,8 +212,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         plan: say what would run, and for how long; run nothing.
         live: serve the run's page on this machine while it goes.
         retry: "failed" runs failed cells of the run folder again.
-        launcher, slurm, ray: where heats run ("local", "slurm", "ray"), and options of these as KEY=VALUE.
-        shard, only: which part of the plan to run: "K/N", and KEY=VALUE,... of its cells.
+        launcher, slurm, ray: where heats run ("local", "slurm", "ray"), and options of these as KEY=VALUE or a dict.
+        shard, only: which part of the plan to run: "K/N", and KEY=VALUE,... of its cells, or a dict.
         timeout: the longest wait for one answer of a worker, in seconds.
         fork: one forked process per cell, where possible.
 
@@ -220,6 +223,9 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     its ``result`` shows it.
     """
     given = {name: values.plain(value) for name, value in locals().items()}
+    given |= {name: values.options(given[name]) for name in ("slurm", "ray", "only")}
+    if not isinstance(source, SweepDefinition):
+        values.text("sweep", given["source"])
     own, names = _own_models(given["model"])
     overrides = {
         "target": values.several(given["target"]),
@@ -242,11 +248,11 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         out=values.place(out),
         retry=values.one_of("--retry", retry, ("failed",)) is not None,
         launcher=values.one_of("--launcher", launcher, LAUNCHERS) or "local",
-        slurm=values.texts(given["slurm"]),
-        ray=values.texts(given["ray"]),
+        slurm=given["slurm"],
+        ray=given["ray"],
         live=live,
-        shard=shards.shard(shard),
-        only=values.texts(given["only"]),
+        shard=shards.shard(None if shard is None else values.text("--shard", shard)),
+        only=given["only"],
         timeout=values.timeout(timeout),
         fork=fork,
     )
@@ -259,7 +265,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
 
 def _own_models(model: object) -> tuple[dict[str, ModelSpec], tuple[str, ...]]:
     """Models that are objects by their names, and all that were asked for by name."""
-    asked = values.several(model)
+    asked = values.models(model)
     own = {one.name: one for one in asked if isinstance(one, ModelSpec)}
     return own, tuple(one.name if isinstance(one, ModelSpec) else one for one in asked)
 

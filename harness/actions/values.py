@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
-from harness.plan.sweep import FLAGS
-from harness.wording import nearest
+from harness.plan.sweep import DATASET_SUFFIX, DATASETS, FLAGS
+from harness.wording import nearest, shown
 
 Place = str | os.PathLike[str]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|tb|kib|mib|gib|tib)?")
+_BYTES = {None: 1, "b": 1}
+_BYTES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)}
+_BYTES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)}
 
 LONGEST_TIMEOUT = 1_000_000
 """Seconds. Endless waits are refused: they hide a hang, and no clock takes them."""
@@ -47,6 +53,13 @@ def several(value: object) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+def options(value: object) -> tuple[str, ...]:
+    """KEY=VALUE as flags say them; a mapping stands for several, and several values of a key for a list with commas."""
+    if not isinstance(value, Mapping):
+        return texts(value)
+    return tuple(f"{key}={','.join(texts(one))}" for key, one in value.items())
+
+
 def texts(value: object) -> tuple[str, ...]:
     """One value or several, as flags would say them."""
     return tuple(str(one) for one in several(value))
@@ -58,10 +71,37 @@ def place(value: Place | None) -> Path | None:
 
 
 def path(value: Place) -> Path:
-    """A path; ``~`` is the home folder, where a shell has not said so before. Raises UsageError for an empty text."""
+    """A path; ``~`` is the home folder, where a shell has not said so before. Raises UsageError for anything else."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"a path: found {shown(value)}, allowed: a text or a pathlib.Path")
     if not os.fspath(value):
         raise UsageError("a path cannot be empty")
     return Path(value).expanduser()
+
+
+def text(flag: str, value: object) -> str:
+    """A text. Raises UsageError for anything else."""
+    if not isinstance(value, str):
+        raise UsageError(f"{flag}: found {shown(value)}, allowed: a text")
+    return value
+
+
+def models(value: object) -> tuple[str | ModelSpec, ...]:
+    """Models by name and as objects. Raises UsageError for anything else."""
+    found = several(value)
+    for one in found:
+        if not isinstance(one, (str, ModelSpec)):
+            raise UsageError(f"--model: found {shown(one)}, allowed: names, files that end in .toml, harness.Model")
+    return found
+
+
+def dataset(value: Place) -> str:
+    """A dataset's name, or a file. Raises UsageError."""
+    name = text("--dataset", plain(value))
+    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
+        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
+        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
+    return name
 
 
 def optimizer(name: str) -> OptimizerSpec:
@@ -116,6 +156,14 @@ def seconds_of(value: str | float) -> float:
     if not 1 <= seconds <= 7 * 86400:
         raise UsageError(f"--budget: found {str(value)!r}, allowed: a time from 1s to 7 days, such as 90s, 10m, 1.5h")
     return seconds
+
+
+def bytes_of(flag: str, value: str | int) -> int:
+    """``4GiB``, ``500 MB``, ``2.5GB`` or a number of bytes. Raises UsageError."""
+    match = _SIZE.fullmatch(str(value).strip().lower())
+    if not match:
+        raise UsageError(f"{flag}: found {str(value)!r}, allowed: a size such as 4GiB, 500MB")
+    return int(float(match[1]) * _BYTES[match[2]])
 
 
 def one_of(flag: str, value: str | None, allowed: Sequence[str]) -> str | None:

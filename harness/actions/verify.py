@@ -128,7 +128,7 @@ def verify(
     wait = values.timeout(timeout)
     definitions = own_file.target_definitions()
     wanted = session.every_mode(values.texts(target), definitions)
-    specs = [models.load(one) if isinstance(one, str) else one for one in values.several(model) or models.names()]
+    specs = [models.load(one) if isinstance(one, str) else one for one in values.models(model) or models.names()]
     optimizers = [values.optimizer(name) for name in values.texts(optimizer) or OPTIMIZERS]
     precisions = [values.compute_precision(name) for name in values.texts(compute_precision) or PRECISIONS[:1]]
     problems = session.build_environments(definitions, wanted, NEWS)

@@ -5,6 +5,7 @@ What shows a run takes all from here, the types of what was proven and measured 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,8 @@ def load(run: str | Path, table: str = "cells") -> pl.DataFrame:
     missing.
     """
     _name_of_table(table)
+    if not os.fspath(run):
+        raise UsageError("a path cannot be empty")
     reading = read(run_folder.open_run(Path(run).expanduser()))
     if reading.unreadable:
         raise reading.unreadable[0]

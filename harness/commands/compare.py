@@ -20,13 +20,7 @@ from harness.commands import completing, flags, printing
 @flags.one_option(
     "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
 )
-@flags.one_option(
-    "--compute-precision",
-    names_of=completing.precisions,
-    default="float32",
-    metavar="NAME",
-    help="float32, mixed_bfloat16, mixed_float16.",
-)
+@flags.compute_precision_option
 @click.option(
     "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the ratio's interval."
 )

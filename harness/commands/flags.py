@@ -172,6 +172,13 @@ accuracy_option = click.option(
     metavar="SHARE",
     help="Test accuracy that matters, such as 0.98; if not given 0.98, or the highest of a few that is reached.",
 )
+compute_precision_option = one_option(
+    "--compute-precision",
+    names_of=completing.precisions,
+    default="float32",
+    metavar="NAME",
+    help="float32, mixed_bfloat16, mixed_float16.",
+)
 precisions_option = axis(
     "--compute-precision",
     metavar="NAME,...",

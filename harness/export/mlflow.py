@@ -51,6 +51,8 @@ def export_cells(cells: pl.DataFrame, epochs: pl.DataFrame, destination: str, ru
     ``destination``: http://, https://, sqlite:/// or another database that MLflow takes, or a local folder. Raises
     UsageError if MLflow is not installed or the destination is none, HarnessError with MLflow's reason if it fails.
     """
+    if not destination.strip():
+        raise UsageError("--mlflow: found '', allowed: a folder, sqlite:///FILE or http://...")
     for name, value in _MANNERS.items():
         os.environ.setdefault(name, value)
     tracking.require("mlflow", "mlflow", "sqlalchemy", "alembic")

@@ -261,7 +261,8 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     name, colon, mode = head.partition(":")
     if name not in definitions:
         hint = wording.nearest(name, definitions)
-        raise UsageError(f"{where}: no target is called {name!r}{hint}; known: {', '.join(definitions)}")
+        inside = "" if text.strip() == name else f"{where}: "
+        raise UsageError(f"{inside}no target is called {name!r}{hint}; known: {', '.join(definitions)}")
     definition = definitions[name]
     mode = _one_of(mode, definition.modes, where, "mode") if colon else definition.modes[0]
     readers: dict[str, Callable[[str], Any]] = {

@@ -207,6 +207,10 @@ def perform(action: str) -> None:
         raise TypeError("something\nin two lines")
     elif name == "interrupt":
         raise KeyboardInterrupt
+    elif name == "take memory":
+        held = bytearray(int(argument) * 2**20)
+        held[::4096] = b"x" * len(held[::4096])
+        time.sleep(SLOW_SECONDS)
     elif name == "allocate":
         _allocate_in_cgroup(argument)
     elif name == "start a process":

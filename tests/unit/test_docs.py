@@ -24,7 +24,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.analysis import index
-from harness.cli import cli
+from harness.cli import CONTEXT, cli
 from harness.cluster.slurm import options, submissions
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -77,7 +77,7 @@ def commands() -> Commands:
     found: Commands = {}
 
     def visit(command: click.Command, words: tuple[str, ...]) -> None:
-        context = click.Context(command, info_name=" ".join(words))
+        context = click.Context(command, info_name=" ".join(words), **CONTEXT)
         names = command.list_commands(context) if isinstance(command, click.Group) else []
         if words and (not names or command.params or getattr(command, "invoke_without_command", False)):
             found[words] = command
@@ -161,7 +161,7 @@ def wrong_calls(page: Page) -> list[str]:
 
 
 def _problem(command: click.Command, name: str, words: list[str]) -> str:
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, info_name=name, **CONTEXT)
     try:
         _, rest, _ = command.make_parser(context).parse_args(words)
     except click.UsageError as error:

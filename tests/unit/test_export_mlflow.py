@@ -207,6 +207,10 @@ class TestDestination:
             export([WELL], destination)
         assert "\n" not in str(refused.value)
 
+    def test_an_empty_destination_is_refused(self) -> None:
+        with pytest.raises(UsageError, match=r"^--mlflow: found '', allowed: a folder"):
+            export([WELL], "")
+
     def test_what_is_no_database_is_one_line_at_once(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "file.db").write_text("mine" * 1000)
         for path, reason in ((tmp_path, "unable to open database file"), (tmp_path / "file.db", "is not a database")):

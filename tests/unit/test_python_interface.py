@@ -28,7 +28,7 @@ from harness.runs.folder import Run
 from tests.unit.test_layers_of_imports import HEAVY, loaded_by, tops
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
-FUNCTIONS = ("sweep", "compare", "verify", "doctor", "report", "recommend")
+FUNCTIONS = ("sweep", "compare", "verify", "doctor", "report", "recommend", "largest_batch")
 FOR_THE_SCREEN = {"json", "format"}
 """Flags that say how a result is printed: a result has methods for that."""
 
@@ -55,6 +55,20 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("harness.")} == set()
 
 
+def test_options_may_come_as_a_dict() -> None:
+    whole = harness.sweep("quick", plan=True)
+    part = harness.sweep("quick", only={"batch_size": [32, 128]}, plan=True)
+    assert 0 < len(part.part) < len(whole.part)
+    assert part.part == harness.sweep("quick", only="batch_size=32,128", plan=True).part
+
+
+def test_a_model_takes_numbers_of_numpy() -> None:
+    made = harness.Model(
+        [harness.Conv2D(np.int64(8), np.array([3, 3])), harness.Flatten(), harness.Dense(np.int64(10))]
+    )  # type: ignore[arg-type]
+    assert made == harness.Model([harness.Conv2D(8, (3, 3)), harness.Flatten(), harness.Dense(10)])
+
+
 def test_everything_offered_is_there_and_says_what_it_is() -> None:
     for name in harness.__all__:
         assert name in dir(harness)
@@ -63,7 +77,7 @@ def test_everything_offered_is_there_and_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_keywords_are_the_names_of_the_flags(name: str) -> None:
-    command = cli.cli.commands[name]
+    command = cli.cli.commands[name.replace("_", "-")]
     assert isinstance(command, click.Command)
     flags = {parameter.name for parameter in command.params} - FOR_THE_SCREEN
     assert set(inspect.signature(getattr(harness, name)).parameters) == flags
@@ -72,7 +86,7 @@ def test_keywords_are_the_names_of_the_flags(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_keywords_have_the_defaults_of_the_flags(name: str) -> None:
     keywords = inspect.signature(getattr(harness, name)).parameters
-    command = cli.cli.commands[name]
+    command = cli.cli.commands[name.replace("_", "-")]
     given = ["run"] if "run" in keywords else []
     for flag, value in command.make_context(name, given).params.items():
         if flag not in {*FOR_THE_SCREEN, "run", "sides", "names"}:
@@ -278,6 +292,16 @@ def test_files_may_be_paths(tmp_path: Path) -> None:
         (lambda: harness.compare("reference", "reference", timeout=math.inf), "--timeout: found 'inf'"),
         (lambda: harness.verify(target="reference", timeout=math.nan), "--timeout: found 'nan'"),
         (lambda: harness.load(GOLDEN, "cell"), "table: found 'cell'"),
+        (lambda: harness.load(""), "a path cannot be empty"),
+        (lambda: harness.sweep(5), "sweep: found 5, allowed: a text"),  # type: ignore[call-overload]
+        (lambda: harness.sweep("quick", shard=(1, 2)), "--shard: found [1, 2], allowed: a text"),  # type: ignore[call-overload]
+        (lambda: harness.sweep("quick", data_dir=5), "a path: found 5"),  # type: ignore[call-overload]
+        (lambda: harness.verify(model=5), "--model: found 5, allowed: names"),  # type: ignore[arg-type]
+        (lambda: harness.compare("jax-cpu", "reference", model=5), "--model: found 5"),  # type: ignore[arg-type]
+        (lambda: harness.compare("jax-cpu", "reference", dataset=5), "--dataset: found 5"),  # type: ignore[arg-type]
+        (lambda: harness.compare("jax-cpu", "reference", optimizer=5), "--optimizer: found 5"),  # type: ignore[arg-type]
+        (lambda: harness.Model(5), "layers: found 5, allowed: several layers"),  # type: ignore[arg-type]
+        (lambda: harness.Model([], input_shape=5), "input_shape: found 5, allowed: height"),  # type: ignore[arg-type]
         (lambda: harness.report(GOLDEN).table("cell"), "table: found 'cell'"),
     ],
 )

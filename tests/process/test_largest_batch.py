@@ -1,0 +1,61 @@
+"""``harness largest-batch`` on real workers: lack of memory, limits that are passed, and what fails otherwise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.process.small_sweep import PATIENCE, Sweeper
+
+OWN = ("--model", "model.toml", "--dataset", "small.npz", "--optimizer", "sgd")
+TRAINING_IMAGES = 64
+
+
+def largest(sweeper: Sweeper, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return sweeper.harness("largest-batch", *arguments, *OWN, patience=PATIENCE)
+
+
+def tried(done: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], dict[int, bool]]:
+    (found,) = json.loads(done.stdout)
+    return found, {one["batch_size"]: one["fits"] for one in found["attempts"]}
+
+
+@pytest.mark.parametrize("fork", ["--fork", "--no-fork"])
+def test_sizes_are_doubled_then_halved_to_the_largest_that_fits(sweeper: Sweeper, fork: str) -> None:
+    sweeper.script(*((size, "train", 1, "framework error") for size in range(45, TRAINING_IMAGES + 1)))
+    done = largest(sweeper, "scripted", "--memory", "1GB", fork, "--json")
+    assert done.returncode == 0, done.stderr
+    found, sizes = tried(done)
+    assert sizes == {32: True, 64: False, 48: False, 40: True, 44: True, 46: False, 45: False}
+    assert found["largest"] == 44
+    assert found["attempts"][1]["reason"] == "fake device memory: cannot allocate 3 bytes"
+    assert "scripted:numpy, batch size 64: does not fit" in done.stderr
+
+
+def test_where_all_images_fit_that_is_said(sweeper: Sweeper) -> None:
+    done = largest(sweeper, "scripted", "--memory", "1GB")
+    assert done.returncode == 0, done.stderr
+    assert "all 64 images of small fit in one batch: memory sets no limit here." in done.stdout
+
+
+@pytest.mark.parametrize("fork", ["--fork", "--no-fork"])
+def test_a_worker_that_takes_more_than_it_may_is_ended(sweeper: Sweeper, fork: str) -> None:
+    sweeper.script(*((size, "evaluate", 2, "take memory:400") for size in range(33, TRAINING_IMAGES + 1)))
+    done = largest(sweeper, "scripted", "--memory", "300MB", fork, "--json")
+    assert done.returncode == 0, done.stderr
+    found, _ = tried(done)
+    assert found["largest"] == 32
+    too_large = [one for one in found["attempts"] if not one["fits"]]
+    assert {one["reason"] for one in too_large} == {"it took more memory than it may"}
+    assert all(one["memory_bytes"] > 300e6 for one in too_large)
+    assert all(0 < one["memory_bytes"] <= 300e6 for one in found["attempts"] if one["fits"])
+
+
+def test_what_is_no_lack_of_memory_ends_the_search_and_is_told(sweeper: Sweeper) -> None:
+    sweeper.script((64, "train", 1, "segfault"))
+    done = largest(sweeper, "scripted", "--memory", "1GB")
+    assert done.returncode == 1
+    assert "32 fits; the search ended early: crashed: worker" in done.stdout.replace("\n", " ")
