@@ -5,8 +5,8 @@
 >>> harness.recommend(result.folder)
 
 What the commands do, functions do: ``sweep``, ``compare``, ``verify``, ``doctor``, ``report``, ``recommend``,
-``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a run, ``Model`` and ``Sweep`` are what
-files say, as objects. Each is imported when it is first used; ``import harness`` loads nothing else.
+``largest_batch``, ``tune``, with the flags' names as keywords. ``load`` gives a table of a run, ``Model`` and
+``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness`` loads nothing else.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.actions.report import report as report
     from harness.actions.shown import RunStopped as RunStopped
     from harness.actions.sweep import sweep as sweep
+    from harness.actions.tune import tune as tune
     from harness.actions.verify import verify as verify
     from harness.analysis.reading import load as load
     from harness.core.model import Activation as Activation
@@ -44,6 +45,7 @@ _PLACES = {
     "sweep": "harness.actions.sweep",
     "compare": "harness.actions.compare",
     "verify": "harness.actions.verify",
+    "tune": "harness.actions.tune",
     "doctor": "harness.actions.doctor",
     "largest_batch": "harness.actions.largest_batch",
     "load": "harness.analysis.reading",

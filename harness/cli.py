@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "Say what works on this machine, and what mends the rest.",
     "limits": "Measure what the device of each target can do at most.",
     "largest-batch": "Find the largest batch size that fits in memory.",
+    "tune": "Find settings with which targets train faster here.",
     "noise-scale": "Measure up to which batch size steps scale.",
     "cell": "Take one cell out of a run, as a script.",
     "models": "List the built-in models, or show one.",

@@ -17,7 +17,7 @@ from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
 from harness.analysis import across_runs, comparison
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.core.cell import Cell, Dataset
+from harness.core.cell import Cell, Dataset, Target
 from harness.core.errors import StoreError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.record import Record, now
@@ -157,11 +157,14 @@ def compare(
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
     prepared = prepare_dataset(values.dataset(given["dataset"]), values.place(data_dir), NEWS)
-    cells = _cells(
-        model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
-        datasets.limited(prepared.dataset, None, None),
-        _sizes(values.texts(given["batch_size"])),
-        TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
+    cells = repeated(
+        works(
+            model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
+            datasets.limited(prepared.dataset, None, None),
+            sizes(values.texts(given["batch_size"]), DEFAULT_BATCH_SIZES),
+            TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
+            lanes[0].target,
+        ),
         lanes,
     )
     plan = run_folder.Plan(
@@ -182,29 +185,37 @@ def compare(
     return result
 
 
-def _sizes(texts: Sequence[str]) -> list[int]:
-    found = {values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}
-    return sorted(found) or list(DEFAULT_BATCH_SIZES)
+def sizes(texts: Sequence[str], usual: Sequence[int]) -> list[int]:
+    """The batch sizes that a flag gives, in order; the usual ones without any. Raises UsageError."""
+    return sorted({values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}) or list(usual)
 
 
-def _cells(
-    model: ModelSpec, dataset: Dataset, sizes: Sequence[int], training: TrainingSpec, lanes: Sequence[LaneKey]
+def works(
+    model: ModelSpec, dataset: Dataset, sizes: Sequence[int], training: TrainingSpec, target: Target
 ) -> list[Cell]:
-    """Of each batch size as many heats as there may be at most; ``training`` but for its batch size and epochs."""
+    """A cell of each batch size, long enough for any heat; ``training`` but for its batch size and epochs.
+
+    Raises UsageError for what does not fit the dataset.
+    """
     require_fit("--model", model, dataset)
-    cells = []
+    found = []
     for size in sizes:
         if size > dataset.train_examples:
             raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
         epochs = min(math.ceil(STEPS / (dataset.train_examples // size)), MOST_EPOCHS)
-        trained = replace(training, batch_size=size, epochs=epochs)
         drawn = inputs.identify(model, dataset.train_examples, epochs, training.seed)
-        cells += [
-            Cell(model, trained, dataset, drawn, key.target, repeat, key.lane)
-            for repeat in range(series.MOST_REPEATS)
-            for key in lanes
-        ]
-    return cells
+        found.append(Cell(model, replace(training, batch_size=size, epochs=epochs), dataset, drawn, target))
+    return found
+
+
+def repeated(works: Sequence[Cell], lanes: Sequence[LaneKey]) -> list[Cell]:
+    """Of each work as many heats of these lanes as there may be at most."""
+    return [
+        replace(work, target=key.target, repeat=repeat, lane=key.lane)
+        for work in works
+        for repeat in range(series.MOST_REPEATS)
+        for key in lanes
+    ]
 
 
 def _execute(
@@ -229,7 +240,7 @@ def _execute(
 
     with pool, instruments, session.terminable():
         measure = heat.Measure(series.HEAT_SECONDS, kept.scratch_folder / "programs")
-        runner = measure_runner.Runner(kept, pool, verifier, dataset, timeout, _Quiet(), measure, instruments)
+        runner = measure_runner.Runner(kept, pool, verifier, dataset, timeout, Quiet(), measure, instruments)
         try:
             series.Series(kept, runner, lanes, goal, told).run(waiting)
         except KeyboardInterrupt:
@@ -272,7 +283,7 @@ def _stored(folders: Sequence[Path]) -> ComparisonResult:
     return ComparisonResult(tuple(found), None)
 
 
-class _Quiet:
+class Quiet:
     """A comparison reports heat by heat, not cell by cell; what fails is said at once."""
 
     def started(self, cell: Cell, doing: str) -> None:

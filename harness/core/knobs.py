@@ -57,6 +57,22 @@ OF_BACKENDS: dict[str, tuple[Knob, ...]] = {
 }
 """Backend -> its knobs. Of a backend that is not in it nothing is known before it is asked."""
 
+ONEDNN = Knob(
+    "TF_ENABLE_ONEDNN_OPTS",
+    ("", "1", "0"),
+    "whether TensorFlow computes with oneDNN; unasked it does so only on processors with AVX-512 and the like",
+)
+YNNPACK_FUSION = Knob(
+    "XLA_FLAGS",
+    ("", "--xla_cpu_experimental_ynn_fusion_type="),
+    "whether XLA gives products, convolutions and reductions on processors to YNNPACK; unasked it does",
+)
+VARIABLES: dict[tuple[str, str], tuple[Knob, ...]] = {
+    ("tensorflow_keras", "cpu"): (ONEDNN,),
+    ("jax_flax", "cpu"): (YNNPACK_FUSION,),
+}
+"""Backend and accelerator -> environment variables that change how it computes, and not what. Empty: not set."""
+
 
 def problem(name: str, value: str, knobs: Iterable[Knob]) -> str:
     """Why a value cannot be asked for, as the end of a sentence; empty if it can."""

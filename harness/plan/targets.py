@@ -53,8 +53,9 @@ class TargetDefinition:
     ``modes`` has the default first. ``env`` are the worker's environment variables, where the value ``{device}``
     stands for the device's number. ``unavailable`` maps a platform, or a platform and architecture such as
     ``macos-x86_64``, to the sentence that a person gets there. ``path`` is put on the worker's import path,
-    for a ``backend`` of the form ``module:Class`` that no package has installed. ``device`` and ``matmul_precision``
-    hold where a person who names the target gives no others. ``options``: what is asked of the backend in place of its
+    for a ``backend`` of the form ``module:Class`` that no package has installed. ``device``,
+    ``matmul_precision``, ``input`` (empty: the mode's first), ``steps_per_call`` and ``cpus`` hold where a person who
+    names the target gives no others. ``options``: what is asked of the backend in place of its
     defaults. ``reasons``: of a variable or an option the line that says why it is set. ``tuned``: it stands for the
     framework at its best.
     """
@@ -74,6 +75,9 @@ class TargetDefinition:
     path: Path | None = None
     device: int = 0
     matmul_precision: str = MATMUL_PRECISIONS[0]
+    input: str = ""
+    steps_per_call: int = 1
+    cpus: int = 0
     options: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     tuned: bool = False
@@ -178,6 +182,7 @@ Text = Annotated[str, Field(min_length=1)]
 Platform = Annotated[str, AfterValidator(_member(PLATFORMS))]
 Mode = Annotated[str, AfterValidator(_member(MODES))]
 MatmulPrecision = Annotated[str, AfterValidator(_member(MATMUL_PRECISIONS))]
+InputName = Annotated[str, AfterValidator(_member(INPUTS))]
 PlatformKey = Annotated[str, AfterValidator(_platform_key)]
 
 
@@ -202,6 +207,9 @@ class _Table(BaseModel):
     path: Text | None = Field(default=None, description="the folder of a backend of your own")
     device: int = Field(default=0, ge=0)
     matmul_precision: MatmulPrecision = MATMUL_PRECISIONS[0]
+    input: InputName = ""
+    steps_per_call: int = Field(default=1, ge=1)
+    cpus: int = Field(default=0, ge=0)
     options: dict[str, str] = {}
     reasons: dict[str, Text] = {}
     tuned: bool = False
@@ -289,6 +297,8 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     if mode == "fit" and chosen.get("input") == "resident":
         raise UsageError(f"{where}: mode 'fit' takes its batches from the host, so only input=host is allowed")
     chosen.setdefault("device", definition.device)
+    chosen.setdefault("steps_per_call", definition.steps_per_call)
+    chosen.setdefault("cpus", definition.cpus)
     chosen.setdefault("matmul_precision", definition.matmul_precision)
     if definition.accelerator == "cpu" and chosen["device"]:
         raise UsageError(
@@ -296,7 +306,7 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
         )
     if definition.accelerator == "cpu" and chosen["matmul_precision"] == "tf32":
         raise UsageError(f"{where}: tf32 exists on GPUs only; on a CPU target matmul_precision is 'highest'")
-    chosen.setdefault("input", "host" if mode == "fit" else INPUTS[0])
+    chosen.setdefault("input", "host" if mode == "fit" else definition.input or INPUTS[0])
     unasked = {**{knob.name: knob.default for knob in definition.knobs}, **definition.options}
     given = {key: chosen.pop(key) for key in list(chosen) if key in unasked}
     asked = {key: value for key, value in given.items() if value != unasked[key]}
@@ -435,6 +445,9 @@ def _definition(name: str, raw: Mapping[str, Any], file: str, within: str) -> Ta
         path=None if table.path is None else Path(table.path),
         device=table.device,
         matmul_precision=table.matmul_precision,
+        input=table.input,
+        steps_per_call=table.steps_per_call,
+        cpus=table.cpus,
         options=table.options,
         reasons=table.reasons,
         tuned=table.tuned,

@@ -24,6 +24,7 @@ from backends.protocol import Arrays, Capabilities
 from backends.reference import ReferenceBackend, ReferenceSession
 from harness.core.cell import Cell
 from harness.core.errors import CellError, OutOfMemory, Unsupported
+from harness.core.knobs import Knob, chosen
 
 
 class ScriptedBackend(ReferenceBackend):
@@ -98,6 +99,28 @@ class _LateSession(ReferenceSession):
         for _ in range(steps):
             super().train(1)
             time.sleep(0.01)
+
+
+class KnobbedBackend(ReferenceBackend):
+    """Takes ten milliseconds more for each step unless its knob says otherwise, and errs with another value of it."""
+
+    PACE = Knob("pace", ("slow", "quick", "wrong", "slower"), "how a step is done")
+
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), knobs=(self.PACE,))
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        pace = chosen(cell.target.all_options, (self.PACE,))["pace"]
+        if pace == "wrong":
+            return WrongBackend().session(cell, arrays)
+        made = ReferenceSession(cell, arrays) if pace == "quick" else _LateSession(cell, arrays)
+        if pace == "slower":
+            made.evaluate = made.train = _never  # type: ignore[method-assign, assignment]
+        return made
+
+
+def _never(*_: Any) -> Any:
+    raise Unsupported("this cannot be trained slower")
 
 
 class DyingBackend(ReferenceBackend):

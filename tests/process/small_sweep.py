@@ -110,8 +110,13 @@ class Sweeper:
 
     @contextmanager
     def running(self, *flags: str, **choices: Any) -> Iterator[subprocess.Popen[str]]:
-        """Run beside the test, which ends it."""
-        command = self.command(*flags, **choices)
+        """A sweep beside the test, which ends it."""
+        with self.started(self.command(*flags, **choices)) as process:
+            yield process
+
+    @contextmanager
+    def started(self, command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+        """A command beside the test, which ends it."""
         process = subprocess.Popen(
             command,
             cwd=self.folder,

@@ -1,0 +1,55 @@
+"""``harness tune``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from harness.commands import completing, flags, printing
+
+
+@click.command()
+@flags.targets_argument
+@flags.batch_sizes_option("Batch sizes that count together; 32 and 128 if not given.")
+@flags.one_option(
+    "--model", "-m", names_of=completing.models, default="mnist-cnn", metavar="NAME|FILE", help="The model."
+)
+@flags.dataset_option("The dataset.", default="digits")
+@flags.one_option(
+    "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
+)
+@flags.compute_precision_option
+@click.option(
+    "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the winner's interval."
+)
+@click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Most time a target: 90s, 10m, 1h.")
+@flags.data_dir_option
+@flags.out_option("Run folder; a search that is there already is resumed.")
+@flags.json_option
+@flags.timeout_option
+@flags.fork_option
+def tune(names: tuple[str, ...], json: bool, **asked: Any) -> int:
+    """Find settings with which targets train faster on this machine, and show by how much.
+
+    Whatever a target's backend can do in more than one way, to the same result, is tried in turns with the target as
+    it is: modes, input forms, steps per call, processors, its own options, environment variables. What gains is
+    tried together; the best is then measured afresh, in several fresh processes, since the best of many trials is
+    too good by chance. What comes out is a target for harness.toml, or "nothing better found".
+
+    \b
+    Example:
+      harness tune jax-cpu --batch-size 32,128
+      harness tune tensorflow-cpu jax-cpu --model lenet5 --budget 5m
+    """
+    from harness.actions.shown import RunStopped
+    from harness.actions.tune import tune
+
+    try:
+        found = tune(*names, **asked)
+    except RunStopped as stop:
+        printing.show(stop.result, json)
+        printing.tell(f"stopped; what was found until then is above; this resumes: {stop.how_to_resume}")
+        return 1
+    printing.show(found, json)
+    return 0 if found.is_whole else 1
