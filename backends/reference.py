@@ -7,6 +7,7 @@ trains at once: ``train`` returns when the work is done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ from harness.core.model import (
 from harness.core.training import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Booleans, Floats, Integers
     from backends.reference_layers import Array, Pullback
 
 
@@ -75,6 +76,7 @@ class ReferenceSession:
         self._generator = np.random.default_rng(cell.training.seed)
         self._next_step = 0
         self._losses: list[float] = []
+        self._given: Mapping[str, Booleans] = {}
 
     def train(self, steps: int) -> None:
         """Do the next ``steps`` training steps. Raises ContractError beyond the end of the order."""
@@ -156,6 +158,66 @@ class ReferenceSession:
         """Full name -> copy of the moving statistics."""
         return {name: value.copy() for name, value in self._statistics.items()}
 
+    def optimizer_state(self) -> dict[str, Floats]:
+        """Copies."""
+        return self._optimizer.state()
+
+    def steps_done(self) -> int:
+        """Updates of the optimizer."""
+        return self._optimizer.steps
+
+    def replay(
+        self,
+        state: Mapping[str, Floats],
+        first_step: int,
+        steps: int,
+        roundoff: float,
+        masks: Mapping[str, Booleans],
+        gradients: bool,
+    ) -> dict[str, Floats]:
+        """Train steps again from a state (``harness.core.messages.Replay``)."""
+        self._parameters = {name: np.array(state[f"parameter/{name}"], np.float64) for name in self._parameters}
+        self._statistics = {name: np.array(state[f"statistic/{name}"], np.float64) for name in self._statistics}
+        kept = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("optimizer/")}
+        self._optimizer.restore(kept, first_step)
+        self._given, self._next_step = masks, first_step
+        self.train(steps)
+        found: dict[str, Any] = {
+            "losses": np.asarray(self.losses()),
+            **{f"parameter/{name}": array for name, array in self.parameters().items()},
+            **{f"statistic/{name}": array for name, array in self.statistics().items()},
+            **{f"optimizer/{name}": array for name, array in self.optimizer_state().items()},
+        }
+        spread = {
+            f"deviation/{name}": np.full(array.shape, 40 * roundoff * np.abs(array).max(initial=0.0))
+            for name, array in found.items()
+        }
+        return found | spread
+
+    def masks(self, step: int) -> dict[str, Booleans]:
+        """Drawn again: the generator is set back by a number for each value of each step since."""
+        drawn = [trace for trace in self._model.traced if isinstance(trace.layer, Dropout) and trace.layer.rate > 0]
+        batch_size = self._arrays.order.shape[-1]
+        values = batch_size * sum(math.prod(trace.input_shape) for trace in drawn)
+        bits: Any = np.random.PCG64()
+        bits.state = self._generator.bit_generator.state
+        bits.advance(-values * (self._next_step - step) % 2**128)
+        generator = np.random.Generator(bits)
+        return {
+            trace.name: generator.random((batch_size, *trace.input_shape)) >= trace.layer.rate
+            for trace in drawn
+            if isinstance(trace.layer, Dropout)
+        }
+
+    def held(self) -> dict[str, Any]:
+        """The arrays themselves, which are where they were loaded to."""
+        order = self._arrays.order
+        return {
+            "images": self._arrays.train_images,
+            "labels": self._arrays.train_labels,
+            "order": order.reshape(-1, order.shape[-1]),
+        }
+
     def device(self) -> dict[str, Any]:
         """Everything lives in host memory."""
         return {"parameters_on": ["cpu"], "loss_on": ["cpu"], "peak_device_memory_bytes": None}
@@ -219,6 +281,10 @@ class ReferenceSession:
         if isinstance(layer, Activation):
             return layers.activation(layer.function, values)
         if isinstance(layer, Dropout):
+            given = self._given.get(f"{self._next_step}/{name}") if training else None
+            if given is not None:
+                mask = given / (1.0 - layer.rate)
+                return values * mask, lambda gradient: (gradient * mask, {})
             return layers.dropout(values, layer.rate if training else 0.0, self._generator)
         if isinstance(layer, Flatten):
             return layers.flatten(values)
