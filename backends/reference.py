@@ -7,6 +7,7 @@ trains at once: ``train`` returns when the work is done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from backends import reference_layers as layers
 from backends import reference_passes as passes
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
-from backends.reference_replay import Replay
+from backends.reference_replay import Follower
 from backends.reference_yardstick import ReferenceYardstick
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
@@ -39,7 +40,7 @@ from harness.core.model import (
 from harness.core.training import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Booleans, Floats, Integers
     from backends.reference_layers import Array, Pullback
 
 
@@ -153,6 +154,14 @@ class ReferenceSession:
         """Full name -> copy of the moving statistics."""
         return {name: value.copy() for name, value in self._statistics.items()}
 
+    def optimizer_state(self) -> dict[str, Floats]:
+        """Copies."""
+        return self._optimizer.state()
+
+    def steps_done(self) -> int:
+        """Updates of the optimizer."""
+        return self._optimizer.steps
+
     def replay(
         self,
         state: Mapping[str, Floats],
@@ -169,7 +178,7 @@ class ReferenceSession:
         """
         self._restore(state, first_step)
         training = self._training
-        follower = Replay(
+        follower = Follower(
             self._model, training, _Exactly(self), self._parameters, self._statistics, self._optimizer, roundoff
         )
         first: dict[str, passes.Value] = {}
@@ -177,7 +186,7 @@ class ReferenceSession:
             rows = self._arrays.order.reshape(-1, training.batch_size)[step]
             images, labels = self._arrays.train_images[rows], self._arrays.train_labels[rows]
             with passes.quiet():
-                found = follower.step(images, labels, self._given(masks, step), _rate_at(step, self._rates))
+                found = follower.step(images, labels, self._numbers(masks, step), _rate_at(step, self._rates))
             first = first or found
         self._next_step = first_step + steps
         return follower.named({**(first if gradients else {}), **follower.results()})
@@ -192,11 +201,35 @@ class ReferenceSession:
         slots = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("optimizer/")}
         self._optimizer.restore(slots, first_step)
 
-    def _given(self, masks: Mapping[str, Any], step: int) -> dict[str, Array]:
+    def _numbers(self, masks: Mapping[str, Any], step: int) -> dict[str, Array]:
         """Numbers of which dropout makes the given masks, or where none are given new ones."""
         if not masks:
             return self._drawn(self._training.batch_size)
         return {name: np.asarray(masks[f"{step}/{name}"], np.float64) for name in _dropouts(self._model)}
+
+    def masks(self, step: int) -> dict[str, Booleans]:
+        """Drawn again: the generator is set back by a number for each value of each step since."""
+        drawn = [trace for trace in self._model.traced if isinstance(trace.layer, Dropout) and trace.layer.rate > 0]
+        batch_size = self._arrays.order.shape[-1]
+        values = batch_size * sum(math.prod(trace.input_shape) for trace in drawn)
+        bits: Any = np.random.PCG64()
+        bits.state = self._generator.bit_generator.state
+        bits.advance(-values * (self._next_step - step) % 2**128)
+        generator = np.random.Generator(bits)
+        return {
+            trace.name: generator.random((batch_size, *trace.input_shape)) >= trace.layer.rate
+            for trace in drawn
+            if isinstance(trace.layer, Dropout)
+        }
+
+    def held(self) -> dict[str, Any]:
+        """The arrays themselves, which are where they were loaded to."""
+        order = self._arrays.order
+        return {
+            "images": self._arrays.train_images,
+            "labels": self._arrays.train_labels,
+            "order": order.reshape(-1, order.shape[-1]),
+        }
 
     def device(self) -> dict[str, Any]:
         """Everything lives in host memory."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.reference_optimizers import Optimizer
-from backends.reference_rounding import FUNCTION_ROUNDINGS, ONE, Known, Roundoff
+from backends.reference_rounding import FUNCTION_ROUNDINGS, ONE, Roundoff, Uncertain
 from harness.core.training import OptimizerSpec
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class Drift:
         self._together = {name: np.zeros(value.shape) for name, value in parameters.items()}
         self._moved = False
 
-    def known(self, name: str, value: Floats) -> Known:
+    def known(self, name: str, value: Floats) -> Uncertain:
         """A parameter with its variance, if it has one yet."""
-        return Known(value, self.parameters[name].astype(np.float32) if self._moved else None)
+        return Uncertain(value, self.parameters[name].astype(np.float32) if self._moved else None)
 
     def state(self) -> dict[str, Floats]:
         """``SLOT/NAME`` -> variance, as ``Optimizer.state`` names them."""

@@ -36,7 +36,7 @@ class Optimizer:
         return self._steps
 
     def state(self) -> dict[str, Floats]:
-        """``SLOT/NAME`` -> copy of the array: ``velocity``, or Adam's ``first`` and ``second``; empty for sgd."""
+        """``SLOT/NAME`` -> copy of the array (``backends.protocol.Witnessed``)."""
         slots = {"sgd": {}, "adam": {"first": self._first, "second": self._second}}
         kept = slots.get(self._spec.name, {"velocity": self._first})
         return {f"{slot}/{name}": value.copy() for slot, arrays in kept.items() for name, value in arrays.items()}

@@ -17,7 +17,7 @@ from backends import reference_passes as passes
 from backends import reference_rounding as rounding
 from backends.reference_drift import Drift
 from backends.reference_optimizers import Optimizer
-from backends.reference_rounding import ONE, Known, Roundoff
+from backends.reference_rounding import ONE, Roundoff, Uncertain
 from harness.core.model import (
     Activation,
     AveragePool,
@@ -43,7 +43,11 @@ class Following:
     """What ``exact`` computes, with a variance beside each value."""
 
     def __init__(
-        self, exact: passes.Arithmetic, parameters: Mapping[str, Known], terms: Mapping[str, int], roundoff: Roundoff
+        self,
+        exact: passes.Arithmetic,
+        parameters: Mapping[str, Uncertain],
+        terms: Mapping[str, int],
+        roundoff: Roundoff,
     ) -> None:
         self._exact, self._parameters, self._terms, self._roundoff = exact, parameters, terms, roundoff
 
@@ -136,7 +140,7 @@ def batch_terms(model: ModelSpec, batch: int) -> dict[str, int]:
     }
 
 
-class Replay:
+class Follower:
     """A training that goes on from a given state, followed from step to step.
 
     ``parameters``, ``statistics`` and ``optimizer`` are changed by it.
@@ -184,7 +188,7 @@ class Replay:
         """Losses and the state after the steps so far: each value with its variance."""
         state, drift = self._optimizer.state(), self._drift.state()
         return {
-            "losses": tuple(map(np.asarray, zip(*self._losses, strict=True))),
+            "losses": tuple(np.array(self._losses).reshape(-1, 2).T),
             **{f"parameter/{name}": (array, self._drift.parameters[name]) for name, array in self._parameters.items()},
             **{f"statistic/{name}": (array, self._of_statistics[name]) for name, array in self._statistics.items()},
             **{f"optimizer/{name}": (array, drift[name]) for name, array in state.items()},

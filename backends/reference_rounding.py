@@ -63,7 +63,7 @@ ONE = np.float32(1 / 3)
 
 
 @dataclass(frozen=True)
-class Known:
+class Uncertain:
     """A parameter: its value, and the variance of the target's (None: exact)."""
 
     value: Array
@@ -107,8 +107,8 @@ def product(
     kind: layers.Convolution | layers.MatrixProduct,
     values: Array,
     variance: Variance | None,
-    kernel: Known,
-    bias: Known | None,
+    kernel: Uncertain,
+    bias: Uncertain | None,
     output: Array,
     batch_terms: int,
     roundoff: Roundoff,
@@ -320,8 +320,8 @@ def cross_entropy(
 def batch_norm(
     values: Array,
     variance: Variance | None,
-    scale: Known,
-    offset: Known,
+    scale: Uncertain,
+    offset: Uncertain,
     moments: tuple[Array, Array],
     epsilon: float,
     output: Array,
