@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends import reference_layers as layers
+from backends import reference_passes as passes
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
+from backends.reference_replay import Follower
 from backends.reference_yardstick import ReferenceYardstick
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
@@ -44,17 +46,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer of a pass, its activation apart: what went in, what came out, and the way back.
+    """One layer of a pass, its activation apart: what went in and what came out."""
 
-    ``moments`` are the batch's mean and variance where a batch normalisation used them, else empty.
-    """
-
-    name: str
     layer: Layer
     values: Array
     output: Array
-    pullback: Pullback
-    moments: Mapping[str, Array]
 
 
 class ReferenceSession:
@@ -63,6 +59,7 @@ class ReferenceSession:
     def __init__(self, cell: Cell, arrays: Arrays) -> None:
         """Copy the initial parameters to float64; the data stays as it is, and is converted batch by batch."""
         self._model = cell.model
+        self._training = cell.training
         self._arrays = arrays
         self._rates = cell.training.learning_rates(cell.steps_per_epoch)
         self._parameters = {
@@ -76,7 +73,6 @@ class ReferenceSession:
         self._generator = np.random.default_rng(cell.training.seed)
         self._next_step = 0
         self._losses: list[float] = []
-        self._given: Mapping[str, Booleans] = {}
 
     def train(self, steps: int) -> None:
         """Do the next ``steps`` training steps. Raises ContractError beyond the end of the order."""
@@ -112,20 +108,20 @@ class ReferenceSession:
             batch = slice(start, start + EVALUATION_BATCH)
             labels = self._arrays.test_labels[batch]
             logits = self.forward(self._arrays.test_images[batch], training=False)
-            with _quiet():
+            with passes.quiet():
                 loss += float(layers.cross_entropy(logits, labels)[0].sum())
             right += int((logits.argmax(axis=1) == labels).sum())
         return loss / count, right / count
 
     def gradients(self, images: Floats, labels: Integers) -> Gradients:
         """Logits (B, classes), mean loss and every gradient in training form; changes nothing."""
-        with _quiet():
+        with passes.quiet():
             return self._differentiate(images, labels)[0]
 
     def forward(self, images: Floats, training: bool) -> Array:
         """Logits (N, classes); ``training`` applies dropout, fresh at each call, and the batch's own moments."""
         output = np.asarray(images, dtype=np.float64)
-        with _quiet():
+        with passes.quiet():
             for step in self._walk(output, training):
                 output = step.output
         return output
@@ -140,7 +136,7 @@ class ReferenceSession:
         whose dropout rates are zero.
         """
         margin = float("inf")
-        with _quiet():
+        with passes.quiet():
             for step in self._walk(np.asarray(images, dtype=np.float64), training=True):
                 layer = step.layer
                 if isinstance(layer, Activation) and layer.function == "relu":
@@ -172,27 +168,44 @@ class ReferenceSession:
         first_step: int,
         steps: int,
         roundoff: float,
-        masks: Mapping[str, Booleans],
+        masks: Mapping[str, Any],
         gradients: bool,
     ) -> dict[str, Floats]:
-        """Train steps again from a state (``harness.core.messages.Replay``)."""
-        self._parameters = {name: np.array(state[f"parameter/{name}"], np.float64) for name in self._parameters}
-        self._statistics = {name: np.array(state[f"statistic/{name}"], np.float64) for name in self._statistics}
-        kept = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("optimizer/")}
-        self._optimizer.restore(kept, first_step)
-        self._given, self._next_step = masks, first_step
-        self.train(steps)
-        found: dict[str, Any] = {
-            "losses": np.asarray(self.losses()),
-            **{f"parameter/{name}": array for name, array in self.parameters().items()},
-            **{f"statistic/{name}": array for name, array in self.statistics().items()},
-            **{f"optimizer/{name}": array for name, array in self.optimizer_state().items()},
-        }
-        spread = {
-            f"deviation/{name}": np.full(array.shape, 40 * roundoff * np.abs(array).max(initial=0.0))
-            for name, array in found.items()
-        }
-        return found | spread
+        """The arrays that ``messages.Replay`` asks for; ``state`` and ``masks`` are those of its files.
+
+        Goes on from ``state`` as if it had trained ``first_step`` steps. Raises ContractError beyond the end of the
+        order, or for a state that does not fit.
+        """
+        self._restore(state, first_step)
+        training = self._training
+        follower = Follower(
+            self._model, training, _Exactly(self), self._parameters, self._statistics, self._optimizer, roundoff
+        )
+        first: dict[str, passes.Value] = {}
+        for step in range(first_step, first_step + steps):
+            rows = self._arrays.order.reshape(-1, training.batch_size)[step]
+            images, labels = self._arrays.train_images[rows], self._arrays.train_labels[rows]
+            with passes.quiet():
+                found = follower.step(images, labels, self._numbers(masks, step), _rate_at(step, self._rates))
+            first = first or found
+        self._next_step = first_step + steps
+        return follower.named({**(first if gradients else {}), **follower.results()})
+
+    def _restore(self, state: Mapping[str, Floats], first_step: int) -> None:
+        for kept, kind in ((self._parameters, "parameter"), (self._statistics, "statistic")):
+            for name, value in kept.items():
+                found = state.get(f"{kind}/{name}")
+                if found is None or found.shape != value.shape:
+                    raise ContractError(f"the state to replay from has no {kind}/{name} of shape {list(value.shape)}")
+                kept[name] = np.array(found, np.float64)
+        slots = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("optimizer/")}
+        self._optimizer.restore(slots, first_step)
+
+    def _numbers(self, masks: Mapping[str, Any], step: int) -> dict[str, Array]:
+        """Numbers of which dropout makes the given masks, or where none are given new ones."""
+        if not masks:
+            return self._drawn(self._training.batch_size)
+        return {name: np.asarray(masks[f"{step}/{name}"], np.float64) for name in _dropouts(self._model)}
 
     def masks(self, step: int) -> dict[str, Booleans]:
         """Drawn again: the generator is set back by a number for each value of each step since."""
@@ -227,12 +240,12 @@ class ReferenceSession:
 
     def _train_on(self, examples: Integers, rate: float) -> None:
         images, labels = self._arrays.train_images[examples], self._arrays.train_labels[examples]
-        with _quiet():
-            found, steps = self._differentiate(images, labels)
+        with passes.quiet():
+            found, moments = self._differentiate(images, labels)
             self._optimizer.update(self._parameters, found.gradients, rate)
-            for step in steps:
-                if isinstance(step.layer, BatchNorm):
-                    self._move_statistics(step.name, step.layer.momentum, step.moments)
+            for trace in self._model.traced:
+                if isinstance(trace.layer, BatchNorm):
+                    self._move_statistics(trace.name, trace.layer.momentum, moments[trace.name])
         self._losses.append(found.loss)
 
     def _move_statistics(self, name: str, momentum: float, moments: Mapping[str, Array]) -> None:
@@ -240,22 +253,22 @@ class ReferenceSession:
             full = f"{name}/moving_{key}"
             self._statistics[full] = momentum * self._statistics[full] + (1.0 - momentum) * value
 
-    def _differentiate(self, images: Floats, labels: Integers) -> tuple[Gradients, list[_Step]]:
-        steps = list(self._walk(np.asarray(images, dtype=np.float64), training=True))
-        logits = steps[-1].output
-        losses, gradient = layers.cross_entropy(logits, labels)
-        gradients: dict[str, Array] = {}
-        for step in reversed(steps):
-            gradient, by_parameter = step.pullback(gradient)
-            gradients.update({f"{step.name}/{key}": value for key, value in by_parameter.items()})
-        ordered = {name: gradients[name] for name in self._parameters}
-        return Gradients(logits=logits, loss=float(losses.mean()), gradients=ordered), steps
+    def _differentiate(self, images: Floats, labels: Integers) -> tuple[Gradients, Mapping[str, Mapping[str, Array]]]:
+        """What the batch gives, and the moments of each batch normalisation."""
+        numbers = self._drawn(len(labels))
+        found = passes.differentiate(self._model, _Exactly(self), (images,), labels, numbers)
+        gradients = {name: found.gradients[name][0] for name in self._parameters}
+        return Gradients(found.logits[0], float(found.losses[0].mean()), gradients), found.moments
+
+    def _drawn(self, examples: int) -> dict[str, Array]:
+        """For each dropout layer the random numbers that its masks are made of, in the order of the layers."""
+        return {name: self._generator.random((examples, *shape)) for name, shape in _dropouts(self._model).items()}
 
     def _walk(self, values: Array, training: bool) -> Iterator[_Step]:
-        """Apply layer after layer. Whoever needs the way back keeps the steps; else they go as they come."""
-        for name, layer in _primitives(self._model):
-            output, pullback, moments = self._apply(name, layer, values, training)
-            yield _Step(name, layer, values, output, pullback, moments)
+        """Apply layer after layer."""
+        for name, layer in passes.primitives(self._model):
+            output = self._apply(name, layer, values, training)[0]
+            yield _Step(layer, values, output)
             values = output
 
     def _apply(
@@ -281,10 +294,6 @@ class ReferenceSession:
         if isinstance(layer, Activation):
             return layers.activation(layer.function, values)
         if isinstance(layer, Dropout):
-            given = self._given.get(f"{self._next_step}/{name}") if training else None
-            if given is not None:
-                mask = given / (1.0 - layer.rate)
-                return values * mask, lambda gradient: (gradient * mask, {})
             return layers.dropout(values, layer.rate if training else 0.0, self._generator)
         if isinstance(layer, Flatten):
             return layers.flatten(values)
@@ -300,6 +309,31 @@ class ReferenceSession:
         scale, offset = self._parameters[f"{name}/scale"], self._parameters[f"{name}/offset"]
         output, pullback = layers.batch_norm(values, scale, offset, mean, variance, layer.epsilon)
         return output, pullback, {"mean": mean, "variance": variance}
+
+
+class _Exactly:
+    """The arithmetic of a pass that carries nothing beside the values."""
+
+    def __init__(self, session: ReferenceSession) -> None:
+        self._session = session
+
+    def apply(self, name: str, layer: Layer, value: passes.Value, drawn: passes.Drawn | None) -> passes.Applied:
+        values = np.asarray(value[0], np.float64)
+        if drawn is not None and isinstance(layer, Dropout):
+            output, pullback = layers.dropout(values, layer.rate, drawn)  # type: ignore[arg-type]
+            moments: Mapping[str, Array] = {}
+        else:
+            output, pullback, moments = self._session._apply(name, layer, values, training=True)
+
+        def back(gradient: passes.Value, *inward: bool) -> Any:
+            by_values, by_parameter = pullback(gradient[0], *inward)
+            return (by_values,), {key: (array,) for key, array in by_parameter.items()}
+
+        return (output,), back, moments
+
+    def loss(self, logits: passes.Value, labels: Integers, batch_size: int) -> tuple[passes.Value, passes.Value]:
+        losses, gradient = layers.cross_entropy(logits[0], labels)
+        return (losses,), (gradient * (len(labels) / batch_size),)
 
 
 class ReferenceBackend:
@@ -364,19 +398,15 @@ class ReferenceBackend:
         return OutOfMemory(f"host memory ran out: {error}") if isinstance(error, MemoryError) else None
 
 
-def _primitives(model: ModelSpec) -> Iterator[tuple[str, Layer]]:
-    """Full layer name and layer, with the activation of a conv2d or dense layer as one of its own after it."""
-    for trace in model.traced:
-        yield trace.name, trace.layer
-        if isinstance(trace.layer, (Conv2D, Dense)) and trace.layer.activation != "linear":
-            yield trace.name, Activation(trace.layer.activation)
+def _dropouts(model: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """The dropout layers that drop anything, and the shape of what goes in."""
+    return {
+        trace.name: trace.input_shape
+        for trace in model.traced
+        if isinstance(trace.layer, Dropout) and trace.layer.rate > 0.0
+    }
 
 
 def _rate_at(step: int, rates: tuple[tuple[int, float], ...]) -> float:
     """The learning rate of a step: that of the last piece that has begun."""
     return next(rate for first, rate in reversed(rates) if first <= step)
-
-
-def _quiet() -> Any:
-    """A run that diverges shows it in its loss, not in warnings on every step."""
-    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
