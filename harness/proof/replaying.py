@@ -149,7 +149,13 @@ def counted(span: Span, before: Mapping[str, NDArray[Any]], after: Mapping[str, 
     if "steps" not in before or "steps" not in after:
         return ()
     count = int(after["steps"]) - int(before["steps"])
-    return (Quantity(COUNTED, float(abs(count - span.steps)), 0.0, f"{count:,} where {span.steps:,} were claimed as"),)
+    return (step_count(count, span.steps),)
+
+
+def step_count(counted: int, claimed: int) -> Quantity:
+    """How far a device's count of steps is from what is claimed."""
+    detail = "" if counted == claimed else f"{counted:,} where {claimed:,} were claimed as"
+    return Quantity(COUNTED, float(abs(counted - claimed)), 0.0, detail)
 
 
 def gradient_of_step(
