@@ -7,6 +7,7 @@ trains at once: ``train`` returns when the work is done.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ class ReferenceSession:
         self._restore(state, first_step)
         training = self._training
         follower = Follower(
-            self._model, training, _Exactly(self), self._parameters, self._statistics, self._optimizer, roundoff
+            self._model, training, self._arithmetic, self._parameters, self._statistics, self._optimizer, roundoff
         )
         first: dict[str, passes.Value] = {}
         for step in range(first_step, first_step + steps):
@@ -190,6 +191,14 @@ class ReferenceSession:
             first = first or found
         self._next_step = first_step + steps
         return follower.named({**(first if gradients else {}), **follower.results()})
+
+    def _arithmetic(
+        self, parameters: dict[str, Array], shifts: Mapping[str, Mapping[str, Array]] | None = None
+    ) -> _Exactly:
+        """That of a pass at other parameters, moments being off by ``shifts``."""
+        other = copy.copy(self)
+        other._parameters = parameters
+        return _Exactly(other, shifts or {})
 
     def _restore(self, state: Mapping[str, Floats], first_step: int) -> None:
         for kept, kind in ((self._parameters, "parameter"), (self._statistics, "statistic")):
@@ -256,7 +265,7 @@ class ReferenceSession:
     def _differentiate(self, images: Floats, labels: Integers) -> tuple[Gradients, Mapping[str, Mapping[str, Array]]]:
         """What the batch gives, and the moments of each batch normalisation."""
         numbers = self._drawn(len(labels))
-        found = passes.differentiate(self._model, _Exactly(self), (images,), labels, numbers)
+        found = passes.differentiate(self._model, _Exactly(self, {}), (images,), labels, numbers)
         gradients = {name: found.gradients[name][0] for name in self._parameters}
         return Gradients(found.logits[0], float(found.losses[0].mean()), gradients), found.moments
 
@@ -306,22 +315,36 @@ class ReferenceSession:
             mean, variance = layers.moments(values)
         else:
             mean, variance = self._statistics[f"{name}/moving_mean"], self._statistics[f"{name}/moving_variance"]
+        moments = {"mean": mean, "variance": variance}
+        return *self._normalised(name, layer, values, moments), moments
+
+    def _normalised(
+        self, name: str, layer: BatchNorm, values: Array, moments: Mapping[str, Array]
+    ) -> tuple[Array, Pullback]:
         scale, offset = self._parameters[f"{name}/scale"], self._parameters[f"{name}/offset"]
-        output, pullback = layers.batch_norm(values, scale, offset, mean, variance, layer.epsilon)
-        return output, pullback, {"mean": mean, "variance": variance}
+        return layers.batch_norm(values, scale, offset, moments["mean"], moments["variance"], layer.epsilon)
 
 
 class _Exactly:
-    """The arithmetic of a pass that carries nothing beside the values."""
+    """The arithmetic of a pass that carries nothing beside the values.
 
-    def __init__(self, session: ReferenceSession) -> None:
-        self._session = session
+    ``shifts``: full layer name -> what its ``mean`` and ``variance`` are moved by.
+    """
+
+    def __init__(self, session: ReferenceSession, shifts: Mapping[str, Mapping[str, Array]]) -> None:
+        self._session, self._shifts = session, shifts
 
     def apply(self, name: str, layer: Layer, value: passes.Value, drawn: passes.Drawn | None) -> passes.Applied:
         values = np.asarray(value[0], np.float64)
         if drawn is not None and isinstance(layer, Dropout):
             output, pullback = layers.dropout(values, layer.rate, drawn)  # type: ignore[arg-type]
             moments: Mapping[str, Array] = {}
+        elif isinstance(layer, BatchNorm) and name in self._shifts:
+            moments = {
+                key: np.maximum(moment + self._shifts[name][key], 0.0 if key == "variance" else -np.inf)
+                for key, moment in zip(("mean", "variance"), layers.moments(values), strict=True)
+            }
+            output, pullback = self._session._normalised(name, layer, values, moments)
         else:
             output, pullback, moments = self._session._apply(name, layer, values, training=True)
 

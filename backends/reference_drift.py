@@ -35,11 +35,11 @@ class Drift:
         self.first = {name: np.zeros(value.shape) for name, value in parameters.items()}
         self.second = {name: np.zeros(value.shape) for name, value in parameters.items()}
         self._together = {name: np.zeros(value.shape) for name, value in parameters.items()}
-        self._moved = False
+        self.moved = False
 
     def known(self, name: str, value: Floats) -> Uncertain:
         """A parameter with its variance, if it has one yet."""
-        return Uncertain(value, self.parameters[name].astype(np.float32) if self._moved else None)
+        return Uncertain(value, self.parameters[name].astype(np.float32) if self.moved else None)
 
     def state(self) -> dict[str, Floats]:
         """``SLOT/NAME`` -> variance, as ``Optimizer.state`` names them."""
@@ -66,7 +66,7 @@ class Drift:
             else:
                 self._momentum(name, state[f"velocity/{name}"], gradient, variance, rate)
             self.parameters[name] += self._kept * parameter**2
-        self._moved = True
+        self.moved = True
 
     def _momentum(self, name: str, velocity: Floats, gradient: Floats, variance: Floats, rate: float) -> None:
         """With e the error of rate g: v <- m v - e, and p <- p + v, or nesterov's p + m v - e."""
@@ -91,20 +91,25 @@ class Drift:
         one, two = 1.0 - spec.beta_1, 1.0 - spec.beta_2
         off = 3 * kept  # the square of float32's u: what a coefficient is off by
         self.first[name] = spec.beta_1**2 * self.first[name] + one**2 * variance
-        self.first[name] += off * (gradient**2 + ((first - one * gradient) / spec.beta_1) ** 2) + kept * first**2
+        before = first - one * gradient, second - two * gradient**2  # times beta
+        self.first[name] += off * (gradient**2 + (before[0] / max(spec.beta_1, 1e-9)) ** 2) + kept * first**2
         self.second[name] = spec.beta_2**2 * self.second[name]
         self.second[name] += two**2 * (4 * gradient**2 * variance + 2 * variance**2 * self._unit**2)
-        self.second[name] += off * (gradient**4 + ((second - two * gradient**2) / spec.beta_2) ** 2) + kept * second**2
+        self.second[name] += off * (gradient**4 + (before[1] / max(spec.beta_2, 1e-9)) ** 2) + kept * second**2
         powers = spec.beta_1**steps, spec.beta_2**steps
         correction = math.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
         lost = FUNCTION_ROUNDINGS + steps
         of_correction = off * lost**2 * ((powers[0] / (1 - powers[0])) ** 2 + (powers[1] / (1 - powers[1]) / 2) ** 2)
         root = np.sqrt(second)
-        slope = rate * correction / (root + spec.epsilon)
+        # No step is longer than this, so neither is what an error makes of one (Cauchy and Schwarz on m and s).
+        fades = 1.0 - spec.beta_1**2 / spec.beta_2 if spec.beta_1**2 < spec.beta_2 else 0.0
+        longest = rate * correction * one / math.sqrt(two * fades) if fades else math.inf
+        most = 2 * longest / (self._unit * np.sqrt(self.first[name]) + 1e-300)
+        slope = np.minimum(rate * correction / (root + spec.epsilon), most)
         # Near zero a square root moves by no more than the root of what is under it.
         of_root = self.second[name] / (4 * second + 2 * self._unit * np.sqrt(self.second[name]) + 1e-300)
-        step = slope * first
+        step = rate * correction / (root + spec.epsilon) * first
         self.parameters[name] += slope**2 * self.first[name] - 2 * slope * spec.beta_1 * self._together[name]
-        self.parameters[name] += (step / (root + spec.epsilon)) ** 2 * of_root
+        self.parameters[name] += np.minimum((step / (root + spec.epsilon)) ** 2 * of_root, (longest / self._unit) ** 2)
         self.parameters[name] += (of_correction + kept * 2 * FUNCTION_ROUNDINGS**2) * step**2
         self._together[name] = spec.beta_1 * self._together[name] - slope * self.first[name]

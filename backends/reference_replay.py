@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     Named = dict[str, Any]
 
 
+UNBOUNDED = 1e30
+"""In place of a deviation beyond all numbers: of what rounding alone decides nothing can be said."""
+
+
 class Following:
     """What ``exact`` computes, with a variance beside each value."""
 
@@ -143,14 +147,15 @@ def batch_terms(model: ModelSpec, batch: int) -> dict[str, int]:
 class Follower:
     """A training that goes on from a given state, followed from step to step.
 
-    ``parameters``, ``statistics`` and ``optimizer`` are changed by it.
+    ``parameters``, ``statistics`` and ``optimizer`` are changed by it. ``exact(parameters, shifts)``: the arithmetic of
+    a pass at these parameters, each batch normalisation's moments being off by its shifts.
     """
 
     def __init__(
         self,
         model: ModelSpec,
         training: TrainingSpec,
-        exact: passes.Arithmetic,
+        exact: Callable[..., passes.Arithmetic],
         parameters: Named,
         statistics: Named,
         optimizer: Optimizer,
@@ -162,27 +167,88 @@ class Follower:
         self._drift = Drift(training.optimizer, parameters, self._roundoff)
         self._of_statistics = {name: np.zeros(value.shape) for name, value in statistics.items()}
         self._losses: list[tuple[float, float]] = []
+        self._generator = np.random.default_rng(0)
 
     def step(self, images: Floats, labels: Integers, numbers: Named, rate: float) -> dict[str, passes.Value]:
         """One step; what its batch gives at the parameters before it: each value with its variance."""
         known = {name: self._drift.known(name, value) for name, value in self._parameters.items()}
-        following = Following(self._exact, known, self._terms, self._roundoff)
+        following = Following(self._exact(self._parameters), known, self._terms, self._roundoff)
         found = passes.differentiate(self._model, following, (images, None), labels, numbers)
         gradients = {name: found.gradients[name][0] for name in self._parameters}
         variances = {name: self._of_gradient(name, *found.gradients[name]) for name in self._parameters}
-        loss = self._loss(*found.losses)
+        mean, of_loss = self._loss(*found.losses)
+        moments = found.moments
+        if self._shares_errors():
+            of_loss += self._of_shared(gradients, moments)
+            moments = self._rehearse(images, labels, numbers, found, gradients, variances)
+        loss = mean, of_loss
         self._losses.append(loss)
         self._optimizer.update(self._parameters, gradients, rate)
         self._drift.update(self._parameters, self._optimizer, gradients, variances, rate)
         for trace in self._model.traced:
             if isinstance(trace.layer, BatchNorm):
-                for key, moment in found.moments[trace.name].items():
+                for key, moment in moments[trace.name].items():
                     self._move(f"{trace.name}/moving_{key}", trace.layer.momentum, *moment)
         return {
             "logits": found.logits,
             "loss": loss,
             **{f"gradient/{name}": (array, variances[name]) for name, array in gradients.items()},
         }
+
+    def _shares_errors(self) -> bool:
+        """Whether all rows of a batch share errors: those of parameters, or of a batch's moments."""
+        normalises = any(isinstance(trace.layer, BatchNorm) for trace in self._model.traced)
+        return normalises or self._roundoff.narrow or self._drift.moved
+
+    def _rehearse(
+        self,
+        images: Floats,
+        labels: Integers,
+        numbers: Named,
+        found: passes.Differentiated,
+        gradients: Named,
+        variances: Named,
+    ) -> dict[str, dict[str, passes.Value]]:
+        """Widen ``variances`` by what shared errors do to the gradients; the batch's moments, widened likewise.
+
+        The batch is differentiated once more, at parameters and moments that are off as rounding may put them.
+        """
+        unit, normal = self._roundoff.unit, self._generator.standard_normal
+        parameters = {
+            name: value + unit * np.sqrt(self._of_parameter(name)) * normal(value.shape)
+            for name, value in self._parameters.items()
+        }
+        shifts = {
+            name: {key: unit * np.sqrt(variance) * normal(variance.shape) for key, (_, variance) in moments.items()}
+            for name, moments in found.moments.items()
+        }
+        again = passes.differentiate(self._model, self._exact(parameters, shifts), (images,), labels, numbers)
+        for name, gradient in gradients.items():
+            variances[name] = rounding.widened(variances[name], (again.gradients[name][0] - gradient) / unit)
+        return {
+            name: {
+                key: (moment, rounding.widened(variance, (again.moments[name][key] - moment) / unit))
+                for key, (moment, variance) in moments.items()
+            }
+            for name, moments in found.moments.items()
+        }
+
+    def _of_parameter(self, name: str) -> Floats:
+        """The variance with which a parameter is used."""
+        variance = self._drift.parameters[name]
+        return variance + ONE * self._parameters[name] ** 2 if self._roundoff.narrow else variance
+
+    def _of_shared(self, gradients: Named, moments: Mapping[str, Mapping[str, passes.Value]]) -> float:
+        """The variance that shared errors give the loss, by its derivatives."""
+        total = sum(float(np.sum(gradients[name] ** 2 * self._of_parameter(name))) for name in self._parameters)
+        for trace in self._model.traced:
+            if isinstance(trace.layer, BatchNorm):
+                (_, of_mean), (spread, of_spread) = moments[trace.name]["mean"], moments[trace.name]["variance"]
+                scale, inverse = self._parameters[f"{trace.name}/scale"], 1 / np.sqrt(spread + trace.layer.epsilon)
+                by_mean = scale * inverse * gradients[f"{trace.name}/offset"]
+                by_spread = scale * inverse**2 * gradients[f"{trace.name}/scale"] / 2
+                total += float(np.sum(by_mean**2 * of_mean + by_spread**2 * of_spread))
+        return total
 
     def results(self) -> dict[str, passes.Value]:
         """Losses and the state after the steps so far: each value with its variance."""
@@ -199,7 +265,8 @@ class Follower:
         named: Named = {}
         for key, (array, variance) in results.items():
             named[key] = np.asarray(array)
-            named[f"deviation/{key}"] = self._roundoff.unit * np.sqrt(np.asarray(variance, np.float64))
+            deviation = self._roundoff.unit * np.sqrt(np.asarray(variance, np.float64))
+            named[f"deviation/{key}"] = np.nan_to_num(deviation, nan=UNBOUNDED, posinf=UNBOUNDED)
         return named
 
     def _of_gradient(self, name: str, gradient: Floats, variance: Floats) -> Floats:

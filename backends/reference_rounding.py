@@ -15,21 +15,37 @@ their own have partial sums s_k^2 = (k/n)^2 S^2 + (k/n) Q or less; hence
 
     sum of s_k^2 = n S^2 / 3 + n Q / 2        (``accumulated``)
 
-as if one after the other. A kernel that adds in blocks errs less; none errs more, unless it is worse than a plain loop.
+as if one after the other. No kernel does that with many: sums of more than ``CHAIN`` terms are taken to be made of
+partial sums of as many, which are then added up, so that n is the length of the longest way: CHAIN + n / CHAIN.
 Products with an exact zero are exact, and so are their sums: what an empty background gives has no error.
+
+Errors are not independent where the same number is added again and again, as what a background becomes is in the
+moments of a batch: while s stays between two powers of two, s + c is rounded by the same each time. A chain of k equal
+terms is off by u k / 2 of its sum at most, by half of that on average (``repeated``).
 
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
 
+Errors of the parameters, and of a batch's moments, are shared by all rows of a batch, and do not average out in a
+gradient. What they do to it is found by a *rehearsal*: the batch is differentiated once more, in float64, at parameters
+and moments that are off by random numbers of their deviations. The difference is one sample of a shared error
+(``widened``; Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997). The loss, a mean, is moved by the derivatives.
+
 Branches. Where a value is within ``KINK`` standard deviations of ReLU's kink, or of the largest in a pool's window, the
-target may go the other way: the gradient g that then goes there, or no more, is added as a variance g^2 at that place.
+target may go the other way: the gradient g that then goes there, or no more, is added as a variance p (1 - p) g^2 at
+that place, p being the chance that it does (``turning``). So the effect is bounded where it happens, and the layers
+above know nothing of it.
 Exact ties stay exact, as values that are equal come of equal images by equal operations.
 
 Functions (tanh, exp, log) are taken to be within ``FUNCTION_ROUNDINGS`` u. Softmax: z - max is rounded, which moves
 exp(z - max) by as much relative to itself; p = e / sum e; the loss is log(sum e) - (z_label - max).
 
 Batch normalisation over N values: mean and variance are sums of N. A framework may find the variance as E[x^2] - E[x]^2
-and the output as x s + (b - mean s), so what is rounded there is as large as x^2 and x s.
+and the output as x s + (b - mean s), so what is rounded there is as large as x^2 and x s. Errors of the batch's sums
+are shared by all N values. On the way back, where N of them are added up again in the layer before, such an error e
+does not average out: a sum of w_i e has the square (sum of w_i)^2 e^2, at most N times the sum of w_i^2 e^2 (Cauchy and
+Schwarz). So it counts N times in each value's variance, and is bounded however they are added. So does the error of an
+average's gradient, which all that was averaged share.
 """
 
 from __future__ import annotations
@@ -53,11 +69,14 @@ if TYPE_CHECKING:
 FLOAT32 = 2.0**-24
 """Unit roundoff of what parameters, optimizer, moments and loss are kept in, whatever activations are."""
 
-KINK = 6.0
+KINK = 4.0
+RARE = 1 / 25
 TIED = 1e-12
 """Relative: the reference's own rounding, below which two values are equal."""
 
+CHAIN = 512
 FUNCTION_ROUNDINGS = 4.0
+SHARED = 4.0
 ONE = np.float32(1 / 3)
 """The variance of one rounding of a value of one."""
 
@@ -95,12 +114,35 @@ def square(values: Any) -> Variance:
 
 def accumulated(total: Any, squares: Any, count: float) -> Any:
     """The variance that rounding leaves in a sum of ``count`` products; ``squares``: the sum of their squares."""
-    return ONE * (count * (square(total) / 3 + squares / 2) + squares)
+    return of_squares(count) * squares + of_total(count) * square(total)
 
 
-def _weight(count: float) -> Any:
-    """What a square counts in ``accumulated``."""
-    return np.float32((count / 2 + 1) / 3)
+def of_squares(count: float) -> Any:
+    """What the sum of squares counts in ``accumulated``."""
+    return np.float32((longest_way(count) / 2 + 1) / 3)
+
+
+def of_total(count: float) -> Any:
+    """What the square of the sum counts in ``accumulated``."""
+    return np.float32(longest_way(count) / 9)
+
+
+def longest_way(count: float) -> float:
+    """How many additions a term goes through."""
+    return count if count <= CHAIN else CHAIN + count / CHAIN
+
+
+def repeated(values: Array) -> Variance:
+    """The variance that equal terms add to a channel's mean (last axis), relative to the square of what is added.
+
+    A value counts as one of many equal ones if it is its neighbour's, along the rows of images or from one to the next.
+    """
+    ahead, behind = values[..., 1:, :], values[..., :-1, :]
+    alike = np.abs(ahead - behind) <= TIED * np.abs(ahead)
+    share = alike.reshape(-1, values.shape[-1]).mean(axis=0) if alike.size else np.zeros(values.shape[-1])
+    chain = min(values.size // values.shape[-1], CHAIN)
+    found: Variance = ONE * square(share * chain / 4)
+    return found
 
 
 def product(
@@ -122,9 +164,9 @@ def product(
     moved = kernel.variance
     if roundoff.narrow:
         moved = ONE * weights if moved is None else moved + ONE * weights
-    entering = _weight(inner) * squares if variance is None else variance + _weight(inner) * squares
+    entering = of_squares(inner) * squares if variance is None else variance + of_squares(inner) * squares
     plain = output if bias is None else output - bias.value
-    found = kind.apply(entering, weights) + (inner / 9 + 1 / 3) * square(plain)
+    found = kind.apply(entering, weights) + (of_total(inner) + ONE) * square(plain)
     if moved is not None:
         found += kind.apply(squares, moved)
     if bias is not None:
@@ -134,7 +176,7 @@ def product(
 
     def back(gradient: Array, uncertain: Variance, by_values: Array | None) -> tuple[Variance | None, Any]:
         slopes = square(gradient)
-        here = uncertain + _weight(batch_terms) * slopes
+        here = uncertain + of_squares(batch_terms) * slopes
         by_parameter = {"kernel": kind.by_kernel(squares, here)}
         if variance is not None:
             by_parameter["kernel"] += kind.by_kernel(variance, slopes)
@@ -142,8 +184,8 @@ def product(
             by_parameter["bias"] = here.reshape(-1, here.shape[-1]).sum(axis=0)
         if by_values is None:
             return None, by_parameter
-        inward = kind.by_values(uncertain + _weight(outer) * slopes, weights)
-        inward += (outer / 9 + 1 / 3) * square(by_values)
+        inward = kind.by_values(uncertain + of_squares(outer) * slopes, weights)
+        inward += (of_total(outer) + ONE) * square(by_values)
         if moved is not None:
             inward += kind.by_values(slopes, moved)
         return inward, by_parameter
@@ -153,7 +195,21 @@ def product(
 
 def summed(gradient: Array, variance: Variance, batch_terms: int) -> Variance:
     """The variance of a weight's gradient, with what the sum over the whole batch is rounded by."""
-    found: Variance = variance + np.float32(batch_terms / 9 + 1 / 3) * square(gradient)
+    found: Variance = variance + (of_total(batch_terms) + ONE) * square(gradient)
+    return found
+
+
+def widened(variance: Array, differences: Array) -> Array:
+    """A variance with what shared errors add, of which ``differences`` are one sample.
+
+    Of how much they add, an element's own difference is one sample, and those of its whole array, each relative to its
+    variance, are many: both count, ``SHARED`` times, since a sample may be small by chance.
+    """
+    squares = np.square(differences)
+    ratios = squares[variance > 0.0] / variance[variance > 0.0]
+    # A few elements may be uncertain for other reasons: half of the squares of normal numbers are below 0.455.
+    ratio = 0.0 if not ratios.size else float(np.median(ratios)) / 0.455 if ratios.size >= 8 else float(ratios.mean())
+    found: Array = variance * (1.0 + SHARED * ratio) + SHARED * squares
     return found
 
 
@@ -161,13 +217,27 @@ def relu(values: Array, variance: Variance | None, roundoff: Roundoff) -> Follow
     """Kinked at zero."""
     if variance is None:
         variance = np.zeros(values.shape, np.float32)
-    near = (np.abs(values) <= KINK * roundoff.unit * np.sqrt(variance)) & (variance > 0.0)
-    passes = (values > 0.0) | near
+    turns = turning(np.abs(values), variance, roundoff)
+    passes = (values > 0.0) | (turns > 0.0)
 
     def back(gradient: Array, uncertain: Variance, by_values: Array) -> tuple[Variance, Any]:
-        return uncertain * passes + near * square(gradient) / np.float32(roundoff.unit**2), {}
+        return uncertain * passes + turns * square(gradient) / np.float32(roundoff.unit**2), {}
 
     return variance * passes, back
+
+
+def turning(distance: Array, variance: Variance, roundoff: Roundoff) -> Variance:
+    """The variance of a branch being taken or not, for values at a distance from it; zero beyond ``KINK`` deviations.
+
+    With p the chance of the other branch, p (1 - p): about exp(-0.63 z^2) / 4 at z deviations. It is ``RARE`` at least,
+    so that one place alone stays within the bound even where it is unlikely to turn.
+    """
+    found = np.zeros(distance.shape, np.float32)
+    near = (distance <= KINK * roundoff.unit * np.sqrt(variance)) & (variance > 0.0)
+    if near.any():
+        away = distance[near] ** 2 / (roundoff.unit**2 * variance[near])
+        found[near] = np.maximum(np.exp(-0.63 * away) / 4, RARE)
+    return found
 
 
 def smooth(function: str, variance: Variance | None, output: Array, roundoff: Roundoff) -> Followed:
@@ -222,12 +292,9 @@ def max_pool(
         hits.append(hit)
     for place, error in zip(windows.places(padded), windows.places(errors), strict=True):
         lead = output - place
-        near = (lead > TIED * np.abs(output)) & (lead <= KINK * roundoff.unit * np.sqrt(found + error))
-        leads.append(near if near.any() else None)
-    contested = np.zeros(output.shape, bool)
-    for other in leads:
-        if other is not None:
-            contested |= other
+        turns = turning(np.where(lead > TIED * np.abs(output), lead, np.inf), found + error, roundoff)
+        leads.append(turns if turns.any() else None)
+    contested = sum((turns for turns in leads if turns is not None), np.zeros(output.shape, np.float32))
     overlaps = math.prod(-(-size // stride) for size, stride in zip(pool, strides, strict=True))
 
     def back(gradient: Array, uncertain: Variance, by_values: Array) -> tuple[Variance, Any]:
@@ -235,14 +302,14 @@ def max_pool(
         turned = slopes / np.float32(roundoff.unit**2)
         winner = uncertain + contested * turned
         if overlaps > 1:
-            winner += _weight(overlaps) * slopes
+            winner += of_squares(overlaps) * slopes
         by_padded = np.zeros(padded.shape, np.float32)
         for hit, near, place in zip(hits, leads, windows.places(by_padded), strict=True):
             place += hit * winner
             if near is not None:
                 place += near * turned
         inward = windows.crop(by_padded)
-        return inward + np.float32(overlaps / 9) * square(by_values) if overlaps > 1 else inward, {}
+        return inward + of_total(overlaps) * square(by_values) if overlaps > 1 else inward, {}
 
     return found, back
 
@@ -259,18 +326,18 @@ def average_pool(
     windows = layers._Windows.over(values, pool, strides, padding)
     counts = sum(windows.places(windows.pad(np.ones((1, *values.shape[1:3], 1), np.float32))), np.zeros((), np.float32))
     size = math.prod(pool)
-    entering = _weight(size) * square(values)
+    entering = of_squares(size) * square(values)
     if variance is not None:
         entering = entering + variance
     found = sum(windows.places(windows.pad(entering)), np.zeros((), np.float32)) / counts**2
-    found += (size / 9 + 2 / 3) * square(output)
+    found += (of_total(size) + 2 * ONE) * square(output)
 
     def back(gradient: Array, uncertain: Variance, by_values: Array) -> tuple[Variance, Any]:
-        share = (uncertain + _weight(size) * square(gradient)) / counts**2
+        share = (uncertain + of_squares(size) * square(gradient)) / counts  # by all of the window: see batch_norm
         by_padded = windows.pad(np.zeros(values.shape, np.float32))
         for place in windows.places(by_padded):
             place += share
-        return windows.crop(by_padded) + (size / 9 + 1 / 3) * square(by_values), {}
+        return windows.crop(by_padded) + (of_total(size) + ONE) * square(by_values), {}
 
     return found.astype(np.float32), back
 
@@ -278,13 +345,14 @@ def average_pool(
 def global_average_pool(values: Array, variance: Variance | None, output: Array) -> Followed:
     """The mean over each channel of N values."""
     count = values.shape[1] * values.shape[2]
-    entering = _weight(count) * square(values)
+    entering = of_squares(count) * square(values)
     if variance is not None:
         entering = entering + variance
-    found = entering.sum(axis=(1, 2)) / np.float32(count**2) + np.float32(count / 9 + 2 / 3) * square(output)
+    found = entering.sum(axis=(1, 2)) / np.float32(count**2) + (of_total(count) + 2 * ONE) * square(output)
+    found += repeated(values).mean() * square(output)
 
     def back(gradient: Array, uncertain: Variance, by_values: Array) -> tuple[Variance, Any]:
-        share = uncertain / np.float32(count**2)
+        share = uncertain / np.float32(count)  # by all of the channel: see batch_norm
         return share[:, None, None, :] + ONE * square(by_values), {}
 
     return found, back
@@ -335,15 +403,19 @@ def batch_norm(
         variance = np.zeros(values.shape, np.float32)
     squares = square(values)
     power = spread + mean**2
-    of_mean = variance.mean(axis=axes) / count + kept * accumulated(mean, power / count, count)
+    alike = repeated(values)
+    of_mean = variance.mean(axis=axes) / count + kept * (accumulated(mean, power / count, count) + alike * power)
     of_spread = 4 * (square(values - mean) * variance).mean(axis=axes) / count + 4 * square(mean) * of_mean
-    of_spread += kept * (accumulated(power, (squares * squares).mean(axis=axes) / count, count) + ONE * square(power))
+    of_spread += kept * accumulated(power, (squares * squares).mean(axis=axes) / count, count)
+    of_spread += kept * (ONE + alike) * square(power)
     inverse = 1.0 / np.sqrt(spread + epsilon)
     slope = scale.value * inverse
     normal = np.asarray((values - mean) * inverse, np.float32)
     wide = np.asarray((np.abs(values) + np.abs(mean)) * inverse, np.float32)  # what cancels in it
     of_inverse = square(inverse**2) / 4 * of_spread  # relative to the inverse
-    of_normal = square(inverse) * (variance + of_mean) + square(normal) * of_inverse + kept * square(wide)
+    # A value is part of its own mean: of one value alone, the difference is exactly zero.
+    of_difference = np.maximum(variance * np.float32(1 - 2 / count) + of_mean, 0.0)
+    of_normal = square(inverse) * of_difference + square(normal) * of_inverse + kept * square(wide)
     found = square(scale.value) * of_normal + ONE * square(output)
     for known, factor in ((scale, square(normal)), (offset, np.float32(1.0))):
         if known.variance is not None:
@@ -354,10 +426,12 @@ def batch_norm(
         of_offset = uncertain.sum(axis=axes) + kept * accumulated(by["offset"], slopes.sum(axis=axes), count)
         of_scale = (square(normal) * uncertain + slopes * of_normal).sum(axis=axes)
         cancels = square(by["scale"]) + square(mean * inverse * by["offset"])
-        of_scale += kept * (_weight(count) * (slopes * square(wide)).sum(axis=axes) + np.float32(count / 4.5) * cancels)
+        of_scale += kept * (of_squares(count) * (slopes * square(wide)).sum(axis=axes) + 2 * of_total(count) * cancels)
         inner = gradient - (by["offset"] + normal * by["scale"]) / count
-        inward = uncertain + of_offset / count**2 + square(normal) * (of_scale / count**2)
-        inward += square(by["scale"] / count) * of_normal + square(inner) * of_inverse
+        # What all N values share counts N times: see above.
+        inward = uncertain + of_offset / count + square(normal) * (of_scale / count)
+        inward += square(by["scale"] / count) * (of_normal + count * square(inverse) * of_mean)
+        inward += square(inner) * of_inverse
         inward += kept * (slopes + square(by["offset"] / count) + square(wide) * square(by["scale"] / count))
         inward *= square(slope)
         if scale.variance is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.proof.parity import Quantity
+from harness.proof.tolerances import scale
 
 GROUPS = {
     "losses": "losses",
@@ -44,14 +45,18 @@ def compare(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[An
     """Of each kind of array the quantity farthest beyond its bound, or nearest to it.
 
     ``expected`` has for each KEY a ``deviation/KEY`` of the same shape. ``error`` and ``tolerance`` are those of one
-    element, both relative to the largest value of its array.
+    element, both relative to the largest value of its array, or to what ``tolerances.scale`` has for a small one.
     """
     keys = [key for key in expected if not key.startswith("deviation/")]
     reach = sigmas(sum(expected[key].size for key in keys))
+    largest: dict[str, float] = {}
+    for key in keys:
+        group = GROUPS[key.partition("/")[0]]
+        largest[group] = max(largest.get(group, 0.0), float(np.max(np.abs(expected[key]), initial=0.0)))
     worst: dict[str, Quantity] = {}
     for key in keys:
         if expected[key].size:
-            one = _compared(key, expected, found, reach)
+            one = _compared(key, expected, found, reach, largest)
             kept = worst.get(one.name)
             if kept is None or not one.share <= kept.share:
                 worst[one.name] = one
@@ -67,15 +72,19 @@ def allowed(deviation: NDArray[Any], reach: float) -> NDArray[np.float64]:
 
 
 def _compared(
-    key: str, expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], reach: float
+    key: str,
+    expected: Mapping[str, NDArray[Any]],
+    found: Mapping[str, NDArray[Any]],
+    reach: float,
+    largest: Mapping[str, float],
 ) -> Quantity:
-    group, _, name = key.partition("/")
-    array = expected[key]
+    first, _, name = key.partition("/")
+    group, array = GROUPS[first], expected[key]
     if key not in found or found[key].shape != array.shape:
-        return Quantity(GROUPS[group], math.inf, 0.0, f"{name or key} missing or of another shape")
+        return Quantity(group, math.inf, 0.0, f"{name or key} missing or of another shape")
     bounds = np.ravel(allowed(expected[f"deviation/{key}"], reach))
     errors = np.ravel(np.abs(found[key].astype(np.float64) - array))
     shares = np.divide(errors, bounds, out=np.where(errors == 0.0, 0.0, math.inf), where=bounds > 0.0)
     place = int(np.argmax(shares))  # the first that is not a number, if there is one
-    scale = float(np.max(np.abs(array))) or 1.0
-    return Quantity(GROUPS[group], float(errors[place]) / scale, float(bounds[place]) / scale, name)
+    unit = scale(float(np.max(np.abs(array))), largest[group]) or 1.0
+    return Quantity(group, float(errors[place]) / unit, float(bounds[place]) / unit, name)
