@@ -28,13 +28,13 @@ from harness.measure.lane import Progress
 from harness.paths import from_here
 from harness.plan import datasets, inputs, models, own_file, targets
 from harness.plan.prepare import prepare_dataset
-from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
+from harness.plan.sweep import LARGEST_COUNT, known_dataset, require_fit
 from harness.plan.targets import TargetDefinition
 from harness.report import comparing
 from harness.report.printed import say
 from harness.runs import folder as run_folder
 from harness.runs.folder import default_folder
-from harness.wording import nearest, plural
+from harness.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
@@ -156,7 +156,7 @@ def compare(
     values.compute_precision(compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
-    prepared = prepare_dataset(_dataset(given["dataset"]), values.place(data_dir), NEWS)
+    prepared = prepare_dataset(known_dataset("--dataset", given["dataset"]), values.place(data_dir), NEWS)
     cells = _cells(
         model if isinstance(model, ModelSpec) else models.load(given["model"]),
         datasets.limited(prepared.dataset, None, None),
@@ -180,13 +180,6 @@ def compare(
     if stopped:
         raise RunStopped(result, said.resuming(compare, given, str(kept.folder)))
     return result
-
-
-def _dataset(name: str) -> str:
-    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
-        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
-        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
-    return name
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:
