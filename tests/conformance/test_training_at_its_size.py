@@ -41,7 +41,7 @@ IN_PROOF = {
     "RowRepeated": "losses",
     "WrongFrom512": "gradients",
     "LateDropMissed": "optimizer state",
-    "HalfPrecisionInALayer": "losses",
+    "HalfPrecisionInALayer": "gradients",
     "EvaluatesTrainingData": "test_loss",
     "FrozenAfterAnEpoch": "parameters",
     "CountsWhatItDidNotTrain": "steps counted",
