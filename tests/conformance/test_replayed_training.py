@@ -50,7 +50,7 @@ class Trained:
             inputs.save_array(folder / f"{part}_labels.npy", labels)
         inputs.save_arrays(folder / "parameters.npz", inputs.draw_parameters(model, 0))
         inputs.save_array(folder / "order.npy", inputs.draw_order(examples, training.epochs, 0))
-        dataset = Dataset("strokes", "", examples, 8, model.input_shape, model.classes)
+        dataset = Dataset("strokes", "", examples, examples, model.input_shape, model.classes)
         self.cell = Cell(model, training, dataset, Inputs("", ""), bench.target(lane))
         self._folder, self._bench, self.blocks = folder, bench, blocks
         self.losses: list[list[float]] = []
