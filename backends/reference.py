@@ -180,7 +180,14 @@ class ReferenceSession:
         self._restore(state, first_step)
         training = self._training
         follower = Follower(
-            self._model, training, self._arithmetic, self._parameters, self._statistics, self._optimizer, roundoff
+            self._model,
+            training,
+            self._arithmetic,
+            self._parameters,
+            self._statistics,
+            self._optimizer,
+            roundoff,
+            several=steps > 1,
         )
         first: dict[str, passes.Value] = {}
         for step in range(first_step, first_step + steps):
@@ -198,7 +205,7 @@ class ReferenceSession:
         """That of a pass at other parameters, moments being off by ``shifts``."""
         other = copy.copy(self)
         other._parameters = parameters
-        return _Exactly(other, shifts or {})
+        return _Exactly(other, {} if shifts is None else shifts)
 
     def _restore(self, state: Mapping[str, Floats], first_step: int) -> None:
         for kept, kind in ((self._parameters, "parameter"), (self._statistics, "statistic")):

@@ -47,6 +47,19 @@ class Drift:
         kept = slots.get(self._spec.name, {"velocity": self.first})
         return {f"{slot}/{name}": value for slot, arrays in kept.items() for name, value in arrays.items()}
 
+    def shared(self, steps: int) -> float:
+        """The deviation of all of step number ``steps``, relative to it, by its coefficients."""
+        if self._spec.name != "adam":
+            return math.sqrt(2 * self._kept)
+        one_of_many = 1.0 / max(1.0 - self._spec.beta_2, 1e-9)
+        return math.sqrt(self._of_correction(steps) + 3 * self._kept * one_of_many**2 / 4)
+
+    def _of_correction(self, steps: int) -> float:
+        """The variance of Adam's correction, relative to its square."""
+        one, two = self._spec.beta_1**steps, self._spec.beta_2**steps
+        lost = FUNCTION_ROUNDINGS + steps
+        return float(3 * self._kept * lost**2 * ((one / (1 - one)) ** 2 + (two / (1 - two) / 2) ** 2))
+
     def update(
         self,
         parameters: Mapping[str, Floats],
@@ -98,8 +111,6 @@ class Drift:
         self.second[name] += off * (gradient**4 + (before[1] / max(spec.beta_2, 1e-9)) ** 2) + kept * second**2
         powers = spec.beta_1**steps, spec.beta_2**steps
         correction = math.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
-        lost = FUNCTION_ROUNDINGS + steps
-        of_correction = off * lost**2 * ((powers[0] / (1 - powers[0])) ** 2 + (powers[1] / (1 - powers[1]) / 2) ** 2)
         root = np.sqrt(second)
         # No step is longer than this, so neither is what an error makes of one (Cauchy and Schwarz on m and s).
         fades = 1.0 - spec.beta_1**2 / spec.beta_2 if spec.beta_1**2 < spec.beta_2 else 0.0
@@ -111,5 +122,5 @@ class Drift:
         step = rate * correction / (root + spec.epsilon) * first
         self.parameters[name] += slope**2 * self.first[name] - 2 * slope * spec.beta_1 * self._together[name]
         self.parameters[name] += np.minimum((step / (root + spec.epsilon)) ** 2 * of_root, (longest / self._unit) ** 2)
-        self.parameters[name] += (of_correction + kept * 2 * FUNCTION_ROUNDINGS**2) * step**2
+        self.parameters[name] += (self._of_correction(steps) + 2 * kept * FUNCTION_ROUNDINGS**2) * step**2
         self._together[name] = spec.beta_1 * self._together[name] - slope * self.first[name]

@@ -229,9 +229,10 @@ def _collected(
         for name, value in found.items():
             if name in total:
                 for sum_, array in zip(total[name], value, strict=True):
-                    sum_ += array
+                    if sum_ is not None:
+                        sum_ += array
             else:
-                total[name] = tuple(np.array(array) for array in value)
+                total[name] = tuple(None if array is None else np.array(array) for array in value)
     logits, losses, inward = (_joined(iter(column)) for column in zip(*rows, strict=True))
     return logits, losses, inward, total
 

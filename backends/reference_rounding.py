@@ -15,21 +15,22 @@ their own have partial sums s_k^2 = (k/n)^2 S^2 + (k/n) Q or less; hence
 
     sum of s_k^2 = n S^2 / 3 + n Q / 2        (``accumulated``)
 
-as if one after the other. No kernel does that with many: sums of more than ``CHAIN`` terms are taken to be made of
-partial sums of as many, which are then added up, so that n is the length of the longest way: CHAIN + n / CHAIN.
+as if one after the other, which some of TensorFlow's are on processors. A kernel that adds in blocks errs less; none
+errs more, unless it is worse than a plain loop.
 Products with an exact zero are exact, and so are their sums: what an empty background gives has no error.
 
 Errors are not independent where the same number is added again and again, as what a background becomes is in the
 moments of a batch: while s stays between two powers of two, s + c is rounded by the same each time. A chain of k equal
-terms is off by u k / 2 of its sum at most, by half of that on average (``repeated``).
+terms is off by u k / 2 of its sum at most: ``repeated`` takes a quarter of that for the deviation.
 
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
 
 Errors of the parameters, and of a batch's moments, are shared by all rows of a batch, and do not average out in a
-gradient. What they do to it is found by a *rehearsal*: the batch is differentiated once more, in float64, at parameters
-and moments that are off by random numbers of their deviations. The difference is one sample of a shared error
-(``widened``; Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997). The loss, a mean, is moved by the derivatives.
+gradient. What they do is found by a *rehearsal*: the training is done once more beside the other, in float64, with
+random numbers of their deviations added to parameters, gradients and moments (Parker, "Monte Carlo Arithmetic", UCLA
+CSD-970002, 1997). Its difference is one sample of the shared error (``widened``). The loss, a mean, is moved by the
+derivatives.
 
 Branches. Where a value is within ``KINK`` standard deviations of ReLU's kink, or of the largest in a pool's window, the
 target may go the other way: the gradient g that then goes there, or no more, is added as a variance p (1 - p) g^2 at
@@ -74,9 +75,10 @@ RARE = 1 / 25
 TIED = 1e-12
 """Relative: the reference's own rounding, below which two values are equal."""
 
-CHAIN = 512
 FUNCTION_ROUNDINGS = 4.0
 SHARED = 4.0
+SAMPLE = 4096
+"""So many elements of an array tell as much as all of them."""
 ONE = np.float32(1 / 3)
 """The variance of one rounding of a value of one."""
 
@@ -119,17 +121,12 @@ def accumulated(total: Any, squares: Any, count: float) -> Any:
 
 def of_squares(count: float) -> Any:
     """What the sum of squares counts in ``accumulated``."""
-    return np.float32((longest_way(count) / 2 + 1) / 3)
+    return np.float32((count / 2 + 1) / 3)
 
 
 def of_total(count: float) -> Any:
     """What the square of the sum counts in ``accumulated``."""
-    return np.float32(longest_way(count) / 9)
-
-
-def longest_way(count: float) -> float:
-    """How many additions a term goes through."""
-    return count if count <= CHAIN else CHAIN + count / CHAIN
+    return np.float32(count / 9)
 
 
 def repeated(values: Array) -> Variance:
@@ -140,8 +137,7 @@ def repeated(values: Array) -> Variance:
     ahead, behind = values[..., 1:, :], values[..., :-1, :]
     alike = np.abs(ahead - behind) <= TIED * np.abs(ahead)
     share = alike.reshape(-1, values.shape[-1]).mean(axis=0) if alike.size else np.zeros(values.shape[-1])
-    chain = min(values.size // values.shape[-1], CHAIN)
-    found: Variance = ONE * square(share * chain / 4)
+    found: Variance = square(share * (values.size // values.shape[-1]) / 8)
     return found
 
 
@@ -199,31 +195,60 @@ def summed(gradient: Array, variance: Variance, batch_terms: int) -> Variance:
     return found
 
 
-def widened(variance: Array, differences: Array) -> Array:
+def widened(variance: Array, differences: Array, contained: float = 0.0) -> Array:
     """A variance with what shared errors add, of which ``differences`` are one sample.
 
     Of how much they add, an element's own difference is one sample, and those of its whole array, each relative to its
-    variance, are many: both count, ``SHARED`` times, since a sample may be small by chance.
+    variance, are many: both count, ``SHARED`` times, since a sample may be small by chance. ``contained``: how much of
+    the variance itself the sample has in it.
     """
     squares = np.square(differences)
-    ratios = squares[variance > 0.0] / variance[variance > 0.0]
+    some = slice(None, None, 1 + variance.size // SAMPLE)
+    known, sample = np.ravel(variance)[some], np.ravel(squares)[some]
+    ratios = sample[known > 0.0] / known[known > 0.0]
     # A few elements may be uncertain for other reasons: half of the squares of normal numbers are below 0.455.
     ratio = 0.0 if not ratios.size else float(np.median(ratios)) / 0.455 if ratios.size >= 8 else float(ratios.mean())
+    if contained:
+        squares, ratio = np.maximum(squares - 4.0 * contained * variance, 0.0), max(ratio - contained, 0.0)
     found: Array = variance * (1.0 + SHARED * ratio) + SHARED * squares
     return found
 
 
-def relu(values: Array, variance: Variance | None, roundoff: Roundoff) -> Followed:
-    """Kinked at zero."""
+def relu(
+    values: Array, variance: Variance | None, rehearsed: Array | None, roundoff: Roundoff
+) -> tuple[Variance, Callable[..., Any], Array | None]:
+    """Kinked at zero. The third result is what the rehearsal goes on with: it decides near branches by chance."""
     if variance is None:
         variance = np.zeros(values.shape, np.float32)
-    turns = turning(np.abs(values), variance, roundoff)
+    spread = unsure(values, variance, rehearsed, roundoff)
+    turns = turning(np.abs(values), spread, roundoff)
     passes = (values > 0.0) | (turns > 0.0)
+    if rehearsed is not None:
+        rehearsed = rehearsed + by_chance(values, turns, variance, roundoff)
 
     def back(gradient: Array, uncertain: Variance, by_values: Array) -> tuple[Variance, Any]:
         return uncertain * passes + turns * square(gradient) / np.float32(roundoff.unit**2), {}
 
-    return variance * passes, back
+    return variance * passes, back, rehearsed
+
+
+def unsure(values: Array, variance: Variance, rehearsed: Array | None, roundoff: Roundoff) -> Variance:
+    """The variance of values that decide a branch, with what shared errors add."""
+    if rehearsed is None:
+        return variance
+    found: Variance = widened(variance, (rehearsed - values) / roundoff.unit).astype(np.float32)
+    return found
+
+
+def by_chance(values: Array, turns: Variance, variance: Variance, roundoff: Roundoff) -> Array:
+    """A sample of the errors of values that may turn; zero elsewhere. The values themselves are the seed."""
+    errors = np.zeros(values.shape)
+    near = turns > 0.0
+    if near.any():
+        seed = np.frombuffer(np.float64(np.sum(values)).tobytes(), np.uint32)
+        normal = np.random.default_rng(seed).standard_normal(int(near.sum()))
+        errors[near] = roundoff.unit * np.sqrt(variance[near]) * normal
+    return errors
 
 
 def turning(distance: Array, variance: Variance, roundoff: Roundoff) -> Variance:
@@ -272,28 +297,39 @@ def scaled(variance: Variance | None, output: Array, factor: Any) -> Followed:
 def max_pool(
     values: Array,
     variance: Variance | None,
+    rehearsed: Array | None,
     output: Array,
     pool: tuple[int, int],
     strides: tuple[int, int],
     padding: str,
     roundoff: Roundoff,
-) -> Followed:
-    """The largest of each window; another that comes near it may take its place."""
+) -> tuple[Variance, Callable[..., Any], Array | None]:
+    """The largest of each window; another that comes near it may take its place. The third result: see ``relu``."""
     windows = layers._Windows.over(values, pool, strides, padding)
     padded = windows.pad(values, -np.inf)
-    errors = windows.pad(np.zeros(values.shape, np.float32) if variance is None else variance)
+    if variance is None:
+        variance = np.zeros(values.shape, np.float32)
+    errors = windows.pad(variance)
+    spreads = windows.pad(unsure(values, variance, rehearsed, roundoff))
+    moved = None if rehearsed is None else windows.pad(rehearsed).copy()
     found = np.zeros(output.shape, np.float32)
     taken = np.zeros(output.shape, bool)
+    spread = np.zeros(output.shape, np.float32)
     hits, leads = [], []
-    for place, error in zip(windows.places(padded), windows.places(errors), strict=True):
+    for place, error, wide in zip(windows.places(padded), windows.places(errors), windows.places(spreads), strict=True):
         hit = (place == output) & ~taken
         taken |= hit
         found += hit * error
+        spread += hit * wide
         hits.append(hit)
-    for place, error in zip(windows.places(padded), windows.places(errors), strict=True):
+    places = [windows.places(array) for array in (padded, errors, spreads)]
+    again = [None] * len(hits) if moved is None else windows.places(moved)
+    for place, error, wide, place_moved in zip(*places, again, strict=True):
         lead = output - place
-        turns = turning(np.where(lead > TIED * np.abs(output), lead, np.inf), found + error, roundoff)
+        turns = turning(np.where(lead > TIED * np.abs(output), lead, np.inf), spread + wide, roundoff)
         leads.append(turns if turns.any() else None)
+        if place_moved is not None and leads[-1] is not None:
+            place_moved += by_chance(np.where(turns > 0.0, place, 0.0), turns, found + error, roundoff)
     contested = sum((turns for turns in leads if turns is not None), np.zeros(output.shape, np.float32))
     overlaps = math.prod(-(-size // stride) for size, stride in zip(pool, strides, strict=True))
 
@@ -311,7 +347,7 @@ def max_pool(
         inward = windows.crop(by_padded)
         return inward + of_total(overlaps) * square(by_values) if overlaps > 1 else inward, {}
 
-    return found, back
+    return found, back, None if moved is None else windows.crop(moved)
 
 
 def average_pool(
@@ -404,7 +440,8 @@ def batch_norm(
     squares = square(values)
     power = spread + mean**2
     alike = repeated(values)
-    of_mean = variance.mean(axis=axes) / count + kept * (accumulated(mean, power / count, count) + alike * power)
+    of_mean = variance.mean(axis=axes) / count
+    of_mean += kept * (accumulated(mean, power / count, count) + alike * square(mean))
     of_spread = 4 * (square(values - mean) * variance).mean(axis=axes) / count + 4 * square(mean) * of_mean
     of_spread += kept * accumulated(power, (squares * squares).mean(axis=axes) / count, count)
     of_spread += kept * (ONE + alike) * square(power)

@@ -2,7 +2,7 @@
 
 Written apart from the reference, for every layer, optimizer and padding of ``harness.core``. ``order`` says how sums
 are added up: ``blas`` (as NumPy's library does), ``forward`` and ``backward`` (one after the other, from the first or
-from the last, in chains of 512), ``blocks`` (eight sums in turns, then these).
+from the last, in chains of 1024), ``blocks`` (eight sums in turns, then these).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.core.model import (
 
 Array = Any
 Back = Callable[[Array], tuple[Array, dict[str, Array]]]
-CHAIN = 512
+CHAIN = 1024
 ORDERS = ("blas", "forward", "backward", "blocks")
 F = np.float32
 
