@@ -38,11 +38,7 @@ def judge(cell: Cell, claimed: int, told: Inventoried, expected: Mapping[str, st
     if told.steps is None:
         not_shown.append("the backend does not count steps on the device")
     else:
-        quantities.append(
-            Quantity(
-                COUNTED, float(abs(told.steps - claimed)), 0.0, f"{told.steps:,} where {claimed:,} were claimed as"
-            )
-        )
+        quantities.append(step_count(told.steps, claimed))
     absent = [NAMES[name] for name in expected if name not in told.digests]
     if absent:
         why = "sent from the host batch by batch" if cell.target.input == "host" else "not shown by the backend"
@@ -51,6 +47,12 @@ def judge(cell: Cell, claimed: int, told: Inventoried, expected: Mapping[str, st
         if name in told.digests:
             quantities.append(Quantity(HELD, float(told.digests[name] != digest), 0.0, NAMES[name]))
     return Kept(tuple(quantities), tuple(not_shown))
+
+
+def step_count(counted: int, claimed: int) -> Quantity:
+    """How far a device's count of steps is from what is claimed."""
+    detail = "" if counted == claimed else f"{counted:,} training steps where {claimed:,} were claimed"
+    return Quantity(COUNTED, float(abs(counted - claimed)), 0.0, detail)
 
 
 def expected(dataset: Path, order: Path, cell: Cell) -> dict[str, str]:

@@ -90,9 +90,7 @@ class Quantity:
                 f"logits {self.error:.1e} times closer to the reference than {self.detail} can be: not computed in it"
             )
         if self.name == COUNTED:
-            return (
-                f"the device counted {self.detail} training steps" if self.detail else "the device counted other steps"
-            )
+            return f"the device counted {self.detail}"
         if self.name == HELD:
             return f"the {self.detail} on the device is not what was shipped"
         return f"{self.name} {self.detail} off by {self.error:.1e} (allowed {self.tolerance:.0e})"

@@ -23,7 +23,8 @@ from harness.core.messages import Evaluate, Evaluated, Replay
 from harness.core.model import Dropout, ModelSpec
 from harness.core.training import TrainingSpec
 from harness.proof import rounding
-from harness.proof.parity import COUNTED, Quantity, binomial_bound
+from harness.proof.conservation import step_count
+from harness.proof.parity import Quantity, binomial_bound
 from harness.proof.probing import Arrays, load_probed
 from harness.proof.tolerances import TEST_EXAMPLES, UNIT_ROUNDOFF, tolerances
 from harness.workers.cell_worker import CellWorker, Files
@@ -150,12 +151,6 @@ def counted(span: Span, before: Mapping[str, NDArray[Any]], after: Mapping[str, 
         return ()
     count = int(after["steps"]) - int(before["steps"])
     return (step_count(count, span.steps),)
-
-
-def step_count(counted: int, claimed: int) -> Quantity:
-    """How far a device's count of steps is from what is claimed."""
-    detail = "" if counted == claimed else f"{counted:,} where {claimed:,} were claimed as"
-    return Quantity(COUNTED, float(abs(counted - claimed)), 0.0, detail)
 
 
 def gradient_of_step(
