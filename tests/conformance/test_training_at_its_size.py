@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,18 +13,19 @@ import pytest
 from harness.actions.progress import NEWS
 from harness.core.cell import Cell, Target
 from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec
-from harness.core.training import OptimizerSpec, TrainingSpec
+from harness.core.training import OPTIMIZERS, OptimizerSpec, TrainingSpec
 from harness.measure.lane import Lane
 from harness.measure.schedule import rehearsal
 from harness.measure.shown import Shown
 from harness.measure.witness import Moment
-from harness.plan import datasets, inputs
+from harness.plan import datasets, inputs, models
 from harness.plan.prepare import prepare_dataset
 from harness.proof.parity import Proof
+from harness.workers import Worker
 from harness.workers.cell_worker import Files
 
 from . import untrained_backends
-from .conftest import TIMEOUT, Bench
+from .conftest import TIMEOUT, Bench, every_lane, paired
 
 SMALL = ModelSpec(
     "small",
@@ -118,24 +121,31 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def trained(bench: Bench, folder: Path, backend: str, cell: Cell, dataset: Path, drawn: random.Random) -> Lane:
-    """A lane that was trained to its end, and judged by what was seen of it."""
+    """A lane of a planted backend, trained to its end and judged by what was seen of it."""
+    with bench.planted(folder, backend) as worker:
+        return trained_on(bench, folder, worker, cell, dataset, drawn)[0]
+
+
+def trained_on(
+    bench: Bench, folder: Path, worker: Worker, cell: Cell, dataset: Path, drawn: random.Random
+) -> tuple[Lane, Shown]:
+    """A lane on a worker, trained to its end, and what was seen of it."""
     parameters, order = inputs.write(folder, cell)
     files = Files(dataset, parameters, order, folder / "cell")
-    with bench.planted(folder, backend) as worker:
-        lane = Lane(cell, worker, files, TIMEOUT, evaluates=False)
-        moment = Moment([lane], drawn)
-        assert lane.open()
-        while lane.running:
-            if not lane.warming:
-                moment.before(lane.share, lane.is_last(), 1)
-            lane.advance()
-            moment.after()
-        moment.finish()
-        lane.close()
+    lane = Lane(cell, worker, files, TIMEOUT, evaluates=False)
+    moment = Moment([lane], drawn)
+    assert lane.open(), lane.record({}, "", 1, "").reason
+    while lane.running:
+        if not lane.warming:
+            moment.before(lane.share, lane.is_last(), 1)
+        lane.advance()
+        moment.after()
+    moment.finish()
+    lane.close()
     shown = Shown(None)
     shown.judge(lane, files, bench.verifier.witnesses)
     assert shown.facts.witnessed_steps > 0
-    return lane
+    return lane, shown
 
 
 class Draws(random.Random):
@@ -172,3 +182,53 @@ def test_a_run_without_a_fault_is_seen_to_be_the_work(
     assert (record.status, record.reason) == ("ok", "")
     assert lane.inventory is not None
     assert lane.inventory.steps == lane.steps_done == lane.cell.total_steps
+
+
+def seen_and_proven(bench: Bench, folder: Path, cell: Cell, dataset: Path) -> None:
+    """Both the proof at the size and the witness of a run, of a real target."""
+    give = partial(bench.hosts.worker, cell.target)
+    found = bench.verifier.at_size.proof(cell, dataset, rehearsal, give, fresh=True)
+    assert found.passed, found.reason
+    assert found.steps >= 12
+    lane, shown = trained_on(bench, folder, give(), cell, dataset, random.Random(cell.training.batch_size))
+    record = lane.record({}, "", 1, "")
+    assert (record.status, record.reason) == ("ok", "")
+    assert shown.facts.counted_steps == cell.total_steps
+    assert len(shown.facts.held) == 3
+    told = [line for line in shown.facts.not_shown if not line.startswith("dropout's masks")]
+    assert told == []
+
+
+CASES = paired(models.names(), OPTIMIZERS)
+
+
+@pytest.mark.long_modes("xla")
+def test_no_lane_raises_a_false_alarm(
+    bench: Bench, scratch: Path, digits: tuple[Path, datasets.Dataset], lane: str
+) -> None:
+    """Of each lane one of the pairs that the next test tries all of, with another batch size."""
+    number = every_lane().index(lane)
+    model, optimizer = CASES[number % len(CASES)]
+    seen_and_proven(bench, scratch, real_cell(bench, lane, model, optimizer, 24 + number, digits[1]), digits[0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("model", "optimizer"), CASES)
+@pytest.mark.parametrize("batch_size", [1, 33, 128])
+def test_no_model_optimizer_or_batch_size_raises_a_false_alarm(
+    bench: Bench,
+    scratch: Path,
+    digits: tuple[Path, datasets.Dataset],
+    lane: str,
+    model: str,
+    optimizer: str,
+    batch_size: int,
+) -> None:
+    seen_and_proven(bench, scratch, real_cell(bench, lane, model, optimizer, batch_size, digits[1]), digits[0])
+
+
+def real_cell(bench: Bench, lane: str, model: str, optimizer: str, batch_size: int, dataset: datasets.Dataset) -> Cell:
+    spec, few = models.load(model), replace(dataset, train_examples=12 * batch_size, test_examples=100)
+    training = TrainingSpec(batch_size, 2, OptimizerSpec(optimizer), seed=1)
+    drawn = inputs.identify(spec, few.train_examples, training.epochs, training.seed)
+    return Cell(spec, training, few, drawn, bench.target(lane))
