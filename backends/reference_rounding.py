@@ -19,9 +19,10 @@ as if one after the other, which some of TensorFlow's are on processors. A kerne
 errs more, unless it is worse than a plain loop.
 Products with an exact zero are exact, and so are their sums: what an empty background gives has no error.
 
-Errors are not independent where the same number is added again and again, as what a background becomes is in the
-moments of a batch: while s stays between two powers of two, s + c is rounded by the same each time. A chain of k equal
-terms is off by u k / 2 of its sum at most: ``repeated`` takes a quarter of that for the deviation.
+Where terms that follow each other have one sign, as those of an empty background may, partial sums grow faster: in the
+gradients of convolutions Q counts as often as that makes it (``runs``). In a batch's moments the same number may be
+added again and again, and while s stays between two powers of two s + c is then rounded by the same each time: a chain
+of k equal terms is off by u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation.
 
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
@@ -132,13 +133,34 @@ def of_total(count: float) -> Any:
 def repeated(values: Array) -> Variance:
     """The variance that equal terms add to a channel's mean (last axis), relative to the square of what is added.
 
-    A value counts as one of many equal ones if it is its neighbour's, along the rows of images or from one to the next.
+    All of them may be one number, so all are taken for one chain.
     """
-    ahead, behind = values[..., 1:, :], values[..., :-1, :]
-    alike = np.abs(ahead - behind) <= TIED * np.abs(ahead)
-    share = alike.reshape(-1, values.shape[-1]).mean(axis=0) if alike.size else np.zeros(values.shape[-1])
-    found: Variance = square(share * (values.size // values.shape[-1]) / 8)
+    found: Variance = square(alike(values).mean(axis=0) * (values.size // values.shape[-1]) / 8)
     return found
+
+
+def runs(values: Array | None, gradient: Array) -> Variance:
+    """How much the squares of a gradient's products count in the sums over a batch, per output channel; one at least.
+
+    ``gradient``: by the outputs (N, ..., C). Where its values within an image have one sign, partial sums grow with
+    their number: the square of an image's sum over the sum of squares says by how much. With a kernel that holds as far
+    as the ``values`` that it is multiplied with repeat; None: they are all one.
+    """
+    flat = gradient.reshape(len(gradient), -1, gradient.shape[-1])
+    grown = square(flat.sum(axis=1)).sum(axis=0) / np.maximum(square(flat).sum(axis=(0, 1)), 1e-30)
+    share = 1.0
+    if values is not None:
+        filled = (values[..., 1:, :] != 0.0).reshape(-1, values.shape[-1])
+        share = float((alike(values) & filled).mean(axis=0).max()) if filled.size else 0.0
+    found: Variance = (1.0 + np.maximum(grown - 1.0, 0.0) * share).astype(np.float32)
+    return found
+
+
+def alike(values: Array) -> NDArray[np.bool_]:
+    """Which values are those of their neighbours, along the rows of images or from one example to the next."""
+    ahead, behind = values[..., 1:, :], values[..., :-1, :]
+    found = (np.abs(ahead - behind) <= TIED * np.abs(ahead)).reshape(-1, values.shape[-1])
+    return found if found.size else np.zeros((1, values.shape[-1]), bool)
 
 
 def product(
@@ -172,11 +194,12 @@ def product(
 
     def back(gradient: Array, uncertain: Variance, by_values: Array | None) -> tuple[Variance | None, Any]:
         slopes = square(gradient)
-        here = uncertain + of_squares(batch_terms) * slopes
+        here = uncertain + of_squares(batch_terms) * runs(values, gradient) * slopes
         by_parameter = {"kernel": kind.by_kernel(squares, here)}
         if variance is not None:
             by_parameter["kernel"] += kind.by_kernel(variance, slopes)
         if bias is not None:
+            here = uncertain + of_squares(batch_terms) * runs(None, gradient) * slopes
             by_parameter["bias"] = here.reshape(-1, here.shape[-1]).sum(axis=0)
         if by_values is None:
             return None, by_parameter
