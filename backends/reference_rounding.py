@@ -20,9 +20,10 @@ errs more, unless it is worse than a plain loop.
 Products with an exact zero are exact, and so are their sums: what an empty background gives has no error.
 
 Where terms that follow each other have one sign, as those of an empty background may, partial sums grow faster: in the
-gradients of convolutions Q counts as often as that makes it (``runs``). In a batch's moments the same number may be
+gradients of convolutions Q counts as often as that makes it (``grown``). In a batch's moments the same number may be
 added again and again, and while s stays between two powers of two s + c is then rounded by the same each time: a chain
-of k equal terms is off by u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation.
+of k equal terms is off by u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation. In the
+gradients some neighbours are equal: where one sign prevails, errors are taken to come in ``FOURS``.
 
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
@@ -77,7 +78,11 @@ TIED = 1e-12
 """Relative: the reference's own rounding, below which two values are equal."""
 
 FUNCTION_ROUNDINGS = 4.0
+FOURS = 4.0
 SHARED = 4.0
+IMAGES = 8
+"""Of so many of a slice the sums are looked at."""
+
 SAMPLE = 4096
 """So many elements of an array tell as much as all of them."""
 ONE = np.float32(1 / 3)
@@ -139,20 +144,9 @@ def repeated(values: Array) -> Variance:
     return found
 
 
-def runs(values: Array | None, gradient: Array) -> Variance:
-    """How much the squares of a gradient's products count in the sums over a batch, per output channel; one at least.
-
-    ``gradient``: by the outputs (N, ..., C). Where its values within an image have one sign, partial sums grow with
-    their number: the square of an image's sum over the sum of squares says by how much. With a kernel that holds as far
-    as the ``values`` that it is multiplied with repeat; None: they are all one.
-    """
-    flat = gradient.reshape(len(gradient), -1, gradient.shape[-1])
-    grown = square(flat.sum(axis=1)).sum(axis=0) / np.maximum(square(flat).sum(axis=(0, 1)), 1e-30)
-    share = 1.0
-    if values is not None:
-        filled = (values[..., 1:, :] != 0.0).reshape(-1, values.shape[-1])
-        share = float((alike(values) & filled).mean(axis=0).max()) if filled.size else 0.0
-    found: Variance = (1.0 + np.maximum(grown - 1.0, 0.0) * share).astype(np.float32)
+def grown(sums: Any, squares: Any) -> Variance:
+    """How often the squares of products count, given the sums of squares of whole images' sums and of the products."""
+    found: Variance = np.maximum(sums / np.maximum(squares, 1e-30), 1.0).astype(np.float32)
     return found
 
 
@@ -194,13 +188,23 @@ def product(
 
     def back(gradient: Array, uncertain: Variance, by_values: Array | None) -> tuple[Variance | None, Any]:
         slopes = square(gradient)
-        here = uncertain + of_squares(batch_terms) * runs(values, gradient) * slopes
-        by_parameter = {"kernel": kind.by_kernel(squares, here)}
+        weight = of_squares(batch_terms)
+        if gradient.ndim == 2:
+            by_parameter = {"kernel": kind.by_kernel(squares, uncertain + weight * slopes)}
+        else:
+            by_parameter = {"kernel": kind.by_kernel(squares, uncertain)}
+            images = [slice(number, number + 1) for number in range(min(len(values), IMAGES))]
+            whole = sum(square(kind.by_kernel(values[image], gradient[image])) for image in images)
+            apart = kind.by_kernel(squares[: len(images)], slopes[: len(images)])
+            by_parameter["kernel"] += weight * grown(whole, apart) * kind.by_kernel(squares, slopes)
         if variance is not None:
             by_parameter["kernel"] += kind.by_kernel(variance, slopes)
         if bias is not None:
-            here = uncertain + of_squares(batch_terms) * runs(None, gradient) * slopes
-            by_parameter["bias"] = here.reshape(-1, here.shape[-1]).sum(axis=0)
+            flat = gradient.reshape(len(gradient), -1, gradient.shape[-1])
+            apart = slopes.reshape(-1, slopes.shape[-1]).sum(axis=0)
+            whole = square(flat.sum(axis=1)).sum(axis=0)
+            by_parameter["bias"] = uncertain.reshape(-1, uncertain.shape[-1]).sum(axis=0)
+            by_parameter["bias"] += weight * grown(whole, apart) * apart
         if by_values is None:
             return None, by_parameter
         inward = kind.by_values(uncertain + of_squares(outer) * slopes, weights)
@@ -214,7 +218,7 @@ def product(
 
 def summed(gradient: Array, variance: Variance, batch_terms: int) -> Variance:
     """The variance of a weight's gradient, with what the sum over the whole batch is rounded by."""
-    found: Variance = variance + (of_total(batch_terms) + ONE) * square(gradient)
+    found: Variance = variance + (FOURS * of_total(batch_terms) + ONE) * square(gradient)
     return found
 
 
