@@ -61,6 +61,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends import reference_layers as layers
+from harness.core.training import LOSS_SCALES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,8 +73,11 @@ if TYPE_CHECKING:
 FLOAT32 = 2.0**-24
 """Unit roundoff of what parameters, optimizer, moments and loss are kept in, whatever activations are."""
 
-KINK = 4.0
-RARE = 1 / 25
+FLOAT16, FLOAT16_LAST = 2.0**-11, 2.0**-25
+"""Its unit roundoff, and half the distance of its smallest numbers."""
+
+KINK = 6.0
+RARE = 1 / 30
 TIED = 1e-12
 """Relative: the reference's own rounding, below which two values are equal."""
 
@@ -107,6 +111,16 @@ class Roundoff:
     def kept(self) -> float:
         """One at most: what is wider than float32 is kept as wide."""
         return min(1.0, (FLOAT32 / self.unit) ** 2)
+
+    @property
+    def tiny(self) -> float:
+        """The variance of a gradient that float16 rounds below its smallest normal number, the loss being scaled.
+
+        What has float16's roundoff is taken for float16.
+        """
+        return (
+            float(ONE * (FLOAT16_LAST / LOSS_SCALES["mixed_float16"] / self.unit) ** 2) if self.unit == FLOAT16 else 0.0
+        )
 
     @property
     def narrow(self) -> bool:
