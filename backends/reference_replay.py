@@ -80,6 +80,8 @@ class Following:
 
         def back(gradient: passes.Value, *inward: bool) -> tuple[passes.Value, dict[str, passes.Value]]:
             slopes, uncertain, others = gradient
+            if self._roundoff.tiny:
+                uncertain = uncertain + np.float32(self._roundoff.tiny)
             (by_values,), exactly = exactly_back((slopes,), *inward)
             plain = {key: array for key, (array,) in exactly.items()}
             further = (plain,) if isinstance(layer, BatchNorm) else ()
@@ -305,7 +307,10 @@ class Follower:
 
     def _of_gradient(self, name: str, gradient: Floats, variance: Floats) -> Floats:
         layer = name.rpartition("/")[0]
-        return rounding.summed(gradient, variance, self._terms[layer]) if layer in self._terms else variance
+        if layer not in self._terms:
+            return variance
+        terms = self._terms[layer]
+        return rounding.summed(gradient, variance, terms) + self._roundoff.tiny * terms
 
     def _loss(self, losses: Floats, variances: Floats) -> tuple[float, float]:
         """Of the batch's mean loss."""

@@ -19,9 +19,11 @@ as if one after the other, which some of TensorFlow's are on processors. A kerne
 errs more, unless it is worse than a plain loop.
 Products with an exact zero are exact, and so are their sums: what an empty background gives has no error.
 
-Errors are not independent where the same number is added again and again, as what a background becomes is in the
-moments of a batch: while s stays between two powers of two, s + c is rounded by the same each time. A chain of k equal
-terms is off by u k / 2 of its sum at most: ``repeated`` takes a quarter of that for the deviation.
+Where terms that follow each other have one sign, as those of an empty background may, partial sums grow faster: in the
+gradients of convolutions Q counts as often as that makes it (``grown``). In a batch's moments the same number may be
+added again and again, and while s stays between two powers of two s + c is then rounded by the same each time: a chain
+of k equal terms is off by u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation. In the
+gradients some neighbours are equal: where one sign prevails, errors are taken to come in ``FOURS``.
 
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
@@ -59,6 +61,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends import reference_layers as layers
+from harness.core.training import LOSS_SCALES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,13 +73,20 @@ if TYPE_CHECKING:
 FLOAT32 = 2.0**-24
 """Unit roundoff of what parameters, optimizer, moments and loss are kept in, whatever activations are."""
 
-KINK = 4.0
-RARE = 1 / 25
+FLOAT16, FLOAT16_LAST = 2.0**-11, 2.0**-25
+"""Its unit roundoff, and half the distance of its smallest numbers."""
+
+KINK = 6.0
+RARE = 1 / 30
 TIED = 1e-12
 """Relative: the reference's own rounding, below which two values are equal."""
 
 FUNCTION_ROUNDINGS = 4.0
+FOURS = 4.0
 SHARED = 4.0
+IMAGES = 8
+"""Of so many of a slice the sums are looked at."""
+
 SAMPLE = 4096
 """So many elements of an array tell as much as all of them."""
 ONE = np.float32(1 / 3)
@@ -101,6 +111,16 @@ class Roundoff:
     def kept(self) -> float:
         """One at most: what is wider than float32 is kept as wide."""
         return min(1.0, (FLOAT32 / self.unit) ** 2)
+
+    @property
+    def tiny(self) -> float:
+        """The variance of a gradient that float16 rounds below its smallest normal number, the loss being scaled.
+
+        What has float16's roundoff is taken for float16.
+        """
+        return (
+            float(ONE * (FLOAT16_LAST / LOSS_SCALES["mixed_float16"] / self.unit) ** 2) if self.unit == FLOAT16 else 0.0
+        )
 
     @property
     def narrow(self) -> bool:
@@ -132,13 +152,23 @@ def of_total(count: float) -> Any:
 def repeated(values: Array) -> Variance:
     """The variance that equal terms add to a channel's mean (last axis), relative to the square of what is added.
 
-    A value counts as one of many equal ones if it is its neighbour's, along the rows of images or from one to the next.
+    All of them may be one number, so all are taken for one chain.
     """
-    ahead, behind = values[..., 1:, :], values[..., :-1, :]
-    alike = np.abs(ahead - behind) <= TIED * np.abs(ahead)
-    share = alike.reshape(-1, values.shape[-1]).mean(axis=0) if alike.size else np.zeros(values.shape[-1])
-    found: Variance = square(share * (values.size // values.shape[-1]) / 8)
+    found: Variance = square(alike(values).mean(axis=0) * (values.size // values.shape[-1]) / 8)
     return found
+
+
+def grown(sums: Any, squares: Any) -> Variance:
+    """How often the squares of products count, given the sums of squares of whole images' sums and of the products."""
+    found: Variance = np.maximum(sums / np.maximum(squares, 1e-30), 1.0).astype(np.float32)
+    return found
+
+
+def alike(values: Array) -> NDArray[np.bool_]:
+    """Which values are those of their neighbours, along the rows of images or from one example to the next."""
+    ahead, behind = values[..., 1:, :], values[..., :-1, :]
+    found = (np.abs(ahead - behind) <= TIED * np.abs(ahead)).reshape(-1, values.shape[-1])
+    return found if found.size else np.zeros((1, values.shape[-1]), bool)
 
 
 def product(
@@ -172,12 +202,23 @@ def product(
 
     def back(gradient: Array, uncertain: Variance, by_values: Array | None) -> tuple[Variance | None, Any]:
         slopes = square(gradient)
-        here = uncertain + of_squares(batch_terms) * slopes
-        by_parameter = {"kernel": kind.by_kernel(squares, here)}
+        weight = of_squares(batch_terms)
+        if gradient.ndim == 2:
+            by_parameter = {"kernel": kind.by_kernel(squares, uncertain + weight * slopes)}
+        else:
+            by_parameter = {"kernel": kind.by_kernel(squares, uncertain)}
+            images = [slice(number, number + 1) for number in range(min(len(values), IMAGES))]
+            whole = sum(square(kind.by_kernel(values[image], gradient[image])) for image in images)
+            apart = kind.by_kernel(squares[: len(images)], slopes[: len(images)])
+            by_parameter["kernel"] += weight * grown(whole, apart) * kind.by_kernel(squares, slopes)
         if variance is not None:
             by_parameter["kernel"] += kind.by_kernel(variance, slopes)
         if bias is not None:
-            by_parameter["bias"] = here.reshape(-1, here.shape[-1]).sum(axis=0)
+            flat = gradient.reshape(len(gradient), -1, gradient.shape[-1])
+            apart = slopes.reshape(-1, slopes.shape[-1]).sum(axis=0)
+            whole = square(flat.sum(axis=1)).sum(axis=0)
+            by_parameter["bias"] = uncertain.reshape(-1, uncertain.shape[-1]).sum(axis=0)
+            by_parameter["bias"] += weight * grown(whole, apart) * apart
         if by_values is None:
             return None, by_parameter
         inward = kind.by_values(uncertain + of_squares(outer) * slopes, weights)
@@ -191,7 +232,7 @@ def product(
 
 def summed(gradient: Array, variance: Variance, batch_terms: int) -> Variance:
     """The variance of a weight's gradient, with what the sum over the whole batch is rounded by."""
-    found: Variance = variance + (of_total(batch_terms) + ONE) * square(gradient)
+    found: Variance = variance + (FOURS * of_total(batch_terms) + ONE) * square(gradient)
     return found
 
 
