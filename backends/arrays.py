@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,12 @@ def load(request: Open) -> Arrays:
         parameters=_parameters(Path(request.parameters), cell),
         order=_order(Path(request.order), cell),
     )
+
+
+def save(path: str, named: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz for the harness."""
+    with open(path, "wb") as stream:
+        np.savez(stream, **named)  # type: ignore[arg-type]
 
 
 def _examples(folder: Path, part: str, count: int, cell: Cell) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -26,7 +26,7 @@ from harness.core.model import LAYERS, ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Booleans, Floats, Integers
 
 ACCELERATORS = ("cpu", "cuda")
 MATMUL_PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32"}
@@ -36,6 +36,8 @@ FLAX_LEAVES = {
     "moving_variance": ("batch_stats", "var"),
 }
 """Canonical key -> Flax's collection and leaf, where they are not ``params`` and the same word."""
+SLOTS = {"velocity": "trace", "first": "mu", "second": "nu"}
+"""Canonical slot of an optimizer -> field of the optax state that holds it."""
 
 
 class JaxBackend:
@@ -226,6 +228,32 @@ class JaxSession:
     def statistics(self) -> dict[str, Floats]:
         """Copies in host memory."""
         return self._named("batch_stats", self._jax.device_get(self._state.statistics))
+
+    def optimizer_state(self) -> dict[str, Floats]:
+        """Copies in host memory; optax's trace comes after the rate, so it is the canonical velocity."""
+        state = self._jax.device_get(self._state.optimizer)
+        found: dict[str, Floats] = {}
+        for part in state:
+            for slot, field in SLOTS.items():
+                if field in getattr(part, "_fields", ()):
+                    named = self._named("params", getattr(part, field))
+                    found |= {f"{slot}/{name}": array for name, array in named.items()}
+        return found
+
+    def steps_done(self) -> int:
+        """The counter that the step itself raises."""
+        return int(self._state.step)
+
+    def masks(self, step: int) -> dict[str, Booleans]:
+        """Drawn again: the key is made of the step's number."""
+        found: dict[str, Booleans] = self._jax.device_get(self._programs.masks(step))
+        return found
+
+    def held(self) -> dict[str, Any]:
+        """Copies in host memory of the resident data."""
+        if self._resident is None:
+            return {}
+        return dict(zip(("images", "labels", "order"), self._jax.device_get(self._resident), strict=True))
 
     def device(self) -> dict[str, Any]:
         """Every device that holds a parameter or the last loss; ``peak_bytes_in_use`` of JAX's allocator."""

@@ -49,6 +49,7 @@ class Programs(NamedTuple):
     ``evaluate(parameters, statistics, images, labels, weights)``: sums of loss, of hits and of weights.
     ``differentiate(parameters, statistics, images, labels)``: loss, logits, gradients in training form.
     ``infer(parameters, statistics, images, number, training=...)``: logits; ``number`` varies the dropout.
+    ``masks(step)``: layer name -> what dropout keeps (B, ...) in a training step.
     """
 
     start: Any
@@ -59,6 +60,7 @@ class Programs(NamedTuple):
     evaluate: Any
     differentiate: Any
     infer: Any
+    masks: Any
 
 
 def build(
@@ -132,6 +134,10 @@ def build(
         key = jax.random.fold_in(passes_key, number)
         return module.apply(variables, images, training, mutable=["batch_stats"], rngs={"dropout": key})[0]
 
+    def masks(step: Any) -> dict[str, Any]:
+        key = jax.random.fold_in(steps_key, step)
+        return dict(_dropouts(model, training.batch_size).apply({}, rngs={"dropout": key}))
+
     return Programs(
         start=start,
         advance=jax.jit(advance, donate_argnums=0),
@@ -141,6 +147,7 @@ def build(
         evaluate=jax.jit(evaluate),
         differentiate=jax.jit(differentiate),
         infer=jax.jit(infer, static_argnames="training"),
+        masks=jax.jit(masks),
     )
 
 
@@ -159,6 +166,24 @@ def _module(model: ModelSpec, dtype: str, forms: Mapping[str, str]) -> Any:
         return values.astype("float32")
 
     return type("Network", (nn.Module,), {"__call__": nn.compact(network)})()
+
+
+def _dropouts(model: ModelSpec, batch_size: int) -> Any:
+    """The model's dropout alone, on ones: () -> layer name -> what is kept.
+
+    Flax makes a module's key of the step's and of the module's name, so that the masks are those of the whole model.
+    """
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    def network(_: Any) -> dict[str, Any]:
+        return {
+            trace.name: _layer(trace, jnp.ones((batch_size, *trace.input_shape)), True, "float32", {}) != 0
+            for trace in model.traced
+            if isinstance(trace.layer, Dropout)
+        }
+
+    return type("Dropouts", (nn.Module,), {"__call__": nn.compact(network)})()
 
 
 def _layer(trace: LayerTrace, values: Any, training: bool, dtype: str, forms: Mapping[str, str]) -> Any:

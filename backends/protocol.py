@@ -22,6 +22,11 @@ has a method ``keep_programs(folder)`` as well, which is called before ``initial
 device does at most has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
 ``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
+
+So that its training can be witnessed, a session that can has four more, none of which may cost a training step
+anything (``Witnessed``): ``optimizer_state``, ``steps_done``, ``masks`` and ``held``. What a session has not is said in
+the record and counts as not shown.
+
 Foreign errors are translated by ``translate``. An adapter reads no clock, prints nothing and writes no file.
 """
 
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
     Integers = NDArray[np.integer[Any]]
+    Booleans = NDArray[np.bool_]
 
 EVALUATION_BATCH = 500
 """Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""
@@ -141,6 +147,32 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Release threads and memory."""
+
+
+class Witnessed(Protocol):
+    """What a session may have besides, each method for itself. Called after ``synchronise``, untimed."""
+
+    def optimizer_state(self) -> dict[str, Floats]:
+        """``SLOT/NAME`` -> array: of each parameter ``velocity``, or Adam's ``first`` and ``second`` moment.
+
+        As ``harness.core.training`` writes them: the velocity has the rate in it and is added to the parameter.
+        Zeros before the first step; empty for sgd.
+        """
+
+    def steps_done(self) -> int:
+        """Training steps finished, as the optimizer or the step itself counts them on the device."""
+
+    def masks(self, step: int) -> dict[str, Booleans] | None:
+        """Layer name -> what dropout kept (B, ...) in training step ``step``, one of the past, counted from 0.
+
+        For steps since which nothing but training drew masks. None where the framework cannot draw them again.
+        """
+
+    def held(self) -> dict[str, NDArray[Any]]:
+        """What training reads, from where it reads it: ``images`` (N, H, W, C), ``labels`` (N,), ``order`` (steps, B).
+
+        Without what is sent from the host batch by batch.
+        """
 
 
 class Yardstick(Protocol):

@@ -7,6 +7,8 @@ trains at once: ``train`` returns when the work is done.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends import reference_layers as layers
+from backends import reference_passes as passes
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
+from backends.reference_replay import Follower
 from backends.reference_yardstick import ReferenceYardstick
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
@@ -37,23 +41,17 @@ from harness.core.model import (
 from harness.core.training import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Booleans, Floats, Integers
     from backends.reference_layers import Array, Pullback
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer of a pass, its activation apart: what went in, what came out, and the way back.
+    """One layer of a pass, its activation apart: what went in and what came out."""
 
-    ``moments`` are the batch's mean and variance where a batch normalisation used them, else empty.
-    """
-
-    name: str
     layer: Layer
     values: Array
     output: Array
-    pullback: Pullback
-    moments: Mapping[str, Array]
 
 
 class ReferenceSession:
@@ -62,6 +60,7 @@ class ReferenceSession:
     def __init__(self, cell: Cell, arrays: Arrays) -> None:
         """Copy the initial parameters to float64; the data stays as it is, and is converted batch by batch."""
         self._model = cell.model
+        self._training = cell.training
         self._arrays = arrays
         self._rates = cell.training.learning_rates(cell.steps_per_epoch)
         self._parameters = {
@@ -110,20 +109,20 @@ class ReferenceSession:
             batch = slice(start, start + EVALUATION_BATCH)
             labels = self._arrays.test_labels[batch]
             logits = self.forward(self._arrays.test_images[batch], training=False)
-            with _quiet():
+            with passes.quiet():
                 loss += float(layers.cross_entropy(logits, labels)[0].sum())
             right += int((logits.argmax(axis=1) == labels).sum())
         return loss / count, right / count
 
     def gradients(self, images: Floats, labels: Integers) -> Gradients:
         """Logits (B, classes), mean loss and every gradient in training form; changes nothing."""
-        with _quiet():
+        with passes.quiet():
             return self._differentiate(images, labels)[0]
 
     def forward(self, images: Floats, training: bool) -> Array:
         """Logits (N, classes); ``training`` applies dropout, fresh at each call, and the batch's own moments."""
         output = np.asarray(images, dtype=np.float64)
-        with _quiet():
+        with passes.quiet():
             for step in self._walk(output, training):
                 output = step.output
         return output
@@ -138,7 +137,7 @@ class ReferenceSession:
         whose dropout rates are zero.
         """
         margin = float("inf")
-        with _quiet():
+        with passes.quiet():
             for step in self._walk(np.asarray(images, dtype=np.float64), training=True):
                 layer = step.layer
                 if isinstance(layer, Activation) and layer.function == "relu":
@@ -156,6 +155,98 @@ class ReferenceSession:
         """Full name -> copy of the moving statistics."""
         return {name: value.copy() for name, value in self._statistics.items()}
 
+    def optimizer_state(self) -> dict[str, Floats]:
+        """Copies."""
+        return self._optimizer.state()
+
+    def steps_done(self) -> int:
+        """Updates of the optimizer."""
+        return self._optimizer.steps
+
+    def replay(
+        self,
+        state: Mapping[str, Floats],
+        first_step: int,
+        steps: int,
+        roundoff: float,
+        masks: Mapping[str, Any],
+        gradients: bool,
+    ) -> dict[str, Floats]:
+        """The arrays that ``messages.Replay`` asks for; ``state`` and ``masks`` are those of its files.
+
+        Goes on from ``state`` as if it had trained ``first_step`` steps. Raises ContractError beyond the end of the
+        order, or for a state that does not fit.
+        """
+        self._restore(state, first_step)
+        training = self._training
+        follower = Follower(
+            self._model,
+            training,
+            self._arithmetic,
+            self._parameters,
+            self._statistics,
+            self._optimizer,
+            roundoff,
+            several=steps > 1,
+        )
+        first: dict[str, passes.Value] = {}
+        for step in range(first_step, first_step + steps):
+            rows = self._arrays.order.reshape(-1, training.batch_size)[step]
+            images, labels = self._arrays.train_images[rows], self._arrays.train_labels[rows]
+            with passes.quiet():
+                found = follower.step(images, labels, self._numbers(masks, step), _rate_at(step, self._rates))
+            first = first or found
+        self._next_step = first_step + steps
+        return follower.named({**(first if gradients else {}), **follower.results()})
+
+    def _arithmetic(
+        self, parameters: dict[str, Array], shifts: Mapping[str, Mapping[str, Array]] | None = None
+    ) -> _Exactly:
+        """That of a pass at other parameters, moments being off by ``shifts``."""
+        other = copy.copy(self)
+        other._parameters = parameters
+        return _Exactly(other, {} if shifts is None else shifts)
+
+    def _restore(self, state: Mapping[str, Floats], first_step: int) -> None:
+        for kept, kind in ((self._parameters, "parameter"), (self._statistics, "statistic")):
+            for name, value in kept.items():
+                found = state.get(f"{kind}/{name}")
+                if found is None or found.shape != value.shape:
+                    raise ContractError(f"the state to replay from has no {kind}/{name} of shape {list(value.shape)}")
+                kept[name] = np.array(found, np.float64)
+        slots = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("optimizer/")}
+        self._optimizer.restore(slots, first_step)
+
+    def _numbers(self, masks: Mapping[str, Any], step: int) -> dict[str, Array]:
+        """Numbers of which dropout makes the given masks, or where none are given new ones."""
+        if not masks:
+            return self._drawn(self._training.batch_size)
+        return {name: np.asarray(masks[f"{step}/{name}"], np.float64) for name in _dropouts(self._model)}
+
+    def masks(self, step: int) -> dict[str, Booleans]:
+        """Drawn again: the generator is set back by a number for each value of each step since."""
+        drawn = [trace for trace in self._model.traced if isinstance(trace.layer, Dropout) and trace.layer.rate > 0]
+        batch_size = self._arrays.order.shape[-1]
+        values = batch_size * sum(math.prod(trace.input_shape) for trace in drawn)
+        bits: Any = np.random.PCG64()
+        bits.state = self._generator.bit_generator.state
+        bits.advance(-values * (self._next_step - step) % 2**128)
+        generator = np.random.Generator(bits)
+        return {
+            trace.name: generator.random((batch_size, *trace.input_shape)) >= trace.layer.rate
+            for trace in drawn
+            if isinstance(trace.layer, Dropout)
+        }
+
+    def held(self) -> dict[str, Any]:
+        """The arrays themselves, which are where they were loaded to."""
+        order = self._arrays.order
+        return {
+            "images": self._arrays.train_images,
+            "labels": self._arrays.train_labels,
+            "order": order.reshape(-1, order.shape[-1]),
+        }
+
     def device(self) -> dict[str, Any]:
         """Everything lives in host memory."""
         return {"parameters_on": ["cpu"], "loss_on": ["cpu"], "peak_device_memory_bytes": None}
@@ -165,12 +256,12 @@ class ReferenceSession:
 
     def _train_on(self, examples: Integers, rate: float) -> None:
         images, labels = self._arrays.train_images[examples], self._arrays.train_labels[examples]
-        with _quiet():
-            found, steps = self._differentiate(images, labels)
+        with passes.quiet():
+            found, moments = self._differentiate(images, labels)
             self._optimizer.update(self._parameters, found.gradients, rate)
-            for step in steps:
-                if isinstance(step.layer, BatchNorm):
-                    self._move_statistics(step.name, step.layer.momentum, step.moments)
+            for trace in self._model.traced:
+                if isinstance(trace.layer, BatchNorm):
+                    self._move_statistics(trace.name, trace.layer.momentum, moments[trace.name])
         self._losses.append(found.loss)
 
     def _move_statistics(self, name: str, momentum: float, moments: Mapping[str, Array]) -> None:
@@ -178,22 +269,22 @@ class ReferenceSession:
             full = f"{name}/moving_{key}"
             self._statistics[full] = momentum * self._statistics[full] + (1.0 - momentum) * value
 
-    def _differentiate(self, images: Floats, labels: Integers) -> tuple[Gradients, list[_Step]]:
-        steps = list(self._walk(np.asarray(images, dtype=np.float64), training=True))
-        logits = steps[-1].output
-        losses, gradient = layers.cross_entropy(logits, labels)
-        gradients: dict[str, Array] = {}
-        for step in reversed(steps):
-            gradient, by_parameter = step.pullback(gradient)
-            gradients.update({f"{step.name}/{key}": value for key, value in by_parameter.items()})
-        ordered = {name: gradients[name] for name in self._parameters}
-        return Gradients(logits=logits, loss=float(losses.mean()), gradients=ordered), steps
+    def _differentiate(self, images: Floats, labels: Integers) -> tuple[Gradients, Mapping[str, Mapping[str, Array]]]:
+        """What the batch gives, and the moments of each batch normalisation."""
+        numbers = self._drawn(len(labels))
+        found = passes.differentiate(self._model, _Exactly(self, {}), (images,), labels, numbers)
+        gradients = {name: found.gradients[name][0] for name in self._parameters}
+        return Gradients(found.logits[0], float(found.losses[0].mean()), gradients), found.moments
+
+    def _drawn(self, examples: int) -> dict[str, Array]:
+        """For each dropout layer the random numbers that its masks are made of, in the order of the layers."""
+        return {name: self._generator.random((examples, *shape)) for name, shape in _dropouts(self._model).items()}
 
     def _walk(self, values: Array, training: bool) -> Iterator[_Step]:
-        """Apply layer after layer. Whoever needs the way back keeps the steps; else they go as they come."""
-        for name, layer in _primitives(self._model):
-            output, pullback, moments = self._apply(name, layer, values, training)
-            yield _Step(name, layer, values, output, pullback, moments)
+        """Apply layer after layer."""
+        for name, layer in passes.primitives(self._model):
+            output = self._apply(name, layer, values, training)[0]
+            yield _Step(layer, values, output)
             values = output
 
     def _apply(
@@ -231,9 +322,48 @@ class ReferenceSession:
             mean, variance = layers.moments(values)
         else:
             mean, variance = self._statistics[f"{name}/moving_mean"], self._statistics[f"{name}/moving_variance"]
+        moments = {"mean": mean, "variance": variance}
+        return *self._normalised(name, layer, values, moments), moments
+
+    def _normalised(
+        self, name: str, layer: BatchNorm, values: Array, moments: Mapping[str, Array]
+    ) -> tuple[Array, Pullback]:
         scale, offset = self._parameters[f"{name}/scale"], self._parameters[f"{name}/offset"]
-        output, pullback = layers.batch_norm(values, scale, offset, mean, variance, layer.epsilon)
-        return output, pullback, {"mean": mean, "variance": variance}
+        return layers.batch_norm(values, scale, offset, moments["mean"], moments["variance"], layer.epsilon)
+
+
+class _Exactly:
+    """The arithmetic of a pass that carries nothing beside the values.
+
+    ``shifts``: full layer name -> what its ``mean`` and ``variance`` are moved by.
+    """
+
+    def __init__(self, session: ReferenceSession, shifts: Mapping[str, Mapping[str, Array]]) -> None:
+        self._session, self._shifts = session, shifts
+
+    def apply(self, name: str, layer: Layer, value: passes.Value, drawn: passes.Drawn | None) -> passes.Applied:
+        values = np.asarray(value[0], np.float64)
+        if drawn is not None and isinstance(layer, Dropout):
+            output, pullback = layers.dropout(values, layer.rate, drawn)  # type: ignore[arg-type]
+            moments: Mapping[str, Array] = {}
+        elif isinstance(layer, BatchNorm) and name in self._shifts:
+            moments = {
+                key: np.maximum(moment + self._shifts[name][key], 0.0 if key == "variance" else -np.inf)
+                for key, moment in zip(("mean", "variance"), layers.moments(values), strict=True)
+            }
+            output, pullback = self._session._normalised(name, layer, values, moments)
+        else:
+            output, pullback, moments = self._session._apply(name, layer, values, training=True)
+
+        def back(gradient: passes.Value, *inward: bool) -> Any:
+            by_values, by_parameter = pullback(gradient[0], *inward)
+            return (by_values,), {key: (array,) for key, array in by_parameter.items()}
+
+        return (output,), back, moments
+
+    def loss(self, logits: passes.Value, labels: Integers, batch_size: int) -> tuple[passes.Value, passes.Value]:
+        losses, gradient = layers.cross_entropy(logits[0], labels)
+        return (losses,), (gradient * (len(labels) / batch_size),)
 
 
 class ReferenceBackend:
@@ -299,19 +429,15 @@ class ReferenceBackend:
         return OutOfMemory(f"host memory ran out: {error}") if isinstance(error, MemoryError) else None
 
 
-def _primitives(model: ModelSpec) -> Iterator[tuple[str, Layer]]:
-    """Full layer name and layer, with the activation of a conv2d or dense layer as one of its own after it."""
-    for trace in model.traced:
-        yield trace.name, trace.layer
-        if isinstance(trace.layer, (Conv2D, Dense)) and trace.layer.activation != "linear":
-            yield trace.name, Activation(trace.layer.activation)
+def _dropouts(model: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """The dropout layers that drop anything, and the shape of what goes in."""
+    return {
+        trace.name: trace.input_shape
+        for trace in model.traced
+        if isinstance(trace.layer, Dropout) and trace.layer.rate > 0.0
+    }
 
 
 def _rate_at(step: int, rates: tuple[tuple[int, float], ...]) -> float:
     """The learning rate of a step: that of the last piece that has begun."""
     return next(rate for first, rate in reversed(rates) if first <= step)
-
-
-def _quiet() -> Any:
-    """A run that diverges shows it in its loss, not in warnings on every step."""
-    return np.errstate(over="ignore", invalid="ignore", divide="ignore")

@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.core.model import same_padding, window_output
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
     Gradients = tuple[Array, dict[str, Array]]
-    Pullback = Callable[[Array], Gradients]
+    Pullback = Callable[..., Gradients]
 
 COLUMN_BYTES = 4 * 1024 * 1024
 """A convolution unrolls as many images at a time as fit into this, so that memory stays bounded."""
@@ -35,16 +36,17 @@ COLUMN_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class _Windows:
-    """Where a window of (height, width) falls on images: zeros around them, output size, and strides."""
+    """Where a window of (height, width) falls on images: zeros around them, output size, strides, image size."""
 
     window: tuple[int, int]
     strides: tuple[int, int]
     rows_around: tuple[int, int]
     columns_around: tuple[int, int]
     output: tuple[int, int]
+    image: tuple[int, int]
 
     @classmethod
-    def over(cls, images: Array, window: tuple[int, int], strides: tuple[int, int], padding: str) -> _Windows:
+    def over(cls, images: Any, window: tuple[int, int], strides: tuple[int, int], padding: str) -> _Windows:
         sizes = images.shape[1:3]
         around = [
             same_padding(size, reach, stride) if padding == "same" else (0, 0)
@@ -54,70 +56,125 @@ class _Windows:
             window_output(size, reach, stride, padding)
             for size, reach, stride in zip(sizes, window, strides, strict=True)
         ]
-        return cls(window, strides, around[0], around[1], (output[0], output[1]))
+        return cls(window, strides, around[0], around[1], (output[0], output[1]), (sizes[0], sizes[1]))
 
-    def pad(self, images: Array, fill: float = 0.0) -> Array:
+    def pad(self, images: Any, fill: float = 0.0) -> Any:
         """Images (N, H, W, C) with ``fill`` around them; the same array where there is nothing to add."""
         if not any(self.rows_around + self.columns_around):
             return images
         return np.pad(images, ((0, 0), self.rows_around, self.columns_around, (0, 0)), constant_values=fill)
 
-    def crop(self, padded: Array) -> Array:
+    def crop(self, padded: Any) -> Any:
         """Undo ``pad``."""
         (top, bottom), (left, right) = self.rows_around, self.columns_around
         return padded[:, top : padded.shape[1] - bottom, left : padded.shape[2] - right]
 
-    def places(self, padded: Array) -> Iterator[Array]:
+    def places(self, padded: Any) -> Iterator[Any]:
         """For each place in the window, row by row: a view (N, Hout, Wout, C) of what falls on it."""
         height, width = ((size - 1) * stride + 1 for size, stride in zip(self.output, self.strides, strict=True))
         for row in range(self.window[0]):
             for column in range(self.window[1]):
                 yield padded[:, row : row + height : self.strides[0], column : column + width : self.strides[1]]
 
-    def unrolled(self, padded: Array) -> Array:
+    def unrolled(self, padded: Any) -> Any:
         """The places side by side: (N * Hout * Wout, Kh * Kw * C), to be multiplied with an HWIO kernel."""
-        side_by_side = np.stack(list(self.places(padded)), axis=3)
-        return side_by_side.reshape(-1, self.window[0] * self.window[1] * padded.shape[3])
+        every = sliding_window_view(padded, self.window, axis=(1, 2))  # (N, H, W, C, Kh, Kw)
+        rows = slice(None, (self.output[0] - 1) * self.strides[0] + 1, self.strides[0])
+        columns = slice(None, (self.output[1] - 1) * self.strides[1] + 1, self.strides[1])
+        side_by_side = every[:, rows, columns].transpose(0, 1, 2, 4, 5, 3)
+        return np.reshape(side_by_side, (-1, self.window[0] * self.window[1] * padded.shape[3]))
+
+    def fold(self, unrolled: Any, padded: Any) -> None:
+        """The way back of ``unrolled``: add each value to the place in ``padded`` that it is of."""
+        side_by_side = unrolled.reshape(-1, *self.output, self.window[0] * self.window[1], padded.shape[3])
+        for number, place in enumerate(self.places(padded)):
+            place += side_by_side[:, :, :, number]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The three products of a cross-correlation over images of one shape (N, H, W, C), in their own precision."""
+
+    windows: _Windows
+
+    def apply(self, images: Any, kernel: Any) -> Any:
+        """Images (N, H, W, Cin), kernel (Kh, Kw, Cin, Cout) -> (N, Hout, Wout, Cout)."""
+        padded, matrix = self.windows.pad(images), kernel.reshape(-1, kernel.shape[3])
+        output = np.empty((len(images), *self.windows.output, kernel.shape[3]), padded.dtype)
+        for part in self._parts(padded):
+            np.matmul(self.windows.unrolled(padded[part]), matrix, out=output[part].reshape(-1, kernel.shape[3]))
+        return output
+
+    def by_kernel(self, images: Any, gradient: Any) -> Any:
+        """The gradient by the kernel, given that by the output (N, Hout, Wout, Cout)."""
+        padded, filters = self.windows.pad(images), gradient.shape[3]
+        total = np.zeros((math.prod(self.windows.window) * images.shape[3], filters), padded.dtype)
+        for part in self._parts(padded):
+            total += self.windows.unrolled(padded[part]).T @ gradient[part].reshape(-1, filters)
+        return total.reshape(*self.windows.window, images.shape[3], filters)
+
+    def by_values(self, gradient: Any, kernel: Any) -> Any:
+        """The gradient by the images, given that by the output."""
+        windows, matrix = self.windows, kernel.reshape(-1, kernel.shape[3])
+        (top, bottom), (left, right) = windows.rows_around, windows.columns_around
+        height, width = windows.image
+        padded = np.zeros((len(gradient), top + height + bottom, left + width + right, kernel.shape[2]), gradient.dtype)
+        for part in self._parts(padded):
+            windows.fold(gradient[part].reshape(-1, kernel.shape[3]) @ matrix.T, padded[part])
+        return windows.crop(padded)
+
+    def _parts(self, padded: Any) -> list[slice]:
+        unrolled = math.prod(self.windows.window) * math.prod(self.windows.output) * padded.shape[3] * padded.itemsize
+        at_a_time = max(1, COLUMN_BYTES // unrolled)
+        return [slice(start, start + at_a_time) for start in range(0, len(padded), at_a_time)]
+
+
+class MatrixProduct:
+    """The three products of a dense layer."""
+
+    def apply(self, values: Any, kernel: Any) -> Any:
+        """Values (N, in), kernel (in, out) -> (N, out)."""
+        return values @ kernel
+
+    def by_kernel(self, values: Any, gradient: Any) -> Any:
+        """The gradient by the kernel, given that by the output."""
+        return values.T @ gradient
+
+    def by_values(self, gradient: Any, kernel: Any) -> Any:
+        """The gradient by the values, given that by the output."""
+        return gradient @ kernel.T
+
+
+def convolution(images: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Convolution:
+    """The products of a cross-correlation of the images with the kernel."""
+    return Convolution(_Windows.over(images, (kernel.shape[0], kernel.shape[1]), strides, padding))
 
 
 def conv2d(
     images: Array, kernel: Array, bias: Array | None, strides: tuple[int, int], padding: str
 ) -> tuple[Array, Pullback]:
-    """Cross-correlation: images (N, H, W, Cin), kernel (Kh, Kw, Cin, Cout) -> (N, Hout, Wout, Cout)."""
-    windows = _Windows.over(images, (kernel.shape[0], kernel.shape[1]), strides, padding)
-    padded = windows.pad(images)
-    matrix = kernel.reshape(-1, kernel.shape[3])
-    shape = (len(images), *windows.output, kernel.shape[3])
-    at_a_time = max(1, COLUMN_BYTES // (matrix.shape[0] * windows.output[0] * windows.output[1] * padded.itemsize))
-    parts = [slice(start, start + at_a_time) for start in range(0, len(images), at_a_time)]
-    output = np.empty(shape)
-    for part in parts:
-        output[part] = (windows.unrolled(padded[part]) @ matrix).reshape(-1, *shape[1:])
-    if bias is not None:
-        output += bias
+    """Cross-correlation: images (N, H, W, Cin), kernel (Kh, Kw, Cin, Cout) -> (N, Hout, Wout, Cout).
 
-    def pullback(gradient: Array) -> Gradients:
-        by_padded = np.zeros_like(padded)
-        by_matrix = np.zeros_like(matrix)
-        by_place = kernel.reshape(-1, *kernel.shape[2:])
-        for part in parts:
-            rows = gradient[part].reshape(-1, shape[3])
-            by_matrix += windows.unrolled(padded[part]).T @ rows
-            for place, weights in zip(windows.places(by_padded[part]), by_place, strict=True):
-                place += (rows @ weights.T).reshape(place.shape)
-        return windows.crop(by_padded), _named(by_matrix.reshape(kernel.shape), bias, gradient)
-
-    return output, pullback
+    With ``inward=False`` the pullback leaves the gradient by the images out and gives None in its place.
+    """
+    return _biased(convolution(images, kernel, strides, padding), images, kernel, bias)
 
 
 def dense(values: Array, kernel: Array, bias: Array | None) -> tuple[Array, Pullback]:
-    """Matrix product: values (N, in), kernel (in, out) -> (N, out)."""
-    output = values @ kernel
+    """Matrix product: values (N, in), kernel (in, out) -> (N, out). ``inward``: as ``conv2d`` has it."""
+    return _biased(MatrixProduct(), values, kernel, bias)
+
+
+def _biased(
+    product: Convolution | MatrixProduct, values: Array, kernel: Array, bias: Array | None
+) -> tuple[Array, Pullback]:
+    output = product.apply(values, kernel)
     if bias is not None:
         output += bias
 
-    def pullback(gradient: Array) -> Gradients:
-        return gradient @ kernel.T, _named(values.T @ gradient, bias, gradient)
+    def pullback(gradient: Array, inward: bool = True) -> Any:
+        by_values = product.by_values(gradient, kernel) if inward else None
+        return by_values, _named(product.by_kernel(values, gradient), bias, gradient)
 
     return output, pullback
 

@@ -30,6 +30,25 @@ class Optimizer:
         for name, parameter in parameters.items():
             parameter += self._change(name, gradients[name], rate)
 
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return self._steps
+
+    def state(self) -> dict[str, Floats]:
+        """``SLOT/NAME`` -> copy of the array (``backends.protocol.Witnessed``)."""
+        slots = {"sgd": {}, "adam": {"first": self._first, "second": self._second}}
+        kept = slots.get(self._spec.name, {"velocity": self._first})
+        return {f"{slot}/{name}": value.copy() for slot, arrays in kept.items() for name, value in arrays.items()}
+
+    def restore(self, state: Mapping[str, Floats], steps: int) -> None:
+        """Go on from a state as ``state`` gives it, after ``steps`` updates."""
+        self._steps = steps
+        for slot, kept in (("velocity", self._first), ("first", self._first), ("second", self._second)):
+            for name in kept:
+                if f"{slot}/{name}" in state:
+                    kept[name] = np.array(state[f"{slot}/{name}"], np.float64)
+
     def _change(self, name: str, gradient: Floats, rate: float) -> Floats:
         spec = self._spec
         if spec.name == "sgd":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends import arrays, loop
+from backends import arrays, loop, witnessing
 from backends.pipe import Pipe
 from backends.protocol import Backend
 from harness.core import knobs, system
@@ -27,16 +27,20 @@ from harness.core.messages import (
     Failed,
     Forward,
     Forwarded,
+    Inventory,
     Limit,
     Limited,
+    Masks,
     Open,
     Opened,
     Placed,
     Placement,
     Probe,
     Probed,
+    Replay,
     Reply,
     Request,
+    Snapshot,
     Synchrony,
     Train,
 )
@@ -142,6 +146,15 @@ class _OpenCell:
             return self._placement(request)
         if isinstance(request, Limit):
             return self._limit(request)
+        if isinstance(request, Snapshot):
+            self._last_block = None
+            return witnessing.snapshot(self.session, request)
+        if isinstance(request, Masks):
+            return witnessing.masks(self.session, request)
+        if isinstance(request, Inventory):
+            return witnessing.inventory(self.session)
+        if isinstance(request, Replay):
+            return witnessing.replay(self.session, request)
         raise ContractError(f"{request.kind} came while a cell was open")
 
     def _train(self, request: Train) -> Block:
@@ -172,7 +185,7 @@ class _OpenCell:
             if margin is not None:
                 margins.append(margin(self._arrays.train_images[rows[first]]))
             losses += loop.train_block(self.session, min(at_once, len(rows) - first)).losses
-        _save(
+        arrays.save(
             request.output,
             {
                 **({"kink_margin": np.asarray(min(margins))} if margins else {}),
@@ -203,7 +216,7 @@ class _OpenCell:
     def _forward(self, request: Forward) -> Forwarded:
         images = self._arrays.train_images[: request.examples]
         passes = [self.session.forward(images, training=request.training) for _ in range(request.repeats)]
-        _save(request.output, {"logits": np.stack(passes)})
+        arrays.save(request.output, {"logits": np.stack(passes)})
         return Forwarded()
 
     def _placement(self, request: Placement) -> Placed:
@@ -220,8 +233,3 @@ def _work_in(scratch: str) -> None:
     for variable in ("TMPDIR", "TMP", "TEMP"):
         os.environ[variable] = scratch
     tempfile.tempdir = None
-
-
-def _save(path: str, named: dict[str, NDArray[np.floating]]) -> None:
-    with open(path, "wb") as stream:
-        np.savez(stream, **named)  # type: ignore[arg-type]

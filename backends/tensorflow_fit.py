@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.protocol import Arrays
-from backends.tensorflow_layers import is_keras_2
+from backends.tensorflow_layers import is_keras_2, tf_variable
 from backends.tensorflow_model import Network, steps_of
 from harness.core.cell import Cell
 from harness.core.errors import ContractError, WorkerCrashed
+
+if TYPE_CHECKING:
+    from backends.protocol import Floats
 
 PREFETCHED_BATCHES = 2
 """A constant rather than AUTOTUNE: a parked fit then does no more than fill these."""
@@ -40,8 +43,10 @@ class FitTrainer:
             **({} if at_once == 1 else {"steps_per_execution": at_once}),
         )
         self._turns = _Turns(recorded, at_once)
+        self._source = _source(arrays)
+        self._trained = list(network.trained.values())
         self._arguments = {
-            "x": _dataset(arrays),
+            "x": _batches(*self._source),
             "epochs": cell.training.epochs,
             "steps_per_epoch": cell.steps_per_epoch,
             "callbacks": [_parking_callback(self._turns)],
@@ -78,6 +83,30 @@ class FitTrainer:
         values = [float(loss) for of_a_call in self._turns.losses for loss in of_a_call.numpy().reshape(-1)]
         self._turns.losses.clear()
         return values
+
+    def optimizer_state(self) -> list[list[Floats]]:
+        """Arrays of each slot, in the order of the parameters; none before the first step."""
+        optimizer = self._model.optimizer
+        if is_keras_2():
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            names = [name for name in ("momentum", "m", "v") if name in optimizer.get_slot_names()]
+            return [[optimizer.get_slot(variable, name).numpy() for variable in self._trained] for name in names]
+        slots = [getattr(optimizer, name, []) for name in ("momentums", "_momentums", "_velocities")]
+        variables = self._model.trainable_variables
+        by_variable = [
+            {id(tf_variable(of)): tf_variable(kept) for of, kept in zip(variables, slot, strict=True)}
+            for slot in slots
+            if slot
+        ]
+        return [[slot[id(variable)].numpy() for variable in self._trained] for slot in by_variable]
+
+    def steps_done(self) -> int:
+        """The optimizer's own count."""
+        return int(self._model.optimizer.iterations.numpy())
+
+    def held(self) -> dict[str, Any]:
+        """Copies of what the pipeline gathers from, in host memory."""
+        return dict(zip(("images", "labels", "order"), (tensor.numpy() for tensor in self._source), strict=True))
 
     def last_loss(self) -> Any:
         """The losses of the last call where they lie."""
@@ -207,14 +236,21 @@ def _parking_callback(turns: _Turns) -> Any:
     return Parking()
 
 
-def _dataset(arrays: Arrays) -> Any:
+def _source(arrays: Arrays) -> tuple[Any, Any, Any]:
+    """Images, labels and the rows of each step, in host memory."""
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        images, labels = tf.constant(arrays.train_images, tf.float32), tf.constant(arrays.train_labels, tf.int64)
+        return images, labels, tf.constant(steps_of(arrays))
+
+
+def _batches(images: Any, labels: Any, order: Any) -> Any:
     """Batches (images, labels) in the order of the cell, over all epochs, gathered from host memory."""
     import tensorflow as tf
 
     with tf.device("/CPU:0"):
-        images = tf.constant(arrays.train_images, tf.float32)
-        labels = tf.constant(arrays.train_labels, tf.int64)
-        rows = tf.data.Dataset.from_tensor_slices(steps_of(arrays))
+        rows = tf.data.Dataset.from_tensor_slices(order)
         batches = rows.map(
             tf.autograph.experimental.do_not_convert(lambda row: (tf.gather(images, row), tf.gather(labels, row)))
         )

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backends import device_choice, tensorflow_placement
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.tensorflow_fit import FitTrainer, new_recording, recording_model_class
@@ -28,7 +30,7 @@ from harness.core.model import LAYERS
 from harness.core.training import OPTIMIZERS, PRECISIONS
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Booleans, Floats, Integers
 
 INPUTS = {"graph": ("resident", "host"), "xla": ("resident", "host"), "fit": ("host",)}
 PACKAGES = (
@@ -43,6 +45,8 @@ PACKAGES = (
 DEVICE_CHOICE = {"cuda": "CUDA_VISIBLE_DEVICES", "directml": "DML_VISIBLE_DEVICES"}
 """The variables by which devices are hidden from TensorFlow before it starts."""
 TF32 = {"highest": False, "tf32": True}
+SLOTS = {"sgd": (), "momentum": ("velocity",), "nesterov": ("velocity",), "adam": ("first", "second")}
+"""Canonical names of an optimizer's slots, in TensorFlow's order."""
 OUT_OF_MEMORY_SIGNS = ("out of memory", "OOM", "failed to allocate", "ALLOC_FAILED", "bad_alloc")
 NO_BFLOAT16_ON_DIRECTML = "DirectML has no bfloat16 kernels for conv, matmul, relu, pool and cast"
 NO_BFLOAT16_IN_KERAS_2 = "TensorFlow 2.10 fails in bfloat16 convolutions, average pools and fused batch normalisation"
@@ -256,6 +260,7 @@ class TensorFlowSession:
             self._trainer = StepTrainer(self._network, cell, arrays, device, forms)
         self._test = (arrays.test_images, arrays.test_labels)
         self._steps_left = cell.total_steps
+        self._optimizer = cell.training.optimizer.name
         self._kind = device.strip("/").partition(":")[0]
 
     def train(self, steps: int) -> None:
@@ -294,6 +299,30 @@ class TensorFlowSession:
     def statistics(self) -> dict[str, Floats]:
         """Full name -> array of the moving statistics."""
         return self._network.statistics()
+
+    def optimizer_state(self) -> dict[str, Floats]:
+        """Copies in host memory: Keras's optimizers and TensorFlow's operations have the canonical velocity."""
+        slots = self._trainer.optimizer_state()
+        names = SLOTS[self._optimizer]
+        if not slots:
+            slots = [[np.zeros(variable.shape, np.float32) for variable in self._network.trained.values()]] * len(names)
+        return {
+            f"{slot}/{name}": array
+            for slot, arrays in zip(names, slots, strict=True)
+            for name, array in zip(self._network.trained, arrays, strict=True)
+        }
+
+    def steps_done(self) -> int:
+        """As the optimizer of ``fit``, or else the step itself, counts."""
+        return self._trainer.steps_done()
+
+    def masks(self, step: int) -> dict[str, Booleans] | None:
+        """Drawn again from the layers' counts; Keras 2's ``fit`` draws from a stream, which cannot be read again."""
+        return self._network.masks(self._trainer.steps_done() - step)
+
+    def held(self) -> dict[str, Any]:
+        """Copies of the resident data, or of what the pipeline of ``fit`` gathers from."""
+        return self._trainer.held()
 
     def device(self) -> dict[str, Any]:
         """Device strings of the parameters and the last loss; peak memory where the device counts it."""

@@ -107,6 +107,16 @@ def tf_variable(owned: Any) -> Any:
     return owned if isinstance(owned, tf.Variable) else owned.value
 
 
+def dropout_count(layer: Any) -> Any:
+    """The variable that says how often a dropout layer has drawn a mask, () or (seed, count).
+
+    It alone decides on the next mask. None for Keras 2's own dropout, which draws from a stream.
+    """
+    if hasattr(layer, "seed_generator"):
+        return tf_variable(layer.seed_generator.state) if not is_keras_2() else None
+    return getattr(layer, "count", None)
+
+
 def _fused_batch_norm(spec: BatchNorm, common: Mapping[str, Any]) -> Any:
     import tensorflow as tf
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import EVALUATION_BATCH, Arrays, Gradients
-from backends.tensorflow_layers import KERAS_NAMES, float32_logits, keras_layer, tf_variable
-from harness.core.model import ModelSpec
+from backends.tensorflow_layers import KERAS_NAMES, dropout_count, float32_logits, keras_layer, tf_variable
+from harness.core.model import Dropout, ModelSpec
 from harness.core.training import TrainingSpec
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Booleans, Floats, Integers
 
 
 class Network:
@@ -60,6 +60,13 @@ class Network:
         self._compiled = compiled
         self._loss_scale = training.loss_scale
         self._evaluation: Any = None
+        self._dropouts = [
+            (trace, layer)
+            for trace, layer in zip(spec.traced, layers, strict=True)
+            if isinstance(trace.layer, Dropout) and trace.layer.rate > 0
+        ]
+        self._batch_size = training.batch_size
+        self._masking: Any = None
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Mean softmax cross-entropy of a batch, as a graph operation."""
@@ -131,6 +138,35 @@ class Network:
 
         logits: Floats = self._leaving_statistics(lambda: logits_of(tf.constant(images, tf.float32))).numpy()
         return logits
+
+    def masks(self, steps_ago: int) -> dict[str, Booleans] | None:
+        """Layer name -> what dropout kept (B, ...) that many training steps ago, 1 being the last; None if not known.
+
+        A layer's masks follow from its count of calls, which is put back; a stream of random numbers has none.
+        """
+        import tensorflow as tf
+
+        counts = [dropout_count(layer) for _, layer in self._dropouts]
+        if any(count is None for count in counts):
+            return None
+        if self._masking is None:
+
+            @tf.function(jit_compile=self._compiled, autograph=False)
+            def kept() -> dict[str, Any]:
+                return {
+                    trace.name: layer(tf.ones((self._batch_size, *trace.input_shape)), training=True) != 0
+                    for trace, layer in self._dropouts
+                }
+
+            self._masking = kept.get_concrete_function()
+        before = [count.numpy() for count in counts]
+        try:
+            for count, now in zip(counts, before, strict=True):
+                count.assign(now - np.array([0, steps_ago] if now.ndim else steps_ago, now.dtype))
+            return {name: mask.numpy() for name, mask in self._masking().items()}
+        finally:
+            for count, now in zip(counts, before, strict=True):
+                count.assign(now)
 
     def _leaving_statistics(self, compute: Callable[[], Any]) -> Any:
         before = self.statistics()

@@ -91,6 +91,20 @@ class StepTrainer:
         self._losses.clear()
         return values
 
+    def optimizer_state(self) -> list[list[Floats]]:
+        """Arrays of each slot, in the order of the parameters."""
+        return self._update.slots()
+
+    def steps_done(self) -> int:
+        """The counter that the step itself raises."""
+        return int(self._counter.numpy())
+
+    def held(self) -> dict[str, Any]:
+        """Copies of the resident data."""
+        if not self._resident:
+            return {}
+        return {"images": self._images.numpy(), "labels": self._labels.numpy(), "order": self._rows.numpy()}
+
     def last_loss(self) -> Any:
         """The losses of the last call where they lie, or None before the first step."""
         return self._last
@@ -181,6 +195,10 @@ class _Update:
         self._rates = pieces[0][1] if len(pieces) == 1 else tf.constant(_per_step(pieces, steps))
         if self._spec.name == "adam":
             self._powers = tf.constant(_beta_powers(self._spec, steps))
+
+    def slots(self) -> list[list[Floats]]:
+        """Arrays of each slot: canonical, as the operations fold the rate into the velocity."""
+        return [[variable.numpy() for variable in slot] for slot in self._slots]
 
     def apply(self, gradients: list[Any], step: Any) -> None:
         """Update every variable by the rate of ``step`` (counted from 0)."""

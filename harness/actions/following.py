@@ -19,11 +19,13 @@ from harness.actions.slurm import settled, standing, tell_settled
 from harness.actions.sweep import SweepResult
 from harness.cluster.slurm import programs, submissions
 from harness.cluster.slurm.submissions import Standing
-from harness.core.errors import SchedulerError
+from harness.core.errors import SchedulerError, StoreError
 from harness.paths import from_here
+from harness.proof.parity import Proof
 from harness.report.printed import counts_in_words, new_table, print_table, say
+from harness.report.same_work import error_text
+from harness.runs import files, locks
 from harness.runs import folder as run_folder
-from harness.runs import locks
 from harness.wording import plural
 
 POLL_SECONDS = 5.0
@@ -47,6 +49,8 @@ class RunStatus(Shown):
     def print_to(self, console: Console) -> None:
         """How many records there are, the jobs in the queue, and what to do about cells that nothing will run."""
         say(console, _summary(self.run, self.found))
+        for line in _proven(self.run):
+            say(console, line)
         if self.found["jobs"]:
             numbers = ("tasks", "waiting", "running", "ended")
             table = new_table("job", "targets", "hardware", *numbers, "why it waits", numbers=numbers)
@@ -192,6 +196,22 @@ def _summary(kept: run_folder.Run, found: Mapping[str, Any]) -> str:
     if found["holder"]:
         text += f"; {found['holder']} works on it"
     return text
+
+
+def _proven(kept: run_folder.Run) -> Iterator[str]:
+    """Of each target of the run the batch sizes at which it is proven."""
+    lanes: dict[str, list[Proof]] = {}
+    for path in sorted(kept.proofs_folder.glob("*.json")):
+        with suppress(StoreError):
+            proof = files.read(path, Proof)
+            if proof.steps and proof.passed:
+                lanes.setdefault(proof.target, []).append(proof)
+    for target, found in sorted(lanes.items()):
+        sizes = ", ".join(f"{size:,}" for size in sorted({proof.batch_size for proof in found}))
+        steps = sorted({proof.steps for proof in found})
+        error = max((proof.largest_error or 0.0 for proof in found), default=0.0)
+        count = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+        yield f"{target} is proven at {sizes}: {count} steps, largest error {error_text(error)}"
 
 
 def _advice(kept: run_folder.Run, found: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
-from harness.plan.sweep import DATASET_SUFFIX, DATASETS, FLAGS
+from harness.plan.sweep import FLAGS, known_dataset
 from harness.wording import nearest, shown
 
 Place = str | os.PathLike[str]
@@ -97,11 +97,7 @@ def models(value: object) -> tuple[str | ModelSpec, ...]:
 
 def dataset(value: Place) -> str:
     """A dataset's name, or a file. Raises UsageError."""
-    name = text("--dataset", plain(value))
-    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
-        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
-        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
-    return name
+    return known_dataset("--dataset", text("--dataset", plain(value)))
 
 
 def optimizer(name: str) -> OptimizerSpec:

@@ -7,10 +7,11 @@ project's own and those of others. What a backend declares not to have, and refu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,18 +19,26 @@ from rich.console import Console
 from harness.actions import values
 from harness.actions.progress import NEWS, tell
 from harness.actions.shown import Shown
+from harness.actions.values import Place
 from harness.core import codec
-from harness.core.cell import Target
-from harness.core.errors import CellError
+from harness.core.cell import Cell, Inputs, Target
+from harness.core.errors import CellError, UsageError
 from harness.core.model import ModelSpec
-from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec, TrainingSpec
 from harness.doctor import support
 from harness.measure import session
+from harness.measure.schedule import rehearsal
 from harness.plan import models, own_file
+from harness.plan.datasets import Prepared
+from harness.plan.prepare import prepare_dataset
+from harness.plan.sweep import LARGEST_COUNT, known_dataset, require_fit
 from harness.proof import synchrony
 from harness.proof.parity import Proof, Quantity
 from harness.proof.synchrony import Synchronisation
+from harness.proof.verifier import Verifier
 from harness.report.printed import new_table, print_table, say
+from harness.report.same_work import error_text
+from harness.wording import plural
 from harness.workers import Worker
 
 if TYPE_CHECKING:
@@ -81,6 +90,8 @@ class Verification(Shown):
                 "model": proof.model,
                 "optimizer": proof.optimizer,
                 "precision": proof.precision,
+                "batch_size": proof.batch_size or None,
+                "steps": proof.steps or None,
                 "quantity": quantity.name,
                 "error": quantity.error,
                 "tolerance": quantity.tolerance,
@@ -90,7 +101,8 @@ class Verification(Shown):
             for proof in self.proofs
             for quantity in proof.quantities
         ]
-        return pl.DataFrame(rows, infer_schema_length=None)
+        counts = {"batch_size": pl.Int64, "steps": pl.Int64}
+        return pl.DataFrame(rows, schema_overrides=counts if rows else None, infer_schema_length=None)
 
     def print_to(self, console: Console) -> None:
         """The largest errors, what failed, what is not offered, and the clock."""
@@ -110,6 +122,9 @@ def verify(
     model: str | ModelSpec | Iterable[str | ModelSpec] = (),
     optimizer: str | Iterable[str] = (),
     compute_precision: str | Iterable[str] = (),
+    batch_size: int | str | Iterable[int | str] = (),
+    dataset: Place = "digits",
+    data_dir: Place | None = None,
     timeout: float = 900.0,
     fork: bool = True,
 ) -> Verification:
@@ -120,6 +135,10 @@ def verify(
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects; all built in if not given.
         optimizer: all if not given.
         compute_precision: float32 if not given.
+        batch_size: also train at these batch sizes on a dataset's images, through the calls that are timed, and have
+            the reference do the steps again.
+        dataset: whose images: "mnist", "digits", or a file that ends in .npz.
+        data_dir: a folder with the four MNIST files.
         timeout: the longest wait for one answer of a worker, in seconds.
         fork: one forked process per cell, where possible.
 
@@ -131,6 +150,8 @@ def verify(
     specs = [models.load(one) if isinstance(one, str) else one for one in values.models(model) or models.names()]
     optimizers = [values.optimizer(name) for name in values.texts(optimizer) or OPTIMIZERS]
     precisions = [values.compute_precision(name) for name in values.texts(compute_precision) or PRECISIONS[:1]]
+    sizes = sorted({values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in values.texts(batch_size)})
+    images = _images(str(values.plain(dataset)), values.place(data_dir), specs, sizes) if sizes else None
     problems = session.build_environments(definitions, wanted, NEWS)
     definitions = session.with_reference(definitions, NEWS)
     timed = next((spec for spec in specs if spec.name == TIMED_MODEL), specs[0])
@@ -154,11 +175,47 @@ def verify(
                     continue
                 proofs.append(proof)
                 tell(f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {_verdict(proof)}")
+                if images is not None and proof.passed:
+                    for found in _at_sizes(verifier, proof, one, spec, rule, sizes, images, give):
+                        proofs.append(found)
+                        tell(f"{_lane(found)}, {found.model}, {found.optimizer}: {_verdict(found)}")
             synchronised.append(synchrony.check(one, timed, give, place / "synchrony", wait))
             tell(f"{one.label}, synchronisation: {synchronised[-1].verdict}")
     proven = {proof.target for proof in proofs}
     unproven = tuple(one.label for one in wanted if one.label not in proven)
     return Verification(tuple(proofs), tuple(gaps), tuple(synchronised), unproven)
+
+
+def _images(source: str, data_dir: Path | None, specs: Sequence[ModelSpec], sizes: Sequence[int]) -> Prepared:
+    """The dataset, which models and batch sizes must fit. Raises UsageError."""
+    prepared = prepare_dataset(known_dataset("--dataset", source), data_dir, NEWS)
+    for spec in specs:
+        require_fit("--model", spec, prepared.dataset)
+    largest = prepared.dataset.train_examples
+    if sizes[-1] > largest:
+        raise UsageError(f"--batch-size: found {sizes[-1]}, but {prepared.dataset.name} has {largest} images")
+    return prepared
+
+
+def _at_sizes(
+    verifier: Verifier,
+    proof: Proof,
+    target: Target,
+    model: ModelSpec,
+    rule: OptimizerSpec,
+    sizes: Sequence[int],
+    images: Prepared,
+    give: Callable[[], Worker],
+) -> Iterator[Proof]:
+    """A proof at each batch size, of what is proven with few images already."""
+    for size in sizes:
+        training = TrainingSpec(size, optimizer=rule, precision=proof.precision)
+        cell = Cell(model, training, images.dataset, Inputs("", ""), target)
+        try:
+            yield verifier.at_size.proof(cell, images.folder, rehearsal, give, fresh=True)
+        except CellError as error:
+            names = target.label, model.name, rule.name, proof.precision
+            yield Proof("", *names, {}, (), str(error), error.status, batch_size=size)
 
 
 def _declared(proof: Proof, target: Target, model: ModelSpec, give: Callable[[], Worker]) -> Gap | None:
@@ -182,12 +239,17 @@ def _plain(outcomes: Sequence[Proof | Synchronisation]) -> list[dict[str, Any]]:
 
 
 def _lane(proof: Proof) -> str:
-    """The target, and the precision where it is not the usual one."""
-    return proof.target if proof.precision == PRECISIONS[0] else f"{proof.target} {proof.precision}"
+    """The target, the precision where it is not the usual one, and the batch size of a proof at one."""
+    lane = proof.target if proof.precision == PRECISIONS[0] else f"{proof.target} {proof.precision}"
+    return f"{lane} at {proof.batch_size:,}" if proof.batch_size else lane
 
 
 def _verdict(proof: Proof) -> str:
-    return "passed" if proof.passed else f"FAILED: {proof.reason}"
+    if not proof.passed:
+        return f"FAILED: {proof.reason}"
+    if not proof.batch_size:
+        return "passed"
+    return f"proven: {plural(proof.steps, 'step')}, largest error {error_text(proof.largest_error)}"
 
 
 def _print(proofs: Sequence[Proof], console: Console) -> None:
@@ -220,6 +282,8 @@ def _print(proofs: Sequence[Proof], console: Console) -> None:
     for proof in proofs:
         if not proof.passed:
             say(console, f"FAILED {_lane(proof)}, {proof.model}, {proof.optimizer}: {proof.reason}")
+        for note in proof.notes:
+            say(console, f"{_lane(proof)}, {proof.model}, {proof.optimizer}: {note}")
     passed = sum(proof.passed for proof in proofs)
     say(console, f"{passed} of {len(proofs)} proofs passed.")
 

@@ -68,7 +68,8 @@ class Advice:
     speed over the choice's, low, high, heats) of the next target. ``untried``: the batch size that the choice's target
     was not tried at and whose predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of
     which not every seed reached the accuracy. ``diverged``: those of which a cell did, which are no choice at all.
-    ``unproven``, ``failed``: numbers of cells.
+    ``unproven``, ``failed``: numbers of cells. ``unsized``: (target, batch size) that the reference could not check at
+    that size, which are no choice either; records from before there was such a check count as they did.
     """
 
     work: dict[str, Any]
@@ -96,6 +97,7 @@ class Advice:
     diverged: tuple[tuple[str, int], ...]
     unproven: int
     failed: int
+    unsized: tuple[tuple[str, int], ...] = ()
 
 
 Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
@@ -134,11 +136,14 @@ def advise(
         wanted = accuracy if asked else accuracies(ladder, None)[0]
         there = {(row["target"], row["batch_size"]): row for row in reached.get((*work, wanted), [])}
         diverged = tuple(sorted({(row["target"], row["batch_size"]) for row in members if row["diverged"]}))
+        unsized = tuple(
+            sorted({(row["target"], row["batch_size"]) for row in members if row["status"] == "ok" and _unsized(row)})
+        )
         costs = _seconds(own, there, wanted)
-        costs = {key: cost for key, cost in costs.items() if key not in diverged}
+        costs = {key: cost for key, cost in costs.items() if key not in (*diverged, *unsized)}
         goal = TO_ACCURACY if costs else THROUGHPUT
         if not costs:
-            costs = _pace_costs(timed_rows.get(work, []), diverged)
+            costs = _pace_costs(timed_rows.get(work, []), (*diverged, *unsized))
         choices = {key: _choice(key, fast.get(key), there.get(key)) for key in costs}
         yield _advice(
             work=dict(zip(WORK, work, strict=True)),
@@ -158,7 +163,13 @@ def advise(
                 key for key, row in there.items() if row["reached"] < row["seeds"] and key not in diverged
             ),
             diverged=diverged,
+            unsized=unsized,
         )
+
+
+def _unsized(row: Row) -> bool:
+    """Whether a cell should have been proven at its batch size and was not."""
+    return bool(row["sized_steps"] == 0)
 
 
 def _advice(

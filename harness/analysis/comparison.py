@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness import statistics
 from harness.analysis import manifest, statement
 from harness.core.cell import Cell, Target
-from harness.core.record import Record
+from harness.core.record import Record, SameWork
 from harness.statistics import Interval
 from harness.wording import plural
 
@@ -231,6 +231,11 @@ def _reasons(
 ) -> list[str]:
     """Why there can be no verdict; empty if there can."""
     found = list(dict.fromkeys(manifest.obstacles(both))) if len(both) == 2 else []
+    found += [
+        f"{one.cell.target.label} is not proven at this batch size"
+        for one in both
+        if one.same_work != SameWork() and not one.same_work.steps
+    ]
     for lane in (base, key):
         problem = _problem(lane, heats)
         if problem and not any(counts(heat.get(lane)) for heat in heats) and not any(problem in one for one in found):

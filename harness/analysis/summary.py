@@ -21,7 +21,7 @@ from harness.analysis.blocks import BlockArrays, BlockFigures
 from harness.core.cell import ID_LENGTH
 from harness.core.codec import digest
 from harness.core.model import ModelSpec
-from harness.core.record import NOT_THE_WORK, Record
+from harness.core.record import NOT_THE_WORK, Record, SameWork
 
 GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
 """Columns that, with the batch size, say which work a row did."""
@@ -151,6 +151,11 @@ def columns() -> dict[str, Any]:
         "node": text,
         "heat": text,
         "diverged": pl.Boolean,
+        "sized_steps": count,
+        "sized_error": real,
+        "witnessed_steps": count,
+        "witness_error": real,
+        "not_shown": text,
     }
 
 
@@ -214,7 +219,16 @@ def row(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         machines.node(record.machine),
         _heat(record),
         figures.diverged or record.diverged,
+        *_same_work(record.same_work),
     )
+
+
+def _same_work(shown: SameWork) -> tuple[int | None, float | None, int | None, float | None, str]:
+    """What was shown of a cell's own work; of records from before there was that, nothing."""
+    if shown == SameWork():
+        return None, None, None, None, ""
+    told = "\n".join((*shown.notes, *shown.not_shown))
+    return shown.steps, shown.error, shown.witnessed_steps, shown.witness_error, told
 
 
 def _heat(record: Record) -> str:

@@ -11,8 +11,9 @@ files whose paths the messages name.
                          <----- HostReady
     Open                 -----> forks        -----> builds
                          <--------------------------Opened
-    Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement -> works
-                         <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed
+    Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Snapshot, Masks, Inventory, Replay -> works
+                         <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed,
+                                                     Snapshotted, Masked, Inventoried, Replayed
     Close                -------------------------->
                          <-------------------------- Closed, then exits
                          <----- ChildExited
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Union
 
@@ -144,6 +146,60 @@ class Placement:
 
     kind: ClassVar[str] = "placement"
     kernels_of: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Write the cell's state as it is now, as .npz ``output``.
+
+    Keys: ``parameter/NAME`` and ``statistic/NAME``; ``optimizer/SLOT/NAME`` and ``steps`` () as the device counts
+    them, where the backend can show them (``backends.protocol.Witnessed``).
+    """
+
+    kind: ClassVar[str] = "snapshot"
+    output: str
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Write what dropout kept in ``steps`` training steps from ``first_step`` on, all past, as .npz ``output``.
+
+    Keys: ``STEP/LAYER`` -> bool (B, ...). Since those steps nothing but training may have drawn masks.
+    """
+
+    kind: ClassVar[str] = "masks"
+    first_step: int
+    steps: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Say how many steps the device has counted, and what it holds of the data."""
+
+    kind: ClassVar[str] = "inventory"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Asked of the reference's worker: train ``steps`` steps of the open cell from a state, and tell how far rounding
+    may move each number.
+
+    ``state``: an .npz as ``Snapshot`` writes it. ``roundoff``: unit roundoff of what the target computes in. ``masks``:
+    an .npz as ``Masks`` writes it; empty for none: then dropout layers draw the reference's own. Keys of the .npz
+    ``output``: ``losses`` (steps,), ``parameter/NAME``, ``statistic/NAME`` and ``optimizer/SLOT/NAME`` after the steps;
+    with ``gradients`` also ``gradient/NAME``, ``logits`` and ``loss`` of the first step's batch at the given state; and
+    for each KEY of these ``deviation/KEY`` of the same shape: the standard deviation of what rounding does to it.
+    """
+
+    kind: ClassVar[str] = "replay"
+    state: str
+    first_step: int
+    steps: int
+    output: str
+    roundoff: float
+    masks: str = ""
+    gradients: bool = False
 
 
 @dataclass(frozen=True)
@@ -309,6 +365,41 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Snapshotted:
+    """The file asked for by Snapshot is written."""
+
+    kind: ClassVar[str] = "snapshotted"
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The file asked for by Masks is written if the backend ``tells`` its masks."""
+
+    kind: ClassVar[str] = "masked"
+    tells: bool
+
+
+@dataclass(frozen=True)
+class Inventoried:
+    """``steps`` as the device counts them, None where the backend does not tell.
+
+    ``digests``: BLAKE2b (16 bytes, hex) of ``images`` as float32, ``labels`` as int32 and ``order`` (steps, B) as
+    int32, each as little-endian bytes in C order; those that the device does not hold are left out.
+    """
+
+    kind: ClassVar[str] = "inventoried"
+    steps: int | None
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The file asked for by Replay is written."""
+
+    kind: ClassVar[str] = "replayed"
+
+
+@dataclass(frozen=True)
 class Closed:
     """The cell ended well."""
 
@@ -337,12 +428,22 @@ class ChildExited:
     signal: int
 
 
-Request = Union[Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Close]  # noqa: UP007
-Reply = Union[  # noqa: UP007
-    HostReady, Opened, Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed, Closed, Failed, ChildExited
+Request = Union[  # noqa: UP007
+    Open,
+    Train,
+    Evaluate,
+    Probe,
+    Forward,
+    Synchrony,
+    Limit,
+    Placement,
+    Snapshot,
+    Masks,
+    Inventory,
+    Replay,
+    Close,
 ]
-REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Close)
-REPLIES: tuple[type, ...] = (
+Reply = Union[  # noqa: UP007
     HostReady,
     Opened,
     Block,
@@ -352,10 +453,16 @@ REPLIES: tuple[type, ...] = (
     Synchronised,
     Limited,
     Placed,
+    Snapshotted,
+    Masked,
+    Inventoried,
+    Replayed,
     Closed,
     Failed,
     ChildExited,
-)
+]
+REQUESTS: tuple[type, ...] = typing.get_args(Request)
+REPLIES: tuple[type, ...] = typing.get_args(Reply)
 
 
 def encode(message: Request | Reply) -> bytes:

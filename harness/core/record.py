@@ -132,6 +132,33 @@ class HeatFacts:
 
 
 @dataclass(frozen=True)
+class SameWork:
+    """What was shown of a cell's own work, beside the proof of its target. With nothing given nothing was.
+
+    The proof at its batch size (``harness.proof.sized``): its id under ``proofs/``, how many ``steps`` were trained for
+    it, its largest relative ``error``, and ``notes`` of what was done otherwise than usual. The timed run itself
+    (``harness.proof.witness``): the reference did ``witnessed_steps`` steps again from ``first_witnessed`` on (counted
+    from 0); ``witness_error`` is the largest relative error of these. ``counted_steps``: training steps by the
+    device's own count; ``held``: what of order, labels and images was read back from it, and was what was shipped.
+    ``not_shown``: what the backend could not show, a line each. ``looking_seconds`` were spent on reading states
+    meanwhile, ``replaying_seconds`` on doing steps again after it, both outside of everything that is timed.
+    """
+
+    proof: str = ""
+    steps: int = 0
+    error: float | None = None
+    notes: tuple[str, ...] = ()
+    witnessed_steps: int = 0
+    first_witnessed: int = 0
+    witness_error: float | None = None
+    counted_steps: int | None = None
+    held: tuple[str, ...] = ()
+    not_shown: tuple[str, ...] = ()
+    looking_seconds: float = 0.0
+    replaying_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Record:
     """What became of one cell.
 
@@ -143,7 +170,8 @@ class Record:
     handed out, ``power["gpu"]["process_memory_bytes"]`` the most that the driver counted for the process.
     ``heat``: how it ran beside others; where there is nothing to say, as ``HeatFacts`` tells, the file has no such key.
     ``power``: how the device ran meanwhile, and the energy (``harness.measure.instruments``). ``limit``: what
-    the device can do at most (``harness.measure.device_limits``). Both are empty where nothing was told.
+    the device can do at most (``harness.measure.device_limits``). Both are empty where nothing was told. ``same_work``:
+    what was shown of this cell's own work; records from before that have none.
     """
 
     cell: Cell
@@ -165,6 +193,7 @@ class Record:
     heat: HeatFacts = field(default=HeatFacts(), metadata=LATER)
     power: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     limit: dict[str, Any] = field(default_factory=dict, metadata=LATER)
+    same_work: SameWork = field(default=SameWork(), metadata=LATER)
 
     @property
     def diverged(self) -> bool:

@@ -16,12 +16,14 @@ from typing import Any
 from harness import wording
 from harness.core.cell import Cell
 from harness.core.errors import CellError, Unsupported
-from harness.core.messages import Block, Evaluate, Evaluated, Request
+from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inventory, Request
 from harness.core.record import Epoch, Phases, Record, now
 from harness.measure.schedule import NextBlock, Schedule
 from harness.measure.timings import Timings
+from harness.measure.witness import Look
 from harness.proof import device as device_proof
 from harness.proof.device_facts import device_facts, require_device
+from harness.proof.replaying import Span
 from harness.workers.cell_worker import CellWorker, Files
 
 
@@ -75,6 +77,9 @@ class Lane:
         self._device: dict[str, Any] = {}
         self._peak_memory: int | None = None
         self._is_open = False
+        self._look = Look(cell, files.scratch, self._ask)
+        self.inventory: Inventoried | None = None
+        """What the device had counted and held at the end; None of a lane that did not come to it."""
         self.process: int | None = None
         """Id of the process that trains, once it is open."""
 
@@ -144,6 +149,46 @@ class Lane:
     def idle_share(self, seconds: float) -> float | None:
         """``Timings.idle_share``."""
         return self._timings.idle_share(seconds)
+
+    @property
+    def share(self) -> float:
+        """How much of the training is done, from 0 to 1."""
+        return self._schedule.done / self.cell.total_steps
+
+    @property
+    def steps_done(self) -> int:
+        """Training steps claimed so far."""
+        return self._schedule.done
+
+    def is_last(self, steps: int | None = None) -> bool:
+        """Whether there is no block after the next; ``steps``: its length, where the lane does not choose it."""
+        left = self.cell.total_steps - self._schedule.done
+        return self.running and left <= (self._schedule.next().steps if steps is None else steps)
+
+    def look(self) -> None:
+        """Read the state before some blocks (``witness``)."""
+        if self.running:
+            self._guarded(lambda: self._look.begin(self._schedule.done))
+
+    def look_again(self) -> None:
+        """Read the state after them."""
+        if self._status == "ok":
+            self._guarded(self._look.end)
+
+    @property
+    def seen(self) -> Span | None:
+        """What was looked at, from before to after; None if nothing was."""
+        return self._look.span
+
+    @property
+    def looking_seconds(self) -> float:
+        """What looking took, outside of all blocks."""
+        return self._look.seconds
+
+    def disprove(self, reason: str) -> None:
+        """What it trained was not the work."""
+        if self._status in ("ok", "interrupted"):
+            self._status, self._reason = "parity_failed", reason
 
     def advance(self) -> bool:
         """Run one block, and the evaluation if it ends an epoch; False when the lane has ended."""
@@ -234,6 +279,7 @@ class Lane:
         block: Block = self._ask(planned.request(), Block)
         self._schedule.trained(block)
         self._timings.keep(planned, block)
+        self._look.add(block)
         if planned.kind == "compile":
             self._add_compile(block.seconds)
         accuracy = self._epochs[-1].test_accuracy if self._epochs else None
@@ -250,6 +296,7 @@ class Lane:
         self._epochs.append(Epoch(epoch, train_loss, evaluated.loss, evaluated.accuracy, evaluated.seconds))
 
     def _finish(self) -> None:
+        self.inventory = self._ask(Inventory(), Inventoried)
         closed = self._worker.finish(self._timeout)
         self._peak_memory = closed.peak_memory_bytes
         self._device |= closed.device

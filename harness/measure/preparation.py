@@ -23,6 +23,8 @@ from harness.machine.other_load import Load
 from harness.measure.heat import Instruments, Means
 from harness.measure.lane import Lane
 from harness.measure.memory import TooLarge
+from harness.measure.schedule import rehearsal
+from harness.measure.shown import Shown
 from harness.plan import inputs
 from harness.proof.parity import Proof
 from harness.runs.folder import Run
@@ -43,11 +45,13 @@ class Ready:
     log: str
     limit: dict[str, Any]
     instruments: Instruments | None
+    files: Files
+    shown: Shown
 
     def record(self, heat: HeatFacts, load: Load) -> Record:
         """The record of what the lane did, in that heat and under that load."""
         record = self.lane.record(self.facts, self.proof, self.attempt, self.log)
-        record = replace(record, heat=_under(heat, load))
+        record = replace(record, heat=_under(heat, load), same_work=self.shown.facts)
         if self.instruments is None:
             return record
         return replace(record, limit=self.limit, power=self.instruments.power(record, self.lane.process))
@@ -71,6 +75,7 @@ class Preparation:
             with contextlib.suppress(CellError):
                 self._means.watcher.started(cell, "checking parity")
                 self._proof(cell, place)
+                self._at_size(cell, place)
                 self._limit(cell, place)
 
     def prepare(self, cell: Cell, place: int = 0) -> Ready | Record:
@@ -86,17 +91,29 @@ class Preparation:
         try:
             self._means.watcher.started(cell, "checking parity")
             proof = self._proof(cell, place)
+            sized = self._at_size(cell, place) if proof.passed else None
             limit = self._limit(cell, place) if proof.passed else {}
             worker = self._worker(cell, place)
             facts |= self._device_facts(cell, worker)
         except CellError as error:
             return untrained(cell, error.status, str(error), attempt, machine=facts)
-        if not proof.problem:
-            self._keep(proof)
-        if not proof.passed:
-            return _unproven(cell, attempt, facts, proof)
-        log = _relative(worker.log, self._run.folder)
-        return Ready(cell, self._lane(cell, worker), facts, proof.id, attempt, log, limit, self._means.instruments)
+        for one in (proof, sized):
+            if one is None:
+                continue
+            if not one.problem:
+                self._keep(one)
+            if not one.passed:
+                return _unproven(cell, attempt, facts, one)
+        log, files = _relative(worker.log, self._run.folder), self._files(cell)
+        lane, instruments = self._lane(cell, worker, files), self._means.instruments
+        return Ready(cell, lane, facts, proof.id, attempt, log, limit, instruments, files, Shown(sized))
+
+    def judge(self, ready: Sequence[Ready]) -> None:
+        """Have the reference do again what was looked at of closed lanes, and compare what their devices counted."""
+        for one in ready:
+            if one.lane.status in ("ok", "interrupted"):
+                self._means.watcher.started(one.cell, "checking what was trained")
+                one.shown.judge(one.lane, one.files, self._means.verifier.witnesses)
 
     def _worker(self, cell: Cell, place: int) -> Worker:
         return self._means.hosts.worker(cell.target, place)
@@ -104,6 +121,13 @@ class Preparation:
     def _proof(self, cell: Cell, place: int) -> Proof:
         training, give = cell.training, partial(self._worker, cell, place)
         return self._means.verifier.proof(cell.target, cell.model, training.optimizer, training.precision, give)
+
+    def _at_size(self, cell: Cell, place: int) -> Proof | None:
+        """The proof at the cell's batch size; None where its images do not fill one batch."""
+        if cell.steps_per_epoch < 1:
+            return None
+        give = partial(self._worker, cell, place)
+        return self._means.verifier.at_size.proof(cell, self._means.dataset, rehearsal, give)
 
     def _limit(self, cell: Cell, place: int) -> dict[str, Any]:
         """What the device can do at most, measured before its target's first heat where it is not known."""
@@ -119,8 +143,8 @@ class Preparation:
         if not path.exists():
             codec.write_json(path, proof)
 
-    def _lane(self, cell: Cell, worker: Worker) -> Lane:
-        means, files = self._means, self._files(cell)
+    def _lane(self, cell: Cell, worker: Worker, files: Files) -> Lane:
+        means = self._means
         return Lane(cell, worker, files, means.timeout, means.watcher.progressed, evaluates=means.measure is None)
 
     def _files(self, cell: Cell) -> Files:
@@ -143,8 +167,10 @@ def placed(cells: Sequence[Cell]) -> Iterator[tuple[Cell, int]]:
 
 def _unproven(cell: Cell, attempt: int, facts: dict[str, Any], proof: Proof) -> Record:
     if proof.problem:
-        return untrained(cell, proof.problem_status, f"parity probe: {proof.problem}", attempt, machine=facts)
-    return untrained(cell, "parity_failed", proof.reason, attempt, machine=facts, proof=proof.id)
+        what = f"proof at batch size {proof.batch_size}" if proof.batch_size else "parity probe"
+        return untrained(cell, proof.problem_status, f"{what}: {proof.problem}", attempt, machine=facts)
+    where = f"at batch size {proof.batch_size}: " if proof.batch_size else ""
+    return untrained(cell, "parity_failed", f"{where}{proof.reason}", attempt, machine=facts, proof=proof.id)
 
 
 def _machine_facts() -> dict[str, Any]:

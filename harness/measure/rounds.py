@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from harness.core import system
 from harness.measure.lane import Lane
+from harness.measure.witness import Moment
 
 BLOCK_SECONDS = 0.004
 """What the timed part of the slowest lane's block should take, at least one step."""
@@ -77,17 +78,24 @@ def take_turns(
     enough: Callable[[Rounds], bool] = lambda rounds: False,
     clock: Callable[[], float] = time.monotonic,
     suspended: Callable[[], float] = system.suspended_seconds,
+    moment: Moment | None = None,
+    share: Callable[[Rounds], float] = lambda rounds: 0.0,
 ) -> None:
     """Run rounds on open, warmed-up lanes until all have ended or ``enough`` says so; ``rounds`` is kept up to date.
 
-    A lane that fails ends; the others go on. All that run train the same number of steps in a round.
+    A lane that fails ends; the others go on. All that run train the same number of steps in a round. ``moment``: when
+    the lanes are looked at, once in any case; ``share`` of all that ``enough`` will let be done is done by then.
     """
     began = clock()
     _calibrate(lanes, rounds)
-    while any(lane.running for lane in lanes) and not enough(rounds):
+    while any(lane.running for lane in lanes) and not (enough(rounds) and (moment is None or moment.begun)):
         number = rounds.count
         if number == CALIBRATION_ROUNDS:
             _calibrate(lanes, rounds)
+        if moment is not None:
+            together = rounds.settle + rounds.steps
+            last = enough(rounds) or any(lane.is_last(together) for lane in lanes if lane.running)
+            moment.before(share(rounds), last, together)
         start, slept, worked = clock(), suspended(), 0.0
         for index in order(number, len(lanes)):
             lane = lanes[index]
@@ -109,10 +117,14 @@ def take_turns(
         elif gap > GAP_SECONDS:
             rounds.dropped[number] = f"nothing ran for {gap:.1f} s"
         rounds.count = number + 1
+        if moment is not None:
+            moment.after()
         for lane in lanes:
             if lane.status == "ok":
                 lane.end_epoch()
-        rounds.seconds = clock() - began
+        rounds.seconds = clock() - began - (0.0 if moment is None else moment.seconds)
+    if moment is not None:
+        moment.finish()
 
 
 def _calibrate(lanes: Sequence[Lane], rounds: Rounds) -> None:

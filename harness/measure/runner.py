@@ -22,6 +22,7 @@ from harness.measure.memory import TooLarge
 from harness.measure.preparation import Preparation
 from harness.measure.saving import Saving
 from harness.measure.together import Together
+from harness.measure.witness import Moment
 from harness.plan.plan import INTERLEAVES, heats
 from harness.proof.verifier import Verifier
 from harness.runs.folder import Run
@@ -137,6 +138,7 @@ class Runner:
         try:
             self._watcher.started(cell, "building")
             self._train(ready.lane, others)
+            self._preparation.judge([ready])
         except KeyboardInterrupt as stop:
             ready.lane.interrupt(stop)
             self._saving.save(ready.record(heat, others.load))
@@ -148,8 +150,15 @@ class Runner:
         began = time.monotonic()
         if not lane.open():
             return
+        moment = Moment([lane])
         with others:
-            while lane.advance():
-                if self._measure is not None and time.monotonic() - began >= self._measure.seconds:
+            while lane.running:
+                over = self._measure is not None and time.monotonic() - began - moment.seconds >= self._measure.seconds
+                if over and moment.begun:
                     break
+                if not lane.warming:
+                    moment.before(lane.share, over or lane.is_last(), 1)
+                lane.advance()
+                moment.after()
+        moment.finish()
         lane.close()

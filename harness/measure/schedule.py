@@ -9,7 +9,7 @@ is trained step by step and does not count; the first block has as many such ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.core.cell import Cell
 from harness.core.messages import Block, Train
@@ -112,3 +112,20 @@ class Schedule:
 def _multiple(steps: int, unit: int) -> int:
     """The largest multiple of ``unit`` up to ``steps``."""
     return steps // unit * unit
+
+
+def rehearsal(cell: Cell) -> list[Train]:
+    """The blocks of a whole cell as a lane in turns asks for them: one that compiles, one that warms up, short ones.
+
+    Its last step is a block of its own.
+    """
+    schedule, found = Schedule(cell), list[Train]()
+    while not schedule.ended:
+        block = schedule.next() if schedule.warming else schedule.turn(len(found), 1 + len(found) % 2, 1)
+        together = block.settle + block.steps
+        if schedule.done + together == cell.total_steps and together > 1:
+            settle = min(block.settle, together - 2)
+            block = replace(block, settle=settle, steps=together - 1 - settle)
+        schedule.done += block.settle + block.steps
+        found.append(block.request())
+    return found

@@ -16,6 +16,7 @@ from harness.measure.heat import Measure, Watcher
 from harness.measure.preparation import Preparation, Ready, placed
 from harness.measure.rounds import Rounds
 from harness.measure.saving import Saving
+from harness.measure.witness import Moment
 
 FEWEST_ROUNDS = 6
 """Of a heat that is measured by time: one whole cycle of orders for three lanes."""
@@ -44,6 +45,7 @@ class Together:
             if lanes.starved:
                 return lanes.give_up()
             lanes.take_turns()
+            self._preparation.judge(ready)
         except KeyboardInterrupt as stop:
             lanes.interrupt(stop)
             self._save(lanes, ready)
@@ -111,7 +113,9 @@ class Lanes:
     def take_turns(self) -> None:
         """Rounds until all lanes have ended, or have been measured for long enough; then close them."""
         with self._neighbours:
-            rounds.take_turns([one.lane for one in self._ready], self._rounds, self._enough)
+            lanes = [one.lane for one in self._ready]
+            moment = Moment(lanes)
+            rounds.take_turns(lanes, self._rounds, self._enough, moment=moment, share=self._share)
         for one in self._ready:
             one.lane.close()
 
@@ -150,6 +154,13 @@ class Lanes:
             watcher.started(one.cell, "building")
             if one.lane.status == "ok" and one.lane.open():
                 one.lane.begin_compiling()
+
+    def _share(self, turns: Rounds) -> float:
+        """How much of all that will be done is done."""
+        trained = max((one.lane.share for one in self._ready), default=0.0)
+        if self._measure is None:
+            return trained
+        return max(trained, min(turns.seconds / self._measure.seconds, turns.count / FEWEST_ROUNDS))
 
     def _enough(self, turns: Rounds) -> bool:
         measure = self._measure

@@ -370,6 +370,14 @@ def _once(values: Iterable[V]) -> tuple[V, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def known_dataset(where: str, name: str) -> str:
+    """The name of a built-in dataset, or of a file of one; ``where`` names the flag. Raises UsageError."""
+    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
+        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
+        raise UsageError(f"{where}: found {name!r}{wording.nearest(name, DATASETS)}, allowed: {allowed}")
+    return name
+
+
 def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
     """Raise UsageError, which begins with ``where``, unless a model takes the dataset's images and classes."""
     if model.input_shape != dataset.image_shape:

@@ -30,11 +30,17 @@ class KeptProofs:
         self._keeping = keeping
 
     def blank(
-        self, target: Target, model: ModelSpec, optimizer: OptimizerSpec, precision: str, worker: Mapping[str, Any]
+        self,
+        target: Target,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        precision: str,
+        worker: Mapping[str, Any],
+        **further: Any,
     ) -> Proof:
         """A proof that proves nothing yet: its ``id`` and ``key`` say what it is to hold for.
 
-        ``worker``: what the target's worker said of itself.
+        ``worker``: what the target's worker said of itself. ``further``: what else it is about.
         """
         key = parity.key_of(
             target,
@@ -44,6 +50,7 @@ class KeptProofs:
             packages=worker.get("packages", {}),
             python=worker.get("python", ""),
             variables=worker.get("variables", {}),
+            **further,
             **self._circumstances,
         )
         return Proof(codec.digest(key)[:16], target.label, model.name, optimizer.name, precision, key)

@@ -48,9 +48,17 @@ from harness.core.training import COMPUTE_DTYPES, OptimizerSpec
 from harness.proof.probes import PARITY_VERSION
 from harness.proof.tolerances import scale, scale_error, size, tolerances, too_exact
 
-TOO_EXACT = "too_exact"
+TOO_EXACT, COUNTED, HELD = "too_exact", "steps counted", "data held"
 SCALES = {"gradient_scale": "gradients", "parameter_scale": "parameters"}
 """Quantities that look at all arrays of a group together, and the group."""
+
+COMPUTED = frozenset(
+    {
+        *("logits", "loss", "gradients", "losses", "parameters", "statistics", "optimizer state"),
+        *("evaluation_logits", "test_loss"),
+    }
+)
+"""Quantities whose errors are relative to values that a target computed."""
 
 DROPOUT_SIGMAS = 5.0
 """A true mask leaves five standard deviations once in two million proofs."""
@@ -84,6 +92,10 @@ class Quantity:
             return (
                 f"logits {self.error:.1e} times closer to the reference than {self.detail} can be: not computed in it"
             )
+        if self.name == COUNTED:
+            return f"the device counted {self.detail}"
+        if self.name == HELD:
+            return f"the {self.detail} on the device is not what was shipped"
         return f"{self.name} {self.detail} off by {self.error:.1e} (allowed {self.tolerance:.0e})"
 
 
@@ -94,6 +106,9 @@ class Proof:
     ``key`` says what it holds for; ``id`` is its hash. ``problem`` is why there are no quantities, the
     probe itself having failed, and ``problem_status`` what a record would call that. ``placement``: how many operations
     of a training step ran on each device; empty on processors, and where the framework runs a step as one program.
+
+    A proof at a batch size (``sized``) has that, the number of ``steps`` that were trained for it, and the ``dataset``
+    whose images they were; ``notes`` say what was done otherwise than usual, or could not be shown, a line each.
     """
 
     id: str
@@ -108,11 +123,21 @@ class Proof:
     created: str = ""
     reference: dict[str, Any] = field(default_factory=dict)
     placement: dict[str, int] = field(default_factory=dict, metadata=LATER)
+    batch_size: int = field(default=0, metadata=LATER)
+    steps: int = field(default=0, metadata=LATER)
+    dataset: str = field(default="", metadata=LATER)
+    notes: tuple[str, ...] = field(default=(), metadata=LATER)
 
     @property
     def passed(self) -> bool:
         """Whether there are quantities and each is within its tolerance."""
         return not self.problem and bool(self.quantities) and all(quantity.passed for quantity in self.quantities)
+
+    @property
+    def largest_error(self) -> float | None:
+        """The largest relative error of what was computed; None where nothing was. Counts and shares are no errors."""
+        errors = [one.error for one in self.quantities if one.name in COMPUTED]
+        return max(errors, default=None)
 
     @property
     def closest(self) -> Quantity | None:
@@ -230,17 +255,17 @@ def compare_dropout(
     label = f"rate {rate:g}"
     return (
         Quantity("dropout scale", value_error, tolerances(precision)["dropout scale"], label),
-        Quantity("dropout share", abs(float(kept.mean()) - keep), _binomial_bound(keep, kept.size, 1), label),
+        Quantity("dropout share", abs(float(kept.mean()) - keep), binomial_bound(keep, kept.size, 1), label),
         Quantity(
             "dropout by unit",
             float(np.max(np.abs(flat.mean(axis=0) - keep))),
-            _binomial_bound(keep, flat.shape[0], flat.shape[1]),
+            binomial_bound(keep, flat.shape[0], flat.shape[1]),
             label,
         ),
         Quantity(
             "dropout by example",
             float(np.max(np.abs(by_example - keep))),
-            _binomial_bound(keep, kept.shape[2], by_example.size),
+            binomial_bound(keep, kept.shape[2], by_example.size),
             label,
         ),
         Quantity("dropout repeats", float(len(flat) - len(np.unique(flat, axis=0))), 0.0, label),
@@ -292,7 +317,7 @@ def _scale_of(
     return Quantity(name, scale_error(list(scales.values()), moved), tolerance)
 
 
-def _binomial_bound(share: float, trials: int, looks: int) -> float:
+def binomial_bound(share: float, trials: int, looks: int) -> float:
     """Distance that the farthest of ``looks`` shares of ``trials`` leaves as seldom as one leaves DROPOUT_SIGMAS.
 
     Normal approximation; a union bound adds sqrt(2 ln looks) standard deviations at most.

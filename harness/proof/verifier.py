@@ -24,6 +24,8 @@ from harness.proof.kept import KeptProofs
 from harness.proof.parity import Proof
 from harness.proof.probing import ATTEMPTS, ProbeFolder, load_probed, opened, placement_of, run_probe
 from harness.proof.reference import Reference
+from harness.proof.sized import SizedProofs
+from harness.proof.witness import Witnesses
 from harness.workers.cell_worker import CellWorker
 
 Quantities = tuple[parity.Quantity, ...]
@@ -53,6 +55,8 @@ class Verifier:
         self._quantities: dict[object, Quantities] = {}
         self._known: dict[str, Proof] = {}
         self._problems: Counter[str] = Counter()
+        self.at_size = SizedProofs(self._kept, reference, scratch, timeout)
+        self.witnesses = Witnesses(reference, timeout)
 
     def proof(
         self,

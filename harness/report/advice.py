@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
 from harness.report.headline import DIVERGED, TRAITS, figure, not_proven
+from harness.report.same_work import NOT_PROVEN
 from harness.wording import plural
 
 _NAMED = 4
@@ -81,6 +82,9 @@ def evidence(advice: Advice) -> list[str]:
     if advice.diverged:
         places = [f"{target} at batch size {size}" for target, size in advice.diverged]
         found.append(f"These {DIVERGED}, so they are never recommended: {_shortened(places)}.")
+    if advice.unsized:
+        places = [f"{target} at batch size {size}" for target, size in advice.unsized]
+        found.append(f"These are {NOT_PROVEN}, so they are never recommended: {_shortened(places)}.")
     if advice.unproven:
         found.append(not_proven(advice.unproven))
     if advice.failed:

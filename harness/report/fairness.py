@@ -59,27 +59,32 @@ def manifests(lanes: Sequence[Record]) -> Table:
 
 def proofs(found: Sequence[Proof], unreadable: Sequence[str] = ()) -> Table:
     """Every proof: whether it passed, and by how much; and why others cannot be read."""
-    rows: list[tuple[str, ...]] = [("not readable", "", "", "", "FAILED", "", "-", "-", why) for why in unreadable]
+    rows: list[tuple[str, ...]] = [("not readable", *[""] * 5, "FAILED", "", "-", "-", why) for why in unreadable]
     rows += [
         _proof(proof)
-        for proof in sorted(found, key=lambda one: (one.passed, one.target, one.model, one.optimizer, one.precision))
+        for proof in sorted(
+            found, key=lambda one: (one.passed, one.target, one.model, one.optimizer, one.precision, one.batch_size)
+        )
     ]
     headers = (
         "target",
         "model",
         "optimizer",
         "precision",
+        "batch size",
+        "steps",
         "proof",
         "quantity closest to its limit",
         "its error",
         "allowed error",
         "reason",
     )
-    kept = [place for place, _ in enumerate(headers) if place < 8 or any(row[8] for row in rows)]
+    absent = {place for place in (4, 5, len(headers) - 1) if not any(row[place] for row in rows)}
+    kept = [place for place, _ in enumerate(headers) if place not in absent]
     return Table(
         "The largest error of each target against the float64 reference, relative to the reference's values",
         tuple(headers[place] for place in kept),
-        tuple(place in (6, 7) for place in kept),
+        tuple(place in (4, 5, 8, 9) for place in kept),
         tuple(tuple(row[place] for place in kept) for row in rows),
     )
 
@@ -91,6 +96,8 @@ def _proof(proof: Proof) -> tuple[str, ...]:
         proof.model,
         proof.optimizer,
         proof.precision,
+        f"{proof.batch_size:,}" if proof.batch_size else "",
+        f"{proof.steps:,}" if proof.steps else "",
         "passed" if proof.passed else "FAILED",
         *(("", "-", "-") if closest is None else _quantity(closest)),
         proof.reason,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import statement
 from harness.core.record import Record
-from harness.report import charts, fairness, other_load, palette, tables, vega
+from harness.report import charts, fairness, other_load, palette, same_work, tables, vega
 from harness.report.charts import Gallery
 from harness.report.figure import Figure
 from harness.report.headline import diverged, not_readable, not_run, unproven
@@ -149,7 +149,7 @@ def render(view: PageView) -> str:
         manifests=fairness.manifests(view.lanes),
         proofs=fairness.proofs(view.proofs, view.unreadable_proofs),
         statement=statement.of_targets(lane.cell.target for lane in view.lanes),
-        method=fairness.method(view.lanes),
+        method=[*fairness.method(view.lanes), *same_work.sentences(cells)],
         again=_again(view),
         most_answers=MOST_ANSWERS,
         few_answers=FEW_ANSWERS,
@@ -269,7 +269,7 @@ def _lacking(view: PageView, dropped: int) -> list[str]:
         said.append(not_readable(len(view.unreadable), "on this page"))
     if view.doubt:
         said.append(f"About the dataset: {view.doubt}.")
-    said += [diverged(cells), unproven(cells)]
+    said += [diverged(cells), unproven(cells), same_work.not_at_size(cells)]
     if dropped:
         said.append(f"The figures of {plural(dropped, 'more work')} would not fit this page; the table has all cells.")
     return [sentence for sentence in said if sentence]

@@ -20,6 +20,7 @@ from rich.text import Text
 from harness import shells
 from harness.outputs import drop_output
 from harness.paths import from_here
+from harness.report import same_work
 from harness.report.headline import (
     COLUMNS,
     Group,
@@ -117,7 +118,7 @@ def print_summary(
     _print_limits(frame, console)
     _print_energy(frame, console)
     _print_device_memory(frame, console)
-    for said in load:
+    for said in (*same_work.sentences(frame), *load):
         _line(console, said)
     _print_state(frame, console, planned, unreadable)
     near = from_here(folder)
@@ -275,7 +276,7 @@ def _span(rows: list[Row], column: str, unit: float) -> str:
 
 def _print_state(frame: pl.DataFrame, console: Console, planned: int, unreadable: int) -> None:
     """What a reader must know before trusting the table: unproven, missing and unreadable cells."""
-    for said in (diverged(frame), unproven(frame), not_run(frame, planned, unreadable)):
+    for said in (diverged(frame), unproven(frame), same_work.not_at_size(frame), not_run(frame, planned, unreadable)):
         if said:
             _line(console, said, style="yellow")
     if unreadable:

@@ -51,6 +51,10 @@ ANSWERS: dict[type, type] = {
     messages.Synchrony: messages.Synchronised,
     messages.Placement: messages.Placed,
     messages.Limit: messages.Limited,
+    messages.Snapshot: messages.Snapshotted,
+    messages.Masks: messages.Masked,
+    messages.Inventory: messages.Inventoried,
+    messages.Replay: messages.Replayed,
     Close: Closed,
 }
 

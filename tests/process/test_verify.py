@@ -81,3 +81,23 @@ def test_a_target_whose_blocks_end_before_their_work_fails_though_it_computes_th
     assert "1 of 1 proofs passed." in done.stdout
     assert "FAILED lying:numpy, synchronisation: " in done.stdout
     assert "of a block's work came after its end" in done.stdout
+
+
+def test_batch_sizes_are_proven_on_a_dataset_and_a_fault_of_the_largest_is_told(sweeper: Sweeper) -> None:
+    flags = ("--optimizer", "sgd", "--batch-size", "4,16", "--dataset", "small.npz")
+    done = verify(sweeper, "--target", "scripted", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "scripted:numpy at 4, small, sgd: proven: 40 steps, largest error 0" in done.stderr
+    assert "3 of 3 proofs passed." in done.stdout.splitlines()
+    asked = verify(sweeper, "--target", "scripted", *flags, "--json")
+    sized = [proof for proof in json.loads(asked.stdout)["proofs"] if proof.get("batch_size")]
+    assert [(proof["batch_size"], proof["dataset"], proof["passed"]) for proof in sized] == [
+        (4, "small", True),
+        (16, "small", True),
+    ]
+
+
+def test_a_batch_size_beyond_the_dataset_is_refused_in_a_line(sweeper: Sweeper) -> None:
+    done = verify(sweeper, "--target", "scripted", "--batch-size", "65", "--dataset", "small.npz")
+    assert done.returncode == 2
+    assert "--batch-size: found 65, but small has 64 images" in done.stderr

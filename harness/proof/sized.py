@@ -1,0 +1,283 @@
+"""The proof at the size that is measured: real images, the real batch size, trained by the very calls that are timed.
+
+A cell like the one to be measured, with dropout off, some batches of the dataset for an epoch, at least two epochs
+and a drop of the rate half-way, is opened on the target and trained block by block, as a lane in turns trains: first
+the step that compiles, then those that warm up, then blocks with a step that settles. After each block the state is
+read: parameters, moving statistics, optimizer, steps counted. The reference then does each block's steps again from
+the target's own state before them (``replaying``). The first block and the last are one step each; the gradients that
+they trained with are told by what they did to the state. At the end the test set is evaluated from the target's last
+state.
+
+A batch may be too large for the reference to do ``FEWEST_STEPS`` of it in the time allowed, ``MOST_OPERATIONS``. Then
+as many steps are compared as fit, the last in any case, each with the whole batch; and the proof at the largest batch
+size that does fit (halved as often as need be) is part of this one. The proof says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from harness import refusals
+from harness.cache import room
+from harness.core import codec
+from harness.core.cell import Cell, Target
+from harness.core.errors import CellError, HarnessError
+from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inventory, Snapshot, Train
+from harness.core.model import without_dropout
+from harness.core.record import now
+from harness.core.training import LearningRate
+from harness.plan import inputs
+from harness.proof import conservation, replaying, tolerances
+from harness.proof.kept import KeptProofs
+from harness.proof.parity import Proof, Quantity
+from harness.proof.probing import ATTEMPTS, load_probed, opened
+from harness.proof.replaying import Span
+from harness.workers.cell_worker import CellWorker, Files
+
+SIZED_VERSION = 1
+"""Counts changes of what is done here: a proof of another version does not count."""
+
+FEWEST_STEPS, MOST_STEPS = 12, 40
+RATE, FACTOR = 0.01, 0.3
+"""The learning rate, and what it is multiplied by half-way."""
+
+OPERATIONS, MOST_OPERATIONS = 1e10, 4e10
+"""Floating-point operations of training that the reference does again: as many steps as the first allows, and
+never fewer than FEWEST_STEPS while these are within the second. Two slow cores do some 1e10 in a second."""
+
+Blocks = Callable[[Cell], Sequence[Train]]
+"""The blocks of a cell as a lane asks for them, from the first step to the last."""
+
+
+class SizedProofs:
+    """Makes and keeps such proofs. ``scratch``: folder for files, emptied after use. ``blocks``: see ``Blocks``."""
+
+    def __init__(
+        self,
+        kept: KeptProofs,
+        reference: Callable[[], tuple[Target, CellWorker]],
+        scratch: Path,
+        timeout: float,
+    ) -> None:
+        self._kept = kept
+        self._reference = reference
+        self._scratch = scratch
+        self._timeout = timeout
+        self._known: dict[str, Proof] = {}
+        self._problems: dict[str, int] = {}
+
+    def proof(
+        self, cell: Cell, dataset: Path, blocks: Blocks, worker: Callable[[], CellWorker], fresh: bool = False
+    ) -> Proof:
+        """The proof of a cell's target, model, optimizer, precision, batch size and dataset: a kept one, or a new one.
+
+        ``dataset``: the folder of its arrays. ``worker`` gives the target's live worker. As ``Verifier.proof``, but
+        for that. The batch size must not be larger than the dataset.
+        """
+        blank = self._blank(cell, worker().ready.worker)
+        if blank.id in self._known:
+            return self._known[blank.id]
+        proof = None if fresh else self._kept.find(blank.id)
+        if proof is None:
+            proof = self._prove(blank, cell, dataset, blocks, worker)
+            if not proof.problem:
+                self._kept.keep(proof)
+        self._problems[blank.id] = self._problems.get(blank.id, 0) + bool(proof.problem)
+        if not proof.problem or self._problems[blank.id] >= ATTEMPTS:
+            self._known[blank.id] = proof
+        return proof
+
+    def _blank(self, cell: Cell, worker: dict[str, object]) -> Proof:
+        training = cell.training
+        blank = self._kept.blank(
+            cell.target,
+            cell.model,
+            training.optimizer,
+            training.precision,
+            worker,
+            sized_version=SIZED_VERSION,
+            batch_size=training.batch_size,
+            dataset=codec.digest(cell.dataset),
+        )
+        return replace(blank, batch_size=training.batch_size, dataset=cell.dataset.name)
+
+    def _prove(
+        self, blank: Proof, cell: Cell, dataset: Path, blocks: Blocks, worker: Callable[[], CellWorker]
+    ) -> Proof:
+        whole = proof_cell(cell)
+        smaller = _fitting(whole)
+        try:
+            with _Trial(whole, self._scratch / f"sized-{blank.id}", dataset, self._timeout) as trial:
+                trial.train(blocks(whole), worker())
+                spans = _compared(trial.spans, whole)
+                quantities, notes, steps = self._judged(trial, spans, whole, must=smaller == whole.training.batch_size)
+        except CellError as error:
+            return replace(blank, problem=str(error), problem_status=error.status, created=now())
+        if smaller != whole.training.batch_size:
+            part = replace(cell, training=replace(cell.training, batch_size=smaller))
+            fitting = self.proof(part, dataset, blocks, worker)
+            if fitting.problem:
+                return replace(blank, problem=fitting.problem, problem_status=fitting.problem_status, created=now())
+            quantities += fitting.quantities
+            if steps:
+                notes.append(
+                    f"of {steps} steps {sum(span.steps for span in spans)} were compared, as the reference is too slow "
+                    f"for all, and {fitting.steps} steps at batch size {smaller}"
+                )
+        return replace(
+            blank,
+            quantities=replaying.worst(quantities),
+            steps=steps,
+            notes=tuple(dict.fromkeys(notes)),
+            created=now(),
+            reference=self._told(),
+        )
+
+    def _judged(
+        self, trial: _Trial, spans: Sequence[Span], whole: Cell, must: bool
+    ) -> tuple[list[Quantity], list[str], int]:
+        """Quantities, notes and steps of a trial; where the reference fails and need not do it, there are none."""
+        try:
+            return [*trial.compare(spans, self._reference)], trial.notes, whole.total_steps
+        except HarnessError as error:
+            if must or isinstance(error, CellError):
+                raise
+            return [], [f"not at this batch size: {error}"], 0
+
+    def _told(self) -> dict[str, object]:
+        target, worker = self._reference()
+        return {"backend": target.backend, "packages": worker.ready.worker.get("packages", {})}
+
+
+def proof_cell(cell: Cell) -> Cell:
+    """The cell that is trained for the proof of another: its steps, epochs and rate are the proof's own."""
+    size = cell.training.batch_size
+    batches = max(cell.dataset.train_examples // size, 1)
+    step = size * cell.model.training_flops
+    wanted = min(max(int(OPERATIONS // step), FEWEST_STEPS), MOST_STEPS)
+    per_epoch = min(batches, -(-wanted // 2))
+    epochs = max(2, -(-wanted // per_epoch))
+    return replace(
+        cell,
+        model=without_dropout(cell.model),
+        training=replace(
+            cell.training,
+            epochs=epochs,
+            learning_rate=LearningRate(RATE, drop_epochs=(epochs // 2,), factor=FACTOR),
+            seed=0,
+        ),
+        # Called as the cells of probes are: what is written for those holds for this one.
+        dataset=replace(
+            cell.dataset,
+            name="probe",
+            train_examples=per_epoch * size,
+            test_examples=min(cell.dataset.test_examples, tolerances.TEST_EXAMPLES),
+        ),
+        repeat=0,
+        lane=0,
+    )
+
+
+def _fitting(whole: Cell) -> int:
+    """The largest batch size, halving, of which the reference can do enough steps."""
+    size = whole.training.batch_size
+    while FEWEST_STEPS * size * whole.model.training_flops > MOST_OPERATIONS and size > 1:
+        size //= 2
+    return size
+
+
+def _compared(spans: Sequence[Span], cell: Cell) -> list[Span]:
+    """Those that the reference does again: all, or the last, the first, and of the others what the time allows."""
+    step = cell.training.batch_size * cell.model.training_flops
+    if _fitting(cell) == cell.training.batch_size:
+        return [*spans]
+    last = len(spans) - 1
+    chosen, left = {last}, MOST_OPERATIONS - step * spans[last].steps
+    for place in (0, *np.random.default_rng().permutation(last).tolist()):
+        cost = step * spans[place].steps
+        if place not in chosen and cost <= left:
+            chosen.add(place)
+            left -= cost
+    return [spans[place] for place in sorted(chosen)]
+
+
+class _Trial:
+    """One cell trained for a proof, in a folder of its own, which ends with the block."""
+
+    def __init__(self, cell: Cell, folder: Path, dataset: Path, timeout: float) -> None:
+        self._cell = cell
+        self._folder = folder
+        self._timeout = timeout
+        self._files = Files(
+            dataset,
+            folder / "parameters.npz",
+            folder / "order.npy",
+            folder / "worker",
+            folder.parent / "sized-programs" if cell.target.accelerator == "cpu" else None,
+        )
+        self.spans: list[Span] = []
+        self.notes: list[str] = []
+        self._inventory = Inventoried(None, {})
+        self._evaluated = Evaluated(0.0, 0.0, 0.0, 0.0)
+
+    def __enter__(self) -> _Trial:
+        slots = 1 + len(replaying.SLOTS[self._cell.training.optimizer.name])
+        states = 4 * slots * self._cell.model.parameter_count * (self._cell.total_steps + 1)
+        room.require(self._folder, states, f"a proof of {self._cell.target.label}")
+        try:
+            self._files.scratch.mkdir(parents=True, exist_ok=True)
+            parameters = inputs.draw_parameters(self._cell.model, seed=0)
+            inputs.save_arrays(self._files.parameters, parameters)
+            dataset, training = self._cell.dataset, self._cell.training
+            inputs.save_array(self._files.order, inputs.draw_order(dataset.train_examples, training.epochs, seed=0))
+            inputs.save_arrays(
+                self._folder / "state-0.npz", replaying.initial_state(self._cell.model, training, parameters)
+            )
+        except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise refusals.unwritable(self._folder, error) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def train(self, blocks: Sequence[Train], worker: CellWorker) -> None:
+        """Train block by block, reading the state after each. Raises CellError."""
+        with opened(worker, self._files.opening(self._cell), self._timeout, trained=True) as (asked, _):
+            done, before = 0, self._folder / "state-0.npz"
+            for train in blocks:
+                block = asked.ask(train, self._timeout)
+                assert isinstance(block, Block)
+                after = self._folder / f"state-{done + len(block.losses)}.npz"
+                asked.ask(Snapshot(str(after)), self._timeout)
+                self.spans.append(Span(done, tuple(block.losses), before, after))
+                done, before = done + len(block.losses), after
+            evaluated, inventory = asked.ask(Evaluate(), self._timeout), asked.ask(Inventory(), self._timeout)
+        assert isinstance(evaluated, Evaluated)
+        assert isinstance(inventory, Inventoried)
+        self._evaluated, self._inventory = evaluated, inventory
+        lacking = replaying.missing(load_probed(before), self._cell.model, self._cell.training)
+        if lacking:
+            # From the shipped parameters all steps can still be done again, in one go.
+            self.notes.append(f"{lacking}, so the reference trained all steps in a row")
+            losses = tuple(loss for span in self.spans for loss in span.losses)
+            self.spans = [Span(0, losses, self.spans[0].before, self.spans[-1].after)]
+
+    def compare(
+        self, spans: Sequence[Span], reference: Callable[[], tuple[Target, CellWorker]]
+    ) -> tuple[Quantity, ...]:
+        """The quantities of these spans, of the gradients at both ends, of the evaluation and of what was counted."""
+        found: list[Quantity] = []
+        with replaying.opened(self._cell, reference, self._files, self._timeout) as replays:
+            for span in spans:
+                found += replays.compared(span)
+            found += replays.evaluated(self.spans[-1].after, self._cell.total_steps, self._evaluated)
+        held = conservation.expected(self._files.dataset, self._files.order, self._cell)
+        kept = conservation.judge(self._cell, self._cell.total_steps, self._inventory, held)
+        self.notes += kept.not_shown
+        return (*found, *kept.quantities)

@@ -1,0 +1,218 @@
+"""What the reference says of rounding, held against float32 training that adds up in orders of its own.
+
+No false alarm over random models, and each mistake beyond its bound.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends.protocol import Arrays
+from backends.reference import ReferenceSession
+from harness.core.cell import Cell
+from harness.core.model import (
+    ACTIVATIONS,
+    PADDINGS,
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    ModelSpec,
+    without_dropout,
+)
+from harness.core.training import OPTIMIZERS, LearningRate, OptimizerSpec, TrainingSpec
+from harness.plan import models
+from harness.proof.parity import Quantity
+from harness.proof.rounding import compare
+
+from .builders import random_arrays, small_cell
+from .float32_network import ORDERS, Fault, Float32Network
+
+FLOAT32 = 2.0**-24
+SLOTS = {"sgd": (), "momentum": ("velocity",), "nesterov": ("velocity",), "adam": ("first", "second")}
+
+
+@st.composite
+def trainable_models(draw: st.DrawFn) -> ModelSpec:
+    """Layers of every kind in odd forms: even kernels, strides, both paddings, windows as large as the image."""
+    shape = draw(st.tuples(st.integers(3, 12), st.integers(3, 12), st.integers(1, 3)))
+    layers: list[Layer] = []
+    height, width, _ = shape
+    for _ in range(draw(st.integers(0, 4))):
+        padding = draw(st.sampled_from(PADDINGS))
+        limits = (height, width) if padding == "valid" else (5, 5)
+        window = draw(st.tuples(*(st.integers(1, min(5, limit)) for limit in limits)))
+        strides = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+        function = draw(st.sampled_from(ACTIVATIONS))
+        layers.append(
+            draw(
+                st.sampled_from(
+                    [
+                        Conv2D(draw(st.integers(1, 5)), window, strides, padding, function, draw(st.booleans())),
+                        MaxPool(window, draw(st.sampled_from([None, strides])), padding),
+                        AveragePool(window, draw(st.sampled_from([None, strides])), padding),
+                        BatchNorm(0.9, draw(st.sampled_from([1e-5, 1e-3, 1e-2]))),
+                        Activation(function),
+                        Dropout(draw(st.sampled_from([0.25, 0.5]))),
+                    ]
+                )
+            )
+        )
+        height, width, _ = ModelSpec("part", shape, (*layers, GlobalAveragePool())).traced[-2].output_shape
+    layers.append(draw(st.sampled_from([Flatten(), GlobalAveragePool()])))
+    flat = [Dropout(0.5), Dense(draw(st.integers(1, 20)), draw(st.sampled_from(ACTIVATIONS))), BatchNorm()]
+    layers += draw(st.lists(st.sampled_from(flat), max_size=2))
+    layers.append(Dense(draw(st.integers(2, 7)), bias=draw(st.booleans())))
+    return ModelSpec("random", shape, tuple(layers))
+
+
+class Work:
+    """A cell, its arrays, the state before its first step, and dropout's masks."""
+
+    def __init__(
+        self, model: ModelSpec, batch_size: int, optimizer: OptimizerSpec, seed: int, rate: float = 0.05
+    ) -> None:
+        training = TrainingSpec(batch_size, 2, optimizer, LearningRate(rate, drop_epochs=(1,), factor=0.3))
+        self.cell: Cell = small_cell(model, training, train_examples=2 * batch_size)
+        self.arrays: Arrays = random_arrays(self.cell, seed)
+        self.arrays.train_images[self.arrays.train_images < 0.3] = 0.0  # as the background of most images is
+        self.state: dict[str, Any] = {
+            **{f"parameter/{name}": array for name, array in self.arrays.parameters.items()},
+            **{
+                f"statistic/{name}": np.full(shape, float(name.endswith("variance")), np.float32)
+                for name, shape in model.statistic_shapes.items()
+            },
+            **{
+                f"optimizer/{slot}/{name}": np.zeros_like(array)
+                for slot in SLOTS[optimizer.name]
+                for name, array in self.arrays.parameters.items()
+            },
+        }
+        generator = np.random.default_rng(seed)
+        self.masks = {
+            f"{step}/{trace.name}": generator.random((batch_size, *trace.input_shape)) >= trace.layer.rate
+            for step in range(self.cell.total_steps)
+            for trace in model.traced
+            if isinstance(trace.layer, Dropout) and trace.layer.rate
+        }
+
+    def expected(self, steps: int) -> dict[str, Any]:
+        """What the reference says."""
+        session = ReferenceSession(self.cell, self.arrays)
+        return session.replay(self.state, 0, steps, FLOAT32, self.masks, gradients=True)
+
+    def found(self, steps: int, order: str = "blas", fault: Fault | None = None, left_out: int = -1) -> dict[str, Any]:
+        """What float32 makes of it; the step ``left_out`` is not trained, though its loss is there."""
+        network = Float32Network(self.cell, self.state, order, fault)
+        rows = self.arrays.order.reshape(-1, self.cell.training.batch_size)
+        told = []
+        for step in range(steps):
+            before = dict(network.state)
+            masks = {key.partition("/")[2]: mask for key, mask in self.masks.items() if key.startswith(f"{step}/")}
+            images, labels = (part[rows[step]] for part in (self.arrays.train_images, self.arrays.train_labels))
+            told.append(network.step(step, images, labels, masks))
+            if step == left_out:
+                network.state = before
+        return {**told[0], **network.state, "losses": np.array([one["loss"] for one in told])}
+
+
+@given(
+    model=trainable_models(),
+    batch_size=st.sampled_from([1, 2, 3, 16, 33, 64]),
+    optimizer=st.sampled_from(OPTIMIZERS),
+    order=st.sampled_from(ORDERS),
+    seed=st.integers(0, 2**16),
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_no_order_of_sums_in_float32_raises_a_false_alarm(
+    model: ModelSpec, batch_size: int, optimizer: str, order: str, seed: int
+) -> None:
+    _assert_no_alarm(model, batch_size, optimizer, order, seed)
+
+
+@pytest.mark.long
+@given(
+    model=trainable_models(),
+    batch_size=st.sampled_from([1, 2, 3, 16, 33, 64, 200]),
+    optimizer=st.sampled_from(OPTIMIZERS),
+    order=st.sampled_from(ORDERS),
+    seed=st.integers(0, 2**16),
+)
+@settings(deadline=None, max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+def test_nor_do_hundreds_of_them(model: ModelSpec, batch_size: int, optimizer: str, order: str, seed: int) -> None:
+    _assert_no_alarm(model, batch_size, optimizer, order, seed)
+
+
+def _assert_no_alarm(model: ModelSpec, batch_size: int, optimizer: str, order: str, seed: int) -> None:
+    work = Work(model, batch_size, OptimizerSpec(optimizer), seed)
+    with np.errstate(all="ignore"):
+        quantities = compare(work.expected(3), work.found(3, order))
+    assert all(quantity.passed for quantity in quantities), [one.fault for one in quantities if not one.passed]
+
+
+LARGE = 512
+_FIRST = re.compile("(deviation/)?(logits|loss|gradient/.*)$")
+TIED = ModelSpec("tied", (10, 10, 1), (Conv2D(2, (3, 3)), MaxPool((3, 3), (2, 2)), Flatten(), Dense(4)))
+KINKED = ModelSpec(
+    "kinked",
+    (8, 8, 1),
+    (Conv2D(4, (3, 3), activation="relu"), MaxPool((2, 2)), Flatten(), Dense(8, "relu"), Dense(4)),
+)
+NORMALISED = ModelSpec(
+    "normalised", (8, 8, 2), (Conv2D(4, (3, 3)), BatchNorm(), Activation("relu"), Flatten(), Dense(4))
+)
+FAULTS: dict[str, tuple[ModelSpec, int, Fault, int, float]] = {
+    "a row left out": (models.load("lenet5"), LARGE, Fault(rows=np.arange(1, LARGE)), -1, 10000),
+    "a row repeated": (models.load("lenet5"), LARGE, Fault(rows=np.r_[1, 1:LARGE]), -1, 10000),
+    "a row left out, with kinks": (KINKED, LARGE, Fault(rows=np.arange(1, LARGE)), -1, 10000),
+    "a row repeated, with kinks": (KINKED, LARGE, Fault(rows=np.r_[1, 1:LARGE]), -1, 10000),
+    "the first step left out": (models.load("lenet5"), 64, Fault(), 0, 100000),
+    "the last step left out": (models.load("lenet5"), 64, Fault(), 1, 100000),
+    "bfloat16 in the first layer": (models.load("lenet5"), 64, Fault(half="01_conv2d", bits=8), -1, 1000),
+    "bfloat16 in the last layer": (models.load("lenet5"), 64, Fault(half="08_dense", bits=8), -1, 1000),
+    "float16 in the first layer": (models.load("lenet5"), 64, Fault(half="01_conv2d", bits=11), -1, 100),
+    "float16 in the last layer": (models.load("lenet5"), 64, Fault(half="08_dense", bits=11), -1, 100),
+    "Bessel's correction": (NORMALISED, 64, Fault(unbiased=True), -1, 20),
+    "Adam's epsilon elsewhere": (models.load("lenet5"), 64, Fault(epsilon=True), -1, 100),
+    "the last of tied maxima": (TIED, 64, Fault(last_tie=True), -1, 100000),
+}
+
+
+"""Model, batch size, what is wrong, the step left out, and how many times what is allowed the mistake is at least."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_mistake_is_beyond_its_bound_and_right_work_within(name: str) -> None:
+    model, batch_size, fault, left_out, least = FAULTS[name]
+    optimizer = OptimizerSpec("adam" if fault.epsilon else "momentum")
+    work = Work(without_dropout(model), batch_size, optimizer, seed=7)
+    if model is TIED:
+        work.arrays.train_images[:] = work.arrays.train_images > 0.5
+        kernel = np.zeros((3, 3, 1, 2), np.float32)
+        kernel[1, 1] = 1.0
+        work.state["parameter/01_conv2d/kernel"] = kernel
+        work.state["parameter/01_conv2d/bias"] *= 0.0
+    # What a look at the state before and after shows: no logits and no gradients.
+    expected = {key: array for key, array in work.expected(2).items() if not _FIRST.match(key)}
+    right, wrong = (
+        compare(expected, work.found(2, fault=one, left_out=out)) for one, out in ((None, -1), (fault, left_out))
+    )
+    assert all(quantity.passed for quantity in right), [one.fault for one in right if not one.passed]
+    worst = _worst(wrong)
+    assert worst.share > least, f"{worst.share:.3g} times what is allowed ({worst.name} {worst.detail})"
+
+
+def _worst(quantities: tuple[Quantity, ...]) -> Quantity:
+    return max(quantities, key=lambda quantity: quantity.share)
