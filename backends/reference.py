@@ -7,13 +7,15 @@ trains at once: ``train`` returns when the work is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends import reference_layers as layers
+from backends import reference_parts
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
 from backends.reference_yardstick import ReferenceYardstick
@@ -61,6 +63,7 @@ class ReferenceSession:
 
     def __init__(self, cell: Cell, arrays: Arrays) -> None:
         """Copy the initial parameters to float64; the data stays as it is, and is converted batch by batch."""
+        self._cell = cell
         self._model = cell.model
         self._arrays = arrays
         self._rates = cell.training.learning_rates(cell.steps_per_epoch)
@@ -156,6 +159,11 @@ class ReferenceSession:
         """Full name -> copy of the moving statistics."""
         return {name: value.copy() for name, value in self._statistics.items()}
 
+    def part(self, name: str, direction: str, given: Mapping[str, Any]) -> reference_parts.ReferencePart:
+        """See ``backends.protocol.StepPart``."""
+        rate = _rate_at(0, self._rates)
+        return reference_parts.part(self._cell, self._arrays, self._through, rate, name, direction, given)
+
     def device(self) -> dict[str, Any]:
         """Everything lives in host memory."""
         return {"parameters_on": ["cpu"], "loss_on": ["cpu"], "peak_device_memory_bytes": None}
@@ -195,6 +203,20 @@ class ReferenceSession:
             output, pullback, moments = self._apply(name, layer, values, training)
             yield _Step(name, layer, values, output, pullback, moments)
             values = output
+
+    def _through(
+        self, name: str, values: Array, parameters: Mapping[str, Array]
+    ) -> tuple[Array, Callable[[Array], tuple[Array, Any]]]:
+        """One layer with other parameters than the cell's, and its activation, in training form."""
+        own = copy.copy(self)
+        own._parameters = {f"{name}/{key}": array for key, array in parameters.items()}
+        steps: list[tuple[Array, Pullback]] = []
+        with _quiet():
+            for step_name, layer in _primitives(self._model):
+                if step_name == name:
+                    values, pullback, _ = own._apply(name, layer, values, training=True)
+                    steps.append((values, pullback))
+        return reference_parts.chained(steps)
 
     def _apply(
         self, name: str, layer: Layer, values: Array, training: bool

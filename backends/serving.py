@@ -14,9 +14,9 @@ import numpy as np
 
 from backends import arrays, loop
 from backends.pipe import Pipe
-from backends.protocol import Backend
+from backends.protocol import Backend, StepPart
 from harness.core import system
-from harness.core.errors import CellError, ContractError, HarnessError
+from harness.core.errors import CellError, ContractError, HarnessError, Unsupported
 from harness.core.messages import (
     Block,
     Close,
@@ -30,6 +30,8 @@ from harness.core.messages import (
     Limited,
     Open,
     Opened,
+    Part,
+    PartTimed,
     Placed,
     Placement,
     Probe,
@@ -37,6 +39,8 @@ from harness.core.messages import (
     Reply,
     Request,
     Synchrony,
+    Trace,
+    Traced,
     Train,
 )
 
@@ -103,6 +107,7 @@ class _OpenCell:
         self.session, build_seconds = loop.timed(lambda: backend.session(cell, self._arrays))
         self._evaluates = False
         self._last_block: loop.Usage | None = None
+        self._parts: dict[tuple[str, str], StepPart] = {}
         self.opened = Opened(
             pid=os.getpid(),
             initialise_seconds=initialise_seconds,
@@ -127,6 +132,10 @@ class _OpenCell:
             return self._placement(request)
         if isinstance(request, Limit):
             return self._limit(request)
+        if isinstance(request, Part):
+            return self._part(request)
+        if isinstance(request, Trace):
+            return self._trace(request)
         raise ContractError(f"{request.kind} came while a cell was open")
 
     def _train(self, request: Train) -> Block:
@@ -195,6 +204,29 @@ class _OpenCell:
         tell = getattr(self.session, "placement", None)
         placed: Placed = Placed(tells=False) if tell is None else tell(request.kernels_of)
         return placed
+
+    def _part(self, request: Part) -> PartTimed:
+        """What a part was given it keeps, so that what is timed moves nothing to the device."""
+        key = request.name, request.direction
+        self._last_block = None
+        if request.given or key not in self._parts:
+            build = getattr(self.session, "part", None)
+            if build is None:
+                raise Unsupported(f"the backend {self._backend.name} cannot run the parts of a step on their own")
+            self._parts[key] = build(*key, arrays.load_given(request.given))
+        part = self._parts[key]
+        if request.output:
+            _save(request.output, part.values())
+        return loop.time_part(part, request.calls, request.settle)
+
+    def _trace(self, request: Trace) -> Traced:
+        trace = getattr(self.session, "trace", None)
+        if trace is None:
+            raise Unsupported(f"the backend {self._backend.name} has no profiler")
+        _, seconds = loop.timed(lambda: trace(request.steps, request.folder))
+        self.session.losses()
+        self._last_block = None
+        return Traced(steps=request.steps, seconds=seconds)
 
 
 def _work_in(scratch: str) -> None:

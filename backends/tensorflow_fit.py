@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import partial
 from typing import Any
 
 from backends.protocol import Arrays
@@ -43,7 +44,7 @@ class FitTrainer:
             "verbose": 0,
             "shuffle": False,
         }
-        self._model = network.model
+        self._model, self._cell = network.model, cell
         self._thread: threading.Thread | None = None
         self._stop: Any = None
 
@@ -70,6 +71,37 @@ class FitTrainer:
         values = [float(loss.numpy()) for loss in self._turns.losses]
         self._turns.losses.clear()
         return values
+
+    def picking(self) -> Any:
+        """A function that gives the images and labels of the next step, from the first step on, through a pipeline.
+
+        It begins anew after the last. In training the pipeline works beside the step before.
+        """
+        return iter(self._arguments["x"].repeat()).get_next
+
+    def updating(self, initial: list[Any], gradients: list[Any]) -> tuple[Any, list[Any]]:
+        """A function that updates copies of parameters once by these gradients, and the copies.
+
+        By an optimizer of its own. Keras 3 divides by the loss scale in there, Keras 2 before.
+        """
+        import tensorflow as tf
+
+        optimizer, scale = _optimizer(self._cell), self._cell.training.loss_scale
+        if is_keras_2():
+            own = values = [tf.Variable(array) for array in initial]
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        else:
+            own = [_keras().Variable(array) for array in initial]
+            values = [variable.value for variable in own]
+            optimizer.build(own)
+            gradients = [gradient * scale for gradient in gradients]
+
+        @tf.function(jit_compile=False, autograph=False)
+        def updated(by_variable: list[Any]) -> Any:
+            optimizer.apply_gradients(list(zip(by_variable, own, strict=True)))
+            return tf.reshape(values[-1], [-1])[0]
+
+        return partial(updated.get_concrete_function(gradients), *gradients), values
 
     def last_loss(self) -> Any:
         """The last step's loss where it lies."""

@@ -7,6 +7,8 @@ update is one TensorFlow operation per parameter, the canonical formula of ``har
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +28,7 @@ class StepTrainer:
     def __init__(self, network: Network, cell: Cell, arrays: Arrays, device: str) -> None:
         import tensorflow as tf
 
-        self._network = network
+        self._network, self._cell = network, cell
         self._compiled = cell.target.mode == "xla"
         self._resident = cell.target.input == "resident"
         self._order = steps_of(arrays)
@@ -72,6 +74,47 @@ class StepTrainer:
         values = [float(loss.numpy()) for loss in self._losses]
         self._losses.clear()
         return values
+
+    def picking(self) -> Any:
+        """A function that gives the images and labels of the next step and nothing else, from the first step on.
+
+        It begins anew after the last.
+        """
+        import tensorflow as tf
+
+        if not self._resident:
+            images, labels, constant = self._images, self._labels, tf.constant
+            rows = itertools.cycle(self._order)
+
+            def copied() -> tuple[Any, Any]:
+                row = next(rows)
+                return constant(images[row]), constant(labels[row])
+
+            return copied
+        counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="picked")
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def picked() -> tuple[Any, Any]:
+            rows = tf.gather(self._rows, counter)
+            counter.assign((counter + 1) % len(self._order))
+            return tf.gather(self._images, rows), tf.gather(self._labels, rows)
+
+        return picked.get_concrete_function()
+
+    def updating(self, initial: list[Any], gradients: list[Any]) -> tuple[Any, list[Any]]:
+        """A function that updates copies of parameters by these gradients as step 0 does, and the copies."""
+        import tensorflow as tf
+
+        variables = [tf.Variable(array) for array in initial]
+        update = _Update(self._cell, variables, len(self._order))
+        first = tf.Variable(0, dtype=tf.int64, trainable=False, name="first")
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def updated(by_variable: list[Any]) -> Any:
+            update.apply(by_variable, first)
+            return tf.reshape(variables[-1], [-1])[0]
+
+        return partial(updated.get_concrete_function(gradients), *gradients), variables
 
     def last_loss(self) -> Any:
         """The last step's loss where it lies, or None before the first step."""

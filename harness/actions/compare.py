@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.actions import said, values
+from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, duration, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
 from harness.analysis import across_runs, comparison
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.core.cell import Cell, Dataset
+from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.record import Record, now
@@ -26,24 +25,18 @@ from harness.measure import heat, series, session
 from harness.measure import runner as measure_runner
 from harness.measure.lane import Progress
 from harness.paths import from_here
-from harness.plan import datasets, inputs, models, own_file, targets
+from harness.plan import datasets, models, own_file, targets
 from harness.plan.prepare import prepare_dataset
-from harness.plan.sweep import DATASET_SUFFIX, DATASETS, LARGEST_COUNT, require_fit
 from harness.plan.targets import TargetDefinition
 from harness.report import comparing
 from harness.report.printed import say
 from harness.runs import folder as run_folder
 from harness.runs.folder import default_folder
-from harness.wording import nearest, plural
+from harness.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
 
-DEFAULT_BATCH_SIZES = (32, 128, 512)
-STEPS = 3000
-"""Training steps that a heat may take at most, in whole epochs: their order is drawn beforehand."""
-
-MOST_EPOCHS = 200
 _NUMBERS = (
     "images_per_second",
     "base_images_per_second",
@@ -156,13 +149,14 @@ def compare(
     values.compute_precision(compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
-    prepared = prepare_dataset(_dataset(given["dataset"]), values.place(data_dir), NEWS)
-    cells = _cells(
+    prepared = prepare_dataset(heats.dataset(given["dataset"]), values.place(data_dir), NEWS)
+    cells = heats.cells(
         model if isinstance(model, ModelSpec) else models.load(given["model"]),
         datasets.limited(prepared.dataset, None, None),
-        _sizes(values.texts(given["batch_size"])),
+        heats.batch_sizes(values.texts(given["batch_size"])),
         TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
         lanes,
+        series.MOST_REPEATS,
     )
     plan = run_folder.Plan(
         name="compare",
@@ -180,38 +174,6 @@ def compare(
     if stopped:
         raise RunStopped(result, said.resuming(compare, given, str(kept.folder)))
     return result
-
-
-def _dataset(name: str) -> str:
-    if name not in DATASETS and not name.endswith(DATASET_SUFFIX):
-        allowed = f"{', '.join(DATASETS)}, or a file that ends in {DATASET_SUFFIX}"
-        raise UsageError(f"--dataset: found {name!r}{nearest(name, DATASETS)}, allowed: {allowed}")
-    return name
-
-
-def _sizes(texts: Sequence[str]) -> list[int]:
-    found = {values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}
-    return sorted(found) or list(DEFAULT_BATCH_SIZES)
-
-
-def _cells(
-    model: ModelSpec, dataset: Dataset, sizes: Sequence[int], training: TrainingSpec, lanes: Sequence[LaneKey]
-) -> list[Cell]:
-    """Of each batch size as many heats as there may be at most; ``training`` but for its batch size and epochs."""
-    require_fit("--model", model, dataset)
-    cells = []
-    for size in sizes:
-        if size > dataset.train_examples:
-            raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
-        epochs = min(math.ceil(STEPS / (dataset.train_examples // size)), MOST_EPOCHS)
-        trained = replace(training, batch_size=size, epochs=epochs)
-        drawn = inputs.identify(model, dataset.train_examples, epochs, training.seed)
-        cells += [
-            Cell(model, trained, dataset, drawn, key.target, repeat, key.lane)
-            for repeat in range(series.MOST_REPEATS)
-            for key in lanes
-        ]
-    return cells
 
 
 def _execute(

@@ -13,6 +13,8 @@ files whose paths the messages name.
                          <--------------------------Opened
     Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement -> works
                          <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed
+    Part, Trace          -------------------------->
+                         <-------------------------- PartTimed, Traced
     Close                -------------------------->
                          <-------------------------- Closed, then exits
                          <----- ChildExited
@@ -144,6 +146,33 @@ class Placement:
 
     kind: ClassVar[str] = "placement"
     kernels_of: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Run a part of the training step on its own: ``settle`` calls in a row, then ``calls``, which are timed.
+
+    ``name`` and ``direction``: see ``harness.core.parts.askable``. ``given``: an .npz of the arrays that it works on,
+    as ``backends.protocol.StepPart`` names them; empty where the part was asked for before, which keeps what it was
+    given. ``output``: where to write what it gives, one call before any that is timed, as an .npz; empty for nowhere.
+    """
+
+    kind: ClassVar[str] = "part"
+    name: str
+    direction: str
+    calls: int
+    settle: int = 0
+    given: str = ""
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Train ``steps`` more steps under the framework's own profiler, which writes below ``folder``; losses are lost."""
+
+    kind: ClassVar[str] = "trace"
+    steps: int
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -309,6 +338,27 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class PartTimed:
+    """``calls`` calls of a part took ``seconds``, until all had really happened; the rest is as in ``Block``."""
+
+    kind: ClassVar[str] = "part_timed"
+    calls: int
+    started: float
+    seconds: float
+    cpu_seconds: float
+    rest_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Traced:
+    """So many steps were trained under the profiler, in ``seconds``, its own cost among them."""
+
+    kind: ClassVar[str] = "traced"
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Closed:
     """The cell ended well."""
 
@@ -337,11 +387,24 @@ class ChildExited:
     signal: int
 
 
-Request = Union[Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Close]  # noqa: UP007
+Request = Union[Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Part, Trace, Close]  # noqa: UP007
 Reply = Union[  # noqa: UP007
-    HostReady, Opened, Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed, Closed, Failed, ChildExited
+    HostReady,
+    Opened,
+    Block,
+    Evaluated,
+    Probed,
+    Forwarded,
+    Synchronised,
+    Limited,
+    Placed,
+    PartTimed,
+    Traced,
+    Closed,
+    Failed,
+    ChildExited,
 ]
-REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Close)
+REQUESTS: tuple[type, ...] = (Open, Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Part, Trace, Close)
 REPLIES: tuple[type, ...] = (
     HostReady,
     Opened,
@@ -352,6 +415,8 @@ REPLIES: tuple[type, ...] = (
     Synchronised,
     Limited,
     Placed,
+    PartTimed,
+    Traced,
     Closed,
     Failed,
     ChildExited,

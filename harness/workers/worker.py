@@ -51,6 +51,8 @@ ANSWERS: dict[type, type] = {
     messages.Synchrony: messages.Synchronised,
     messages.Placement: messages.Placed,
     messages.Limit: messages.Limited,
+    messages.Part: messages.PartTimed,
+    messages.Trace: messages.Traced,
     Close: Closed,
 }
 
