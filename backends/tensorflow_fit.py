@@ -97,11 +97,11 @@ class FitTrainer:
             gradients = [gradient * scale for gradient in gradients]
 
         @tf.function(jit_compile=False, autograph=False)
-        def updated(by_variable: list[Any]) -> Any:
+        def updated(*by_variable: Any) -> Any:
             optimizer.apply_gradients(list(zip(by_variable, own, strict=True)))
             return tf.reshape(values[-1], [-1])[0]
 
-        return partial(updated.get_concrete_function(gradients), *gradients), values
+        return partial(updated.get_concrete_function(*gradients), *gradients), values
 
     def last_loss(self) -> Any:
         """The last step's loss where it lies."""

@@ -110,11 +110,11 @@ class StepTrainer:
         first = tf.Variable(0, dtype=tf.int64, trainable=False, name="first")
 
         @tf.function(jit_compile=self._compiled, autograph=False)
-        def updated(by_variable: list[Any]) -> Any:
-            update.apply(by_variable, first)
+        def updated(*by_variable: Any) -> Any:
+            update.apply(list(by_variable), first)
             return tf.reshape(variables[-1], [-1])[0]
 
-        return partial(updated.get_concrete_function(gradients), *gradients), variables
+        return partial(updated.get_concrete_function(*gradients), *gradients), variables
 
     def last_loss(self) -> Any:
         """The last step's loss where it lies, or None before the first step."""
