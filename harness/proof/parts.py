@@ -150,7 +150,7 @@ def _dropout(
         Quantity(f"{label}, values", error, allowed),
         Quantity(f"{label}, share kept", share, bound),
     )
-    if direction == parts.FORWARD or "gradient/input" not in found:
+    if direction == parts.FORWARD:
         return quantities
     expected = {"gradient/input": drawn["output_gradient"] * mask}
     return (*quantities, _worst(label, expected, expected, found, tolerances(precision)["gradients"], precision))
