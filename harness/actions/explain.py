@@ -124,6 +124,7 @@ def explain(
     dataset: Place = "digits",
     optimizer: str = "momentum",
     compute_precision: str = "float32",
+    clock: str = explaining.WALL,
     budget: float | str = "10m",
     out: Place | None = None,
     data_dir: Place | None = None,
@@ -138,6 +139,8 @@ def explain(
         model: a built-in one's name, a file that ends in .toml, or a ``harness.Model``.
         dataset: "mnist", "digits", or a file that ends in .npz.
         optimizer, compute_precision: how to train.
+        clock: "wall", or "processor" where other work keeps this machine's processors busy: what they all worked for a
+            step, which others' work changes less. A run that is there already is shown by either.
         budget: most time for all: seconds, or a text such as "90s", "10m", "1h".
         out: the run folder. An explanation that is there already resumes.
         data_dir: a folder with the four MNIST files.
@@ -151,6 +154,7 @@ def explain(
     wait = values.timeout(timeout)
     seconds = values.seconds_of(budget)
     values.compute_precision(compute_precision)
+    values.one_of("--clock", clock, explaining.CLOCKS)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in (base, target)])
     prepared = prepare_dataset(heats.dataset(given["dataset"]), values.place(data_dir), NEWS)
@@ -174,7 +178,7 @@ def explain(
     with kept.locked():
         waiting = kept.pending(frozenset({"interrupted"}))
         stopped = bool(waiting) and _execute(kept, waiting, lanes, seconds, definitions, prepared.folder, wait, fork)
-        result = _result(kept, lanes)
+        result = _result(kept, lanes, clock)
         _draw(result)
     if stopped:
         raise RunStopped(result, said.resuming(explain, given, str(kept.folder)))
@@ -261,8 +265,8 @@ def _standing(
     return f"{where}: {ratio}; {duration(max(left, 0.0))} of the budget left"
 
 
-def _result(kept: run_folder.Run, lanes: Sequence[LaneKey]) -> ExplanationResult:
-    found = explaining.explain(_sets(kept), lanes)
+def _result(kept: run_folder.Run, lanes: Sequence[LaneKey], clock: str) -> ExplanationResult:
+    found = explaining.explain(_sets(kept), lanes, clock)
     return ExplanationResult(tuple(found), kept.folder, _problems(kept))
 
 

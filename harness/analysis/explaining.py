@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+WALL, PROCESSOR = "wall", "processor"
+CLOCKS = (WALL, PROCESSOR)
+"""Seconds as they pass, or those that all processors together worked for the lane's process."""
+
 UNEXPLAINED = "unexplained"
 FEWEST_SETS = 2
 """Sets of processes for an interval."""
@@ -114,6 +118,7 @@ class Explanation:
     lane: str
     sets: int
     rounds: int
+    clock: str
     ratio: float
     ratio_low: float | None
     ratio_high: float | None
@@ -146,8 +151,13 @@ def label(name: str, direction: str = "") -> str:
     return f"{words} {direction}".rstrip()
 
 
-def explain(sets: Sequence[Mapping[LaneKey, LaneOfSet]], lanes: Sequence[LaneKey]) -> list[Explanation]:
+def explain(
+    sets: Sequence[Mapping[LaneKey, LaneOfSet]], lanes: Sequence[LaneKey], clock: str = WALL
+) -> list[Explanation]:
     """One for each kind of work, by batch size. ``lanes``: base, its control, and the lane to explain.
+
+    ``clock``: one of CLOCKS. Processor seconds are not held against the device's limits, which are of all its
+    processors at work.
 
     Sets that lack a lane do not count. P-values of whole steps are adjusted over all that is returned.
     """
@@ -155,7 +165,7 @@ def explain(sets: Sequence[Mapping[LaneKey, LaneOfSet]], lanes: Sequence[LaneKey
     for one in sets:
         if all(key in one for key in lanes):
             works.setdefault(one[lanes[0]].cell.work_id, []).append(one)
-    found = [_Work(members, lanes) for members in works.values()]
+    found = [_Work(members, lanes, clock) for members in works.values()]
     found.sort(key=lambda work: (work.cell.model.name, work.cell.training.batch_size))
     adjusted = statistics.holm([work.p_value for work in found])
     return [work.explained(p) for work, p in zip(found, adjusted, strict=True)]
@@ -164,12 +174,13 @@ def explain(sets: Sequence[Mapping[LaneKey, LaneOfSet]], lanes: Sequence[LaneKey
 class _Work:
     """The sets of one kind of work. Arrays are (sets, 3): base, control, lane."""
 
-    def __init__(self, sets: Sequence[Mapping[LaneKey, LaneOfSet]], lanes: Sequence[LaneKey]) -> None:
+    def __init__(self, sets: Sequence[Mapping[LaneKey, LaneOfSet]], lanes: Sequence[LaneKey], clock: str) -> None:
+        self._clock = clock
         self.cell = sets[0][lanes[0]].cell
         self._sides = sets[0][lanes[0]], sets[0][lanes[-1]]
         self._lanes = lanes
         self._rows = parts.rows(self.cell.model)
-        series = [[_series(one[key]) for key in lanes] for one in sets]
+        series = [[_series(one[key], clock) for key in lanes] for one in sets]
         self._step = [np.stack([lane[parts.STEP, ""] for lane in one], axis=1) for one in series]
         self._times = {
             row: np.array([[_median(lane[row]) for lane in one] for one in series])
@@ -212,6 +223,7 @@ class _Work:
             lane=self._lanes[-1].label,
             sets=len(self._effects),
             rounds=sum(int(np.isfinite(one).all(axis=1).sum()) for one in self._step),
+            clock=self._clock,
             ratio=ratio,
             ratio_low=low,
             ratio_high=high,
@@ -253,8 +265,10 @@ class _Work:
 
     def _side(self, row: Row, times: Array, limit: Mapping[str, Any], dispatch: float) -> PartOfLane:
         seconds, low, high = _bounds(times)
-        if row[0] in (UNEXPLAINED, parts.DISPATCH):
-            return PartOfLane(seconds, low, high, bound=DISPATCH if row[0] == parts.DISPATCH else "")
+        if row[0] == UNEXPLAINED or self._clock != WALL:
+            return PartOfLane(seconds, low, high)
+        if row[0] == parts.DISPATCH:
+            return PartOfLane(seconds, low, high, bound=DISPATCH)
         return held_against(seconds, low, high, self._cost(row), limit, dispatch)
 
     def _cost(self, row: Row) -> Cost:
@@ -287,10 +301,13 @@ def held_against(
     return PartOfLane(seconds, low, high, flops or None, passed or None, of_arithmetic, of_memory, bound, needed)
 
 
-def _series(lane: LaneOfSet) -> dict[Row, Array]:
+def _series(lane: LaneOfSet, clock: str) -> dict[Row, Array]:
     """Of one process, the seconds of each row and of the step in each round, a dispatch taken off where one is in
     it."""
-    taken = {(one.name, one.direction): np.array(one.seconds, dtype=np.float64) for one in lane.times.parts}
+    taken = {
+        (one.name, one.direction): np.array(one.seconds if clock == WALL else one.cpu_seconds, dtype=np.float64)
+        for one in lane.times.parts
+    }
     calls = _median(taken[parts.DISPATCH, parts.FORWARD])
     found: dict[Row, Array] = {}
     for name, direction in parts.rows(lane.cell.model):

@@ -30,6 +30,13 @@ side = completing.one_of(completing.targets)
     metavar="NAME",
     help="float32, mixed_bfloat16, mixed_float16.",
 )
+@click.option(
+    "--clock",
+    default="wall",
+    show_default=True,
+    metavar="wall|processor",
+    help="Time as it passes, or what processors worked, which others' work disturbs less.",
+)
 @click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Most time for all: 90s, 10m, 1h.")
 @flags.data_dir_option
 @flags.out_option("Run folder; an explanation that is there already is resumed.")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.explaining import NEITHER, Explanation, PartOfLane, PartOfStep
+from harness.analysis.explaining import NEITHER, WALL, Explanation, PartOfLane, PartOfStep
 from harness.report import vega
 from harness.report.figure import Figure, Words
 from harness.report.headline import ABSENT, figure
@@ -48,10 +48,11 @@ def sentence(one: Explanation) -> str:
     """The answer for one batch size."""
     where = f"at batch size {one.batch_size}"
     interval = "" if one.ratio_low is None else f" (95 % interval: {one.ratio_low:.2f} to {one.ratio_high:.2f})"
+    long = "as long" if one.clock == WALL else "as much processor time"
     if one.verdict == NO_DIFFERENCE:
         return (
-            f"No difference found between {one.lane} and {one.base} {where}: a step takes {one.ratio:.2f} times as "
-            f"long{interval}."
+            f"No difference found between {one.lane} and {one.base} {where}: a step takes {one.ratio:.2f} times "
+            f"{long}{interval}."
         )
     named = [row for row in one.costliest[:MOST_NAMED] if (row.share or 0.0) >= NAMED_SHARE]
     shares = [
@@ -59,7 +60,7 @@ def sentence(one: Explanation) -> str:
         for place, row in enumerate(named)
     ]
     because = ", ".join(shares) or "no part alone makes a tenth of the difference"
-    return f"{one.lane} takes {one.ratio:.2f} times as long as {one.base} {where}{interval}: {because}."
+    return f"{one.lane} takes {one.ratio:.2f} times {long} as {one.base} {where}{interval}: {because}."
 
 
 def print_explanations(found: Sequence[Explanation], console: Console) -> None:
@@ -75,7 +76,8 @@ def print_explanations(found: Sequence[Explanation], console: Console) -> None:
         console.print(Text(_said(one)))
     console.print()
     console.print(Text(LEGEND))
-    console.print(Text(BOUNDS))
+    if any(one.clock == WALL for one in found):
+        console.print(Text(BOUNDS))
 
 
 def _said(one: Explanation) -> str:
@@ -89,16 +91,21 @@ def _said(one: Explanation) -> str:
 def _table(one: Explanation) -> Table:
     base, lane = one.base, one.lane
     numbers = (f"{base}\nms", f"{lane}\nms", "difference\nms", "share\n%", "95 %\ninterval")
-    title = f"{one.model} on {one.dataset}, batch size {one.batch_size}: milliseconds of a training step"
-    bounds = (f"{base}\nbound by", f"{lane}\nbound by")
+    title = f"{one.model} on {one.dataset}, batch size {one.batch_size}: {_unit(one)}"
+    bounds = (f"{base}\nbound by", f"{lane}\nbound by") if one.clock == WALL else ()
     table = new_table("\npart", *numbers, *bounds, numbers=numbers, title=title)
     for row in one.rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row)[: len(table.columns)])
     table.add_section()
-    table.add_row(*_cells(one.unexplained))
+    table.add_row(*_cells(one.unexplained)[: len(table.columns)])
     table.add_section()
-    table.add_row(*_cells(one.step))
+    table.add_row(*_cells(one.step)[: len(table.columns)])
     return table
+
+
+def _unit(one: Explanation) -> str:
+    """What the numbers of one explanation are."""
+    return f"milliseconds{'' if one.clock == WALL else ' of processor time'} of a training step"
 
 
 def _cells(row: PartOfStep) -> list[Text]:
@@ -160,7 +167,7 @@ def _figure(one: Explanation, suffix: str) -> Figure:
         "scale": {"paddingInner": 0.28, "paddingOuter": 0.14},
     }
     beside = {"field": "target", "type": "nominal", "sort": targets}
-    x = vega.quantity("milliseconds", "milliseconds of a training step", zero=True, place="x")
+    x = vega.quantity("milliseconds", _unit(one), zero=True, place="x")
     bars = {
         "mark": {"type": "bar"},
         "encoding": {"y": y, "yOffset": beside, "x": x, "color": colour, "tooltip": _told(frame)},
