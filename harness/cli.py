@@ -38,7 +38,7 @@ COMMANDS = {
     "doctor": "Say what works on this machine, and what mends the rest.",
     "limits": "Measure what the device of each target can do at most.",
     "noise-scale": "Measure up to which batch size steps scale.",
-    "cell": "Take one cell out of a run, as a script.",
+    "cell": "Take one cell out of a run, or look into it.",
     "models": "List the built-in models, or show one.",
     "targets": "List the targets, or build their environments.",
     "data": "List the datasets, or make one ready.",

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.analysis import traces
 from harness.core import parts
 from harness.core.cell import Cell, Dataset, Inputs
 from harness.core.errors import Unsupported
-from harness.core.messages import Part, PartTimed
+from harness.core.messages import Part, PartTimed, Probe, Trace, Traced, Train
 from harness.core.model import (
     Activation,
     AveragePool,
@@ -142,8 +143,6 @@ def test_input_from_the_host_picks_the_same_batch(bench: Bench) -> None:
 
 def test_training_goes_on_as_if_no_part_had_run(bench: Bench) -> None:
     """Parts share the cell's layers: parameters, order and dropout's place are left as they were."""
-    from harness.core.messages import Probe
-
     model = replace(MODEL, layers=tuple(one for one in MODEL.layers if not isinstance(one, (Dropout, BatchNorm))))
     for label in ("tensorflow-cpu:graph", "jax-cpu:jit"):
         probe = probe_of(bench, label, model, "float32", "momentum")
@@ -166,3 +165,27 @@ def test_a_backend_without_the_verb_is_refused_in_one_line(bench: Bench, tmp_pat
         worker.open(files.request, TIMEOUT)
         with pytest.raises(Unsupported, match=r"^the backend untold cannot run the parts of a step on their own$"):
             worker.ask(Part(parts.DISPATCH, parts.FORWARD, 1), TIMEOUT)
+
+
+@pytest.mark.parametrize("label", ["tensorflow-cpu:graph", "tensorflow210-cpu:graph", "jax-cpu:jit"])
+def test_a_framework_s_profile_of_some_steps_names_its_operations(bench: Bench, tmp_path: Path, label: str) -> None:
+    probe, worker = probe_of(bench, label, POOLED, "float32", "sgd"), bench.worker(label)
+    with open_cell(bench, bench.folder / "traced", probe, worker):
+        worker.ask(Train(1), TIMEOUT)
+        traced = worker.ask(Trace(2, str(tmp_path / "profile")), TIMEOUT)
+    assert isinstance(traced, Traced)
+    assert traced.steps == 2
+    [profile] = (tmp_path / "profile").rglob("*.xplane.pb")
+    operations = traces.costliest(traces.events(profile.read_bytes()), 10)
+    assert len(operations) == 10
+    assert all(one.count and one.seconds > 0 for one in operations)
+    if label.startswith("tensorflow"):
+        assert any("Conv2D" in one.name for one in operations)
+
+
+def test_a_backend_without_a_profiler_says_so_in_one_line(bench: Bench, tmp_path: Path) -> None:
+    probe = probe_of(bench, REFERENCE, POOLED, "float32", "sgd")
+    with bench.planted(tmp_path, "slow_backends:Untold") as worker, ProbeFolder(tmp_path / "cell", probe) as files:
+        worker.open(files.request, TIMEOUT)
+        with pytest.raises(Unsupported, match=r"^the backend untold has no profiler$"):
+            worker.ask(Trace(1, str(tmp_path / "profile")), TIMEOUT)
