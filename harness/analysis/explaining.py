@@ -7,7 +7,8 @@ A call of a part on its own costs a dispatch that the part does not have within 
 taken off; a backward pass is ``both`` less ``forward``, whose dispatches cancel. All is in seconds, since times of
 parts add up where their ratios do not. Of one set each number is a median over rounds: of a lane's time, and of the
 difference to the base lanes (the first target and its control) in the same round, so that what slows the machine for
-longer than a round cancels. The answer is the mean over sets with Student's t interval
+longer than a round cancels. Between sets the machine may be slower or quicker, so the seconds of each set are scaled to
+the same time of the base's step, the geometric mean of all. The answer is the mean over sets with Student's t interval
 (``statistics.process_interval``); a part's share of the difference is the ratio of two such means
 (``statistics.ratio_interval``). A part differs if the test of its difference, adjusted for the number of parts, says
 so, and the difference is more than the control lane's own. What the parts do not add up to is a row of its own: fusion
@@ -190,7 +191,12 @@ class _Work:
             row: np.array([_differences([lane[row] for lane in one]) for one in series])
             for row in (*self._rows, (parts.STEP, ""))
         }
+        # A machine that is slower in one set is so for all of it: each is read as if its base's step took the same.
+        of_base = self._times[parts.STEP, ""][:, :2].mean(axis=1)
+        pace = np.exp(np.mean(np.log(of_base))) / of_base
         for table in (self._times, self._differences):
+            for row in table:
+                table[row] = table[row] * pace[:, None]
             table[UNEXPLAINED, ""] = table[parts.STEP, ""] - sum(table[row] for row in self._rows)
         # Both base lanes did the same work, so a time of the base is the mean of theirs.
         self._base = {row: values[:, :2].mean(axis=1) for row, values in self._times.items()}
@@ -284,11 +290,13 @@ def held_against(
 ) -> PartOfLane:
     """A time, what was reached in it, and what it is bound by, given the device's limits and a dispatch's seconds.
 
-    Bound by dispatch is what takes less than a call does, or cannot be told from nothing; by memory or arithmetic, what
-    takes at most 1 / BOUND_SHARE of the time that it alone needs, whichever needs more.
+    Bound by dispatch is what takes less than a call does; by memory or arithmetic, what takes at most 1 / BOUND_SHARE
+    of the time that it alone needs, whichever needs more. Of a time that cannot be told from nothing nothing is said.
     """
-    if seconds <= 0 or (low is not None and low <= 0) or seconds < dispatch:
+    if 0 < seconds < dispatch:
         return PartOfLane(seconds, low, high, bound=DISPATCH)
+    if seconds <= 0 or (low is not None and low <= 0):
+        return PartOfLane(seconds, low, high)
     flops, passed = cost.flops / seconds, cost.bytes / seconds
     most_flops, most_bytes = limit.get(_FLOPS), limit.get(_BYTES)
     of_arithmetic = flops / most_flops if most_flops else None

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.explaining import NEITHER, WALL, Explanation, PartOfLane, PartOfStep
+from harness.core.parts import STEP
 from harness.report import vega
 from harness.report.figure import Figure, Words
 from harness.report.headline import ABSENT, figure
@@ -38,7 +39,7 @@ LEGEND = (
 BOUNDS = (
     "Bound by: arithmetic or memory, where the time is at most twice what the device needs for that alone at its best; "
     "dispatch, where the part takes less than calling it does; neither, with how many times as long it takes as the "
-    "device needs."
+    "device needs: slower than it has to be."
 )
 
 ROW_HEIGHT = 30
@@ -54,13 +55,21 @@ def sentence(one: Explanation) -> str:
             f"No difference found between {one.lane} and {one.base} {where}: a step takes {one.ratio:.2f} times "
             f"{long}{interval}."
         )
+    return f"{one.lane} takes {one.ratio:.2f} times {long} as {one.base} {where}{interval}: {_because(one)}."
+
+
+def _because(one: Explanation) -> str:
+    """The parts that make most of the difference, and what is left of it if that is much."""
     named = [row for row in one.costliest[:MOST_NAMED] if (row.share or 0.0) >= NAMED_SHARE]
-    shares = [
-        f"{row.label} is {_percent(row.share)} %{'' if place else ' of the difference'}"
-        for place, row in enumerate(named)
-    ]
-    because = ", ".join(shares) or "no part alone makes a tenth of the difference"
-    return f"{one.lane} takes {one.ratio:.2f} times {long} as {one.base} {where}{interval}: {because}."
+    shares = [f"{row.label} is {_percent(row.share)} %" for row in named]
+    if not shares:
+        none = "no part alone makes a tenth of the difference"
+        return none if one.costliest else "which part it is cannot be told from these measurements"
+    rest = one.unexplained
+    if rest.verdict == one.verdict and (rest.share or 0.0) >= NAMED_SHARE:
+        shares.append(f"{_percent(rest.share)} % is more than the parts explain")
+    shares[0] += " of the difference"
+    return ", ".join(shares)
 
 
 def print_explanations(found: Sequence[Explanation], console: Console) -> None:
@@ -85,7 +94,8 @@ def _said(one: Explanation) -> str:
     sets = f"{plural(one.sets, 'set')} of fresh processes, {plural(one.rounds, 'round')}"
     if one.checked is None:
         return f"{sets}."
-    return f"{sets}; the values of every part were checked, and differ by {_percent(one.checked)} % of what is allowed."
+    nearest = f"{_percent(one.checked)} % of what is allowed"
+    return f"{sets}; what every part gives was checked against the reference: at most {nearest} away."
 
 
 def _table(one: Explanation) -> Table:
@@ -110,7 +120,8 @@ def _unit(one: Explanation) -> str:
 
 def _cells(row: PartOfStep) -> list[Text]:
     style = _STYLES.get(row.verdict, "")
-    ends = ABSENT if row.share_low is None else f"{_percent(row.share_low)} to {_percent(row.share_high)}"
+    has_ends = row.share_low is not None and row.name != STEP
+    ends = f"{_percent(row.share_low)} to {_percent(row.share_high)}" if has_ends else ABSENT
     return [
         Text(row.label),
         Text(_ms(row.base.seconds)),
@@ -132,11 +143,11 @@ def bound(part: PartOfLane) -> str:
 
 def _ms(seconds: float) -> str:
     """Two decimals, whatever the size, so that a column's points stand under each other."""
-    return f"{1e3 * seconds:,.2f}"
+    return f"{round(1e3 * seconds, 2) + 0.0:,.2f}"
 
 
 def _percent(share: float | None) -> str:
-    return ABSENT if share is None else f"{100 * share:.0f}"
+    return ABSENT if share is None else f"{round(100 * share) + 0.0:.0f}"
 
 
 # Figures

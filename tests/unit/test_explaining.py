@@ -195,7 +195,7 @@ class TestBounds:
         assert word(1e-3, 10**6, 8 * 10**6) == explaining.MEMORY
         assert word(1e-3, 10**8, 10**6) == explaining.NEITHER
         assert word(5e-5, 10**8, 10**6) == explaining.DISPATCH
-        assert word(1e-3, 8 * 10**8, 10**3, low=-1e-4) == explaining.DISPATCH
+        assert word(1e-3, 8 * 10**8, 10**3, low=-1e-4) == ""
 
     def test_what_the_device_needs_is_told_by_what_needs_more(self) -> None:
         found = held_against(1e-2, None, None, Cost(10**9, 2 * 10**7), LIMIT, 0.0)
