@@ -217,7 +217,7 @@ class JaxSession:
     def part(self, name: str, direction: str, given: Mapping[str, Any]) -> jax_parts.JaxPart:
         """See ``backends.protocol.StepPart``."""
         data = self._resident or (*self._host_data, self._rows)
-        source = jax_parts.Source(data, is_resident=self._resident is not None)
+        source = jax_parts.BatchSource(data, is_resident=self._resident is not None)
         return jax_parts.part(self._cell, self._steps_per_epoch, self._places, source, name, direction, given)
 
     def trace(self, steps: int, folder: str) -> None:

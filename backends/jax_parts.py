@@ -21,7 +21,7 @@ Places = Mapping[str, tuple[str, str, str]]
 """Canonical full name -> Flax's collection, module and leaf."""
 
 
-class Source(NamedTuple):
+class BatchSource(NamedTuple):
     """Images, labels and rows of the order: on the device, or in host memory."""
 
     data: Any
@@ -73,7 +73,7 @@ def part(
     cell: Cell,
     steps_per_epoch: int,
     places: Places,
-    source: Source,
+    source: BatchSource,
     name: str,
     direction: str,
     given: Mapping[str, Any],
@@ -104,7 +104,7 @@ def _dispatch() -> JaxPart:
     return JaxPart(lambda counter: (advance(counter), {}), _counter)
 
 
-def _input(source: Source) -> JaxPart:
+def _input(source: BatchSource) -> JaxPart:
     import jax
 
     (images, labels, rows) = source.data

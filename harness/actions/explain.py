@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from harness import outputs
 from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, duration, tell
 from harness.actions.report import ReportFigure
@@ -20,6 +21,7 @@ from harness.analysis import comparison, explaining
 from harness.analysis.comparison import LaneKey
 from harness.analysis.explaining import Explanation, LaneOfSet
 from harness.core.cell import Cell
+from harness.core.errors import HarnessError
 from harness.core.model import ModelSpec
 from harness.core.record import FAILED, Record, now
 from harness.core.training import TrainingSpec
@@ -47,7 +49,7 @@ SETS = FEWEST_PROCESSES
 REFERENCE_PLACE = 1000
 """Of the reference's host, so that it is none of a lane's, even where a lane is the reference."""
 
-PICTURES_FOLDER, PICTURE_FORMAT = "figures", "svg"
+PAGE_FILE, PICTURES_FOLDER = "explained.html", "figures"
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,7 +90,7 @@ class ExplanationResult(Shown):
         explained.print_explanations(self.explanations, console)
         for problem in self.problems:
             say(console, problem)
-        say(console, f"Run folder, with figures: {from_here(self.folder)}")
+        say(console, f"Run folder: {from_here(self.folder)}" + (f"; page: {PAGE_FILE}" if self.explanations else ""))
 
     def plain(self) -> dict[str, Any]:
         """Run, sentences, explanations, problems."""
@@ -204,22 +206,13 @@ def _execute(
     measure = heat.Measure(0.0, kept.scratch_folder / "programs")
     means = heat.Means(pool, verifier, dataset, timeout, kept.scratch_folder, _Quiet(), measure, instruments)
     with pool, instruments, session.terminable():
-        explainer = Explainer(
-            kept, means, lambda: (reference, pool.worker(reference, REFERENCE_PLACE)), explain_seconds()
-        )
+        explainer = Explainer(kept, means, lambda: (reference, pool.worker(reference, REFERENCE_PLACE)))
         try:
             _run_sets(kept, explainer, waiting, lanes, budget)
         except KeyboardInterrupt:
             return True
     shutil.rmtree(kept.scratch_folder, ignore_errors=True)
     return False
-
-
-def explain_seconds() -> float:
-    """How long the rounds of one set go on at least."""
-    from harness.measure.explaining import ROUNDS_SECONDS
-
-    return ROUNDS_SECONDS
 
 
 def _run_sets(
@@ -294,14 +287,18 @@ def _problems(kept: run_folder.Run) -> tuple[str, ...]:
 
 
 def _draw(result: ExplanationResult) -> None:
-    """The figures into the run folder; that must not cost the answer."""
-    from harness.core.errors import HarnessError
-    from harness.report import pictures
+    """The page and the figures into the run folder; that must not cost the answer."""
+    from harness.report import explained_page, pictures
 
+    if not result.explanations:
+        return
+    figures = explained.figures(result.explanations)
     try:
-        pictures.write(explained.figures(result.explanations), result.folder / PICTURES_FOLDER, PICTURE_FORMAT)
+        outputs.write(result.folder / PAGE_FILE, explained_page.page(result.explanations))
+        for format in pictures.FORMATS:
+            pictures.write(figures, result.folder / PICTURES_FOLDER, format)
     except HarnessError as error:
-        tell(f"warning: no figures: {error}")
+        tell(f"warning: no page: {error}")
 
 
 class _Quiet:

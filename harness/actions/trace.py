@@ -15,7 +15,7 @@ from harness.actions.cell import chosen, definition_of
 from harness.actions.progress import NEWS, name, tell
 from harness.actions.shown import Shown
 from harness.analysis import traces
-from harness.analysis.traces import Operation
+from harness.analysis.traces import TracedOperation
 from harness.core.cell import Cell
 from harness.core.errors import CellError, HarnessError, StoreError, UsageError
 from harness.core.messages import Trace, Train
@@ -47,7 +47,7 @@ class CellTrace(Shown):
 
     cell: Cell
     steps: int
-    operations: tuple[Operation, ...]
+    operations: tuple[TracedOperation, ...]
     folder: Path
 
     def plain(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def trace_cell(
     return CellTrace(cell, count, tuple(operations), folder)
 
 
-def _kept(profile: Path, folder: Path) -> list[Operation]:
+def _kept(profile: Path, folder: Path) -> list[TracedOperation]:
     """Bring the profile to its folder, with a file for Perfetto; give the costliest operations."""
     found = sorted(profile.rglob(PROFILE))
     if not found:

@@ -57,7 +57,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Operation:
+class TracedOperation:
     """All events of one name: how many, and their own seconds together."""
 
     name: str
@@ -73,13 +73,13 @@ def events(data: bytes) -> list[Event]:
         raise ContractError(f"not a profile that can be read ({error})") from error
 
 
-def costliest(found: Sequence[Event], count: int) -> list[Operation]:
+def costliest(found: Sequence[Event], count: int) -> list[TracedOperation]:
     """The operations with most time of their own."""
     times: dict[str, list[float]] = defaultdict(list)
     on_devices = [event for event in found if event.plane.startswith(_DEVICE_PLANE)]
     for event in on_devices or [event for event in found if _is_operation(event.name)]:
         times[event.name].append(event.own_seconds)
-    operations = [Operation(name, len(own), sum(own)) for name, own in times.items()]
+    operations = [TracedOperation(name, len(own), sum(own)) for name, own in times.items()]
     return sorted(operations, key=lambda one: (-one.seconds, one.name))[:count]
 
 

@@ -40,13 +40,10 @@ GiveReference = Callable[[], tuple[Target, CellWorker]]
 class Explainer:
     """Runs the sets of one run. ``reference`` gives the reference's target, and a worker that no lane uses."""
 
-    def __init__(
-        self, run: Run, means: Means, reference: GiveReference, rounds_seconds: float = ROUNDS_SECONDS
-    ) -> None:
+    def __init__(self, run: Run, means: Means, reference: GiveReference) -> None:
         self._run = run
         self._means = means
         self._reference = reference
-        self._rounds_seconds = rounds_seconds
         too_large = TooLarge()
         self._preparation = Preparation(run, means, too_large)
         self._saving = Saving(run, means.watcher, too_large)
@@ -106,7 +103,7 @@ class Explainer:
             if turns.running:
                 turns.calibrate()
             with neighbours:
-                turns.take(self._rounds_seconds)
+                turns.take(ROUNDS_SECONDS)
             for lane in lanes:
                 lane.close()
         except KeyboardInterrupt as stop:
@@ -142,7 +139,7 @@ class Explainer:
                 rounds=turns.count,
                 block_steps=turns.step.calls,
                 settle_steps=turns.step.settle,
-                measured_seconds=self._rounds_seconds,
+                measured_seconds=ROUNDS_SECONDS,
                 idle_share=one.lane.idle_share(turns.seconds) if turns.seconds else None,
             )
             self._saving.save(one.record(facts, neighbours.load))

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness.analysis.explaining import NEITHER, WALL, Explanation, PartOfLane, PartOfStep
 from harness.core.parts import STEP
-from harness.report import vega
+from harness.report import tables, vega
 from harness.report.figure import Figure, Words
 from harness.report.headline import ABSENT, figure
 from harness.report.printed import new_table, print_table, say
@@ -82,15 +82,15 @@ def print_explanations(found: Sequence[Explanation], console: Console) -> None:
     for one in found:
         console.print()
         print_table(_table(one), console)
-        console.print(Text(_said(one)))
+        console.print(Text(rests_on(one)))
     console.print()
     console.print(Text(LEGEND))
     if any(one.clock == WALL for one in found):
         console.print(Text(BOUNDS))
 
 
-def _said(one: Explanation) -> str:
-    """What the table rests on."""
+def rests_on(one: Explanation) -> str:
+    """What the numbers of one batch size rest on."""
     sets = f"{plural(one.sets, 'set')} of fresh processes, {plural(one.rounds, 'round')}"
     if one.checked is None:
         return f"{sets}."
@@ -98,18 +98,35 @@ def _said(one: Explanation) -> str:
     return f"{sets}; what every part gives was checked against the reference: at most {nearest} away."
 
 
+def plain_table(one: Explanation) -> tables.Table:
+    """The terminal's table, as texts."""
+    headers = tuple(heading.replace("\n", " ").strip() for heading in _headings(one))
+    rows = tuple(
+        tuple(cell.plain for cell in _cells(row)[: len(headers)]) for row in (*one.rows, one.unexplained, one.step)
+    )
+    return tables.Table(_caption(one), headers, tuple(heading in _numbers(one) for heading in _headings(one)), rows)
+
+
+def _caption(one: Explanation) -> str:
+    return f"{one.model} on {one.dataset}, batch size {one.batch_size}: {_unit(one)}"
+
+
+def _numbers(one: Explanation) -> tuple[str, ...]:
+    return f"{one.base}\nms", f"{one.lane}\nms", "difference\nms", "share\n%", "95 %\ninterval"
+
+
+def _headings(one: Explanation) -> tuple[str, ...]:
+    bounds = (f"{one.base}\nbound by", f"{one.lane}\nbound by") if one.clock == WALL else ()
+    return "\npart", *_numbers(one), *bounds
+
+
 def _table(one: Explanation) -> Table:
-    base, lane = one.base, one.lane
-    numbers = (f"{base}\nms", f"{lane}\nms", "difference\nms", "share\n%", "95 %\ninterval")
-    title = f"{one.model} on {one.dataset}, batch size {one.batch_size}: {_unit(one)}"
-    bounds = (f"{base}\nbound by", f"{lane}\nbound by") if one.clock == WALL else ()
-    table = new_table("\npart", *numbers, *bounds, numbers=numbers, title=title)
+    table = new_table(*_headings(one), numbers=_numbers(one), title=_caption(one))
     for row in one.rows:
         table.add_row(*_cells(row)[: len(table.columns)])
-    table.add_section()
-    table.add_row(*_cells(one.unexplained)[: len(table.columns)])
-    table.add_section()
-    table.add_row(*_cells(one.step)[: len(table.columns)])
+    for row in (one.unexplained, one.step):
+        table.add_section()
+        table.add_row(*_cells(row)[: len(table.columns)])
     return table
 
 

@@ -72,7 +72,8 @@ def test_a_planted_slow_part_is_found_and_given_its_share() -> None:
     assert one.checked is not None
     assert one.checked <= 1
     assert "max_pool 02 backward is" in str(result).splitlines()[0]
-    assert sorted(path.name for path in Path("run", "figures").iterdir()) == ["explained-4.svg"]
+    assert sorted(path.name for path in Path("run", "figures").iterdir()) == ["explained-4.png", "explained-4.svg"]
+    assert "max_pool 02 backward is" in Path("run", "explained.html").read_text(encoding="utf-8")
     assert len(list(Path("run", "parts").iterdir())) == len(list(Path("run", "records").iterdir())) == 3 * SETS
     # What is there already is shown, and not measured again.
     before = {path: path.stat().st_mtime_ns for path in Path("run", "parts").iterdir()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -18,8 +20,8 @@ from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSp
 from harness.core.parts import Cost
 from harness.core.training import TrainingSpec
 from harness.proof.parity import Quantity
+from harness.report import explained_page, pictures
 from harness.report import explaining as shown
-from harness.report import pictures
 from harness.runs.part_times import PartTime, PartTimes
 from harness.statistics import NO_DIFFERENCE, ratio_interval
 from tests.unit.builders import small_cell
@@ -251,3 +253,29 @@ class TestWords:
         for row in one.rows:
             assert row.label in drawn
         assert "95 %" in figure.note
+
+    def test_the_page_shows_all_of_it_and_asks_the_network_for_nothing(self) -> None:
+        one = explained(made({**BASE, (POOL, "backward"): 7e-3}))
+        named = replace(one, model="<b>small & new</b>")
+        made_page = explained_page.page([named])
+        assert shown.sentence(named) in unescape(made_page)
+        assert made_page.count("<svg") == 1
+        assert "<b>small" not in made_page
+        assert not re.findall(r"(?:src|href)=[\"']?http", made_page)
+        for row in (*one.rows, one.unexplained, one.step):
+            assert f">{row.label}</th>" in made_page
+
+    def test_processor_time_is_shown_without_bounds(self) -> None:
+        sets = made({**BASE, (POOL, "backward"): 7e-3})
+        for members in sets:
+            for key, lane in members.items():
+                used = tuple(
+                    replace(one, cpu_seconds=tuple(2 * (second or 0.0) for second in one.seconds))
+                    for one in lane.times.parts
+                )
+                members[key] = replace(lane, times=replace(lane.times, parts=used))
+        [one] = explaining.explain(sets, LANES, explaining.PROCESSOR)
+        assert one.step.base.seconds == pytest.approx(2 * explained(sets).step.base.seconds)
+        assert {row.base.bound for row in one.rows} == {""}
+        assert "times as much processor time as quick:jit" in shown.sentence(one)
+        assert not any("bound" in header for header in shown.plain_table(one).headers)
