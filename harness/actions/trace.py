@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import outputs, refusals
+from harness import outputs, refusals, shells
 from harness.actions import values
 from harness.actions.cell import chosen, definition_of
 from harness.actions.progress import NEWS, name, tell
@@ -64,9 +64,7 @@ class CellTrace(Shown):
     def print_to(self, console: Console) -> None:
         """The costliest operations, and which program opens what."""
         numbers = ("ms per step", "per step")
-        title = (
-            f"{name(self.cell)}: the costliest operations of {self.steps} steps, as the framework's profiler saw them"
-        )
+        title = f"{name(self.cell)}: costliest operations"
         table = new_table("operation", *numbers, numbers=numbers, title=title)
         for one in self.operations:
             table.add_row(one.name, figure(1e3 * one.seconds / self.steps), f"{one.count / self.steps:g}")
@@ -77,7 +75,8 @@ class CellTrace(Shown):
             "is inside an operation.",
         )
         say(console, f"For https://ui.perfetto.dev: {from_here(self.folder / PERFETTO_FILE)}")
-        say(console, f"For TensorBoard with its profile plugin: tensorboard --logdir {from_here(self.folder)}")
+        say(console, "For TensorBoard with its profile plugin:")
+        say(console, shells.joined(["tensorboard", "--logdir", str(from_here(self.folder))]))
 
 
 def trace_cell(

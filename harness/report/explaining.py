@@ -132,7 +132,7 @@ def _table(one: Explanation) -> Table:
 
 def _unit(one: Explanation) -> str:
     """What the numbers of one explanation are."""
-    return f"milliseconds{'' if one.clock == WALL else ' of processor time'} of a training step"
+    return "milliseconds of a training step" if one.clock == WALL else "milliseconds of processor time of a step"
 
 
 def _cells(row: PartOfStep) -> list[Text]:
