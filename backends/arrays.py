@@ -38,6 +38,17 @@ def save(path: str, named: Mapping[str, NDArray[Any]]) -> None:
         np.savez(stream, **named)  # type: ignore[arg-type]
 
 
+def load_given(path: str) -> dict[str, NDArray[Any]]:
+    """The arrays that a part of a step works on, whole; none where none are named. Raises ContractError."""
+    if not path:
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot be read ({error})") from error
+
+
 def _examples(folder: Path, part: str, count: int, cell: Cell) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     images_path, labels_path = folder / f"{part}_images.npy", folder / f"{part}_labels.npy"
     images, labels = _read(images_path), _read(labels_path)

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from backends import device_choice, jax_programs
+from backends import device_choice, jax_parts, jax_programs
 from backends.jax_yardstick import JaxYardstick
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from harness.core import knobs, system
@@ -142,6 +142,7 @@ class JaxSession:
         import jax
 
         self._jax = jax
+        self._cell, self._steps_per_epoch = cell, arrays.order.shape[1]
         self._places = _places(cell.model)
         self._at_once = cell.target.steps_per_call
         self._programs = jax_programs.build(cell.model, cell.training, arrays.order.shape[1], forms, self._at_once)
@@ -254,6 +255,23 @@ class JaxSession:
         if self._resident is None:
             return {}
         return dict(zip(("images", "labels", "order"), self._jax.device_get(self._resident), strict=True))
+
+    def part(self, name: str, direction: str, given: Mapping[str, Any]) -> jax_parts.JaxPart:
+        """See ``backends.protocol.StepPart``."""
+        data = self._resident or (*self._host_data, self._rows)
+        source = jax_parts.BatchSource(data, is_resident=self._resident is not None)
+        return jax_parts.part(self._cell, self._steps_per_epoch, self._places, source, name, direction, given)
+
+    def trace(self, steps: int, folder: str) -> None:
+        """Of JAX's own profiler; nothing of Python's calls, which would be most of the events."""
+        options = self._jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0
+        self._jax.profiler.start_trace(folder, profiler_options=options)
+        try:
+            self.train(steps)
+            self.synchronise()
+        finally:
+            self._jax.profiler.stop_trace()
 
     def device(self) -> dict[str, Any]:
         """Every device that holds a parameter or the last loss; ``peak_bytes_in_use`` of JAX's allocator."""

@@ -151,6 +151,21 @@ def build(
     )
 
 
+def layer_alone(trace: LayerTrace, dtype: str, forms: Mapping[str, str]) -> Any:
+    """One layer as a linen module with its own name: values (B, ...), training -> values, as ``build`` has it."""
+    import flax.linen as nn
+
+    def alone(_: Any, values: Any, training: bool) -> Any:
+        return _layer(trace, values, training, dtype, forms)
+
+    return type("Layer", (nn.Module,), {"__call__": nn.compact(alone)})()
+
+
+def rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
+    """The optimizer as ``build`` has it."""
+    return _rule(training, steps_per_epoch)
+
+
 def _module(model: ModelSpec, dtype: str, forms: Mapping[str, str]) -> Any:
     """The model as a linen module: images (B, H, W, C), training -> logits (B, classes) float32.
 

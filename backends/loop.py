@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from backends.protocol import Session, Yardstick
+from backends.protocol import Session, StepPart, Yardstick
 from harness.core import system
 from harness.core.errors import ContractError
-from harness.core.messages import Block, ClaimedEnd, Limit, Limited, Synchronised, Synchrony
+from harness.core.messages import Block, ClaimedEnd, Limit, Limited, PartTimed, Synchronised, Synchrony
 
 SMALLEST_MATRIX = 256
 SMALLEST_ARRAY = 4 * 1024 * 1024
@@ -88,13 +88,36 @@ def rested(block: Block) -> Block:
 
     Where the system does not tell of threads nothing is waited for.
     """
+    return replace(block, rest_seconds=_rest(block.settle_seconds + block.seconds))
+
+
+def _rest(after: float) -> float:
+    """Seconds until no thread was at work any more, after work of ``after`` seconds."""
     if not system.threads_at_work():
-        return block
+        return 0.0
     start = time.perf_counter()
-    until = start + min(max(block.settle_seconds + block.seconds, LEAST_REST), MOST_REST)
+    until = start + min(max(after, LEAST_REST), MOST_REST)
     while system.threads_at_work() and time.perf_counter() < until:
         time.sleep(LOOK_SECONDS)
-    return replace(block, rest_seconds=time.perf_counter() - start)
+    return time.perf_counter() - start
+
+
+def time_part(part: StepPart, calls: int, settle: int = 0) -> PartTimed:
+    """``settle`` calls of a part that do not count, then ``calls`` that do, until they have really happened, and rest.
+
+    Without calls nothing is done, but for those that settle.
+    """
+    if settle:
+        part.run(settle)
+    if not calls:
+        return PartTimed(calls=0, started=time.perf_counter(), seconds=0.0, cpu_seconds=0.0)
+    before = Usage.now()
+    start = time.perf_counter()
+    part.run(calls)
+    seconds = time.perf_counter() - start
+    after = Usage.now()
+    used = after.processor - before.processor
+    return PartTimed(calls=calls, started=start, seconds=seconds, cpu_seconds=used, rest_seconds=_rest(seconds))
 
 
 def claimed_ends(session: Session, request: Synchrony, at_once: int = 1) -> Synchronised:

@@ -27,7 +27,10 @@ So that its training can be witnessed, a session that can has four more, none of
 anything (``Witnessed``): ``optimizer_state``, ``steps_done``, ``masks`` and ``held``. What a session has not is said in
 the record and counts as not shown.
 
-Foreign errors are translated by ``translate``. An adapter reads no clock, prints nothing and writes no file.
+One that can run the parts of its step on their own has ``part(name, direction, given)``, which gives a ``StepPart``;
+one whose framework has a profiler, ``trace(steps, folder)``, which trains so many steps under it, waits for them, and
+leaves what the profiler writes in the folder. Foreign errors are translated by ``translate``. An adapter reads no
+clock, prints nothing and writes no file.
 """
 
 from __future__ import annotations
@@ -190,6 +193,37 @@ class Yardstick(Protocol):
 
     def addition(self, values: int) -> Callable[[int], None]:
         """Add one array of ``values`` to another in place: two are read, one is written, none is allocated."""
+
+
+class StepPart(Protocol):
+    """One part of a training step on its own, at the cell's batch size, precision and mode, on the cell's device.
+
+    ``name`` and ``direction`` are of ``harness.core.parts.askable``. It is the program that the step would have for
+    that part, compiled alone: the same layer, in training form, with the same options. ``given`` are canonical float32
+    arrays in host memory; they are moved to the device, and to the type of activations where they are such, before any
+    time counts.
+
+    - A layer: ``input`` (B, ...), ``parameter/KEY`` of its own, and for ``both`` ``output_gradient`` (B, ...). ``both``
+      gives the gradient by its input only where ``harness.core.parts.trained_before``: no step needs it elsewhere.
+    - ``loss``: ``input`` (B, classes), the logits, and ``labels`` (B,) int32; the mean over the batch.
+    - ``optimizer``: ``parameter/NAME`` and ``gradient/NAME`` of all parameters; the update of step 0 from empty state.
+    - ``input``: nothing; it picks the batch of a step as the cell's input form has it.
+    - ``dispatch``: nothing; a call of the framework that does next to nothing.
+
+    The cell's own parameters and its place in the order stay as they are; what was moved of the moving statistics may
+    stay moved.
+    """
+
+    def run(self, times: int) -> None:
+        """Do it ``times`` times, each after the one before; return only when all of it has really happened."""
+
+    def values(self) -> dict[str, Floats]:
+        """What it gives, done once, as NumPy arrays in canonical layout.
+
+        A layer: ``output`` and, for ``both``, ``gradient/KEY`` and ``gradient/input``. ``loss``: likewise, ``output``
+        being (). ``optimizer``: ``parameter/NAME`` after the update. ``input``: ``images`` and ``labels`` of step 0.
+        ``dispatch``: nothing.
+        """
 
 
 class Backend(Protocol):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends import reference_layers as layers
+from backends import reference_parts
 from backends import reference_passes as passes
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
@@ -59,6 +60,7 @@ class ReferenceSession:
 
     def __init__(self, cell: Cell, arrays: Arrays) -> None:
         """Copy the initial parameters to float64; the data stays as it is, and is converted batch by batch."""
+        self._cell = cell
         self._model = cell.model
         self._training = cell.training
         self._arrays = arrays
@@ -247,6 +249,11 @@ class ReferenceSession:
             "order": order.reshape(-1, order.shape[-1]),
         }
 
+    def part(self, name: str, direction: str, given: Mapping[str, Any]) -> reference_parts.ReferencePart:
+        """See ``backends.protocol.StepPart``."""
+        rate = _rate_at(0, self._rates)
+        return reference_parts.part(self._cell, self._arrays, self._through, rate, name, direction, given)
+
     def device(self) -> dict[str, Any]:
         """Everything lives in host memory."""
         return {"parameters_on": ["cpu"], "loss_on": ["cpu"], "peak_device_memory_bytes": None}
@@ -286,6 +293,20 @@ class ReferenceSession:
             output = self._apply(name, layer, values, training)[0]
             yield _Step(layer, values, output)
             values = output
+
+    def _through(
+        self, name: str, values: Array, parameters: Mapping[str, Array]
+    ) -> tuple[Array, Callable[[Array], tuple[Array, Any]]]:
+        """One layer with other parameters than the cell's, and its activation, in training form."""
+        own = copy.copy(self)
+        own._parameters = {f"{name}/{key}": array for key, array in parameters.items()}
+        steps: list[tuple[Array, Pullback]] = []
+        with passes.quiet():
+            for step_name, layer in passes.primitives(self._model):
+                if step_name == name:
+                    values, pullback, _ = own._apply(name, layer, values, training=True)
+                    steps.append((values, pullback))
+        return reference_parts.chained(steps)
 
     def _apply(
         self, name: str, layer: Layer, values: Array, training: bool

@@ -14,7 +14,7 @@ import numpy as np
 
 from backends import arrays, loop, witnessing
 from backends.pipe import Pipe
-from backends.protocol import Backend
+from backends.protocol import Backend, StepPart
 from harness.core import knobs, system
 from harness.core.cell import Target
 from harness.core.errors import CellError, ContractError, HarnessError, Unsupported
@@ -33,6 +33,8 @@ from harness.core.messages import (
     Masks,
     Open,
     Opened,
+    Part,
+    PartTimed,
     Placed,
     Placement,
     Probe,
@@ -42,6 +44,8 @@ from harness.core.messages import (
     Request,
     Snapshot,
     Synchrony,
+    Trace,
+    Traced,
     Train,
 )
 
@@ -122,6 +126,7 @@ class _OpenCell:
         self.session, build_seconds = loop.timed(lambda: backend.session(cell, self._arrays))
         self._evaluates = False
         self._last_block: loop.Usage | None = None
+        self._parts: dict[tuple[str, str], StepPart] = {}
         self.opened = Opened(
             pid=os.getpid(),
             initialise_seconds=initialise_seconds,
@@ -155,6 +160,10 @@ class _OpenCell:
             return witnessing.inventory(self.session)
         if isinstance(request, Replay):
             return witnessing.replay(self.session, request)
+        if isinstance(request, Part):
+            return self._part(request)
+        if isinstance(request, Trace):
+            return self._trace(request)
         raise ContractError(f"{request.kind} came while a cell was open")
 
     def _train(self, request: Train) -> Block:
@@ -224,6 +233,29 @@ class _OpenCell:
         tell = getattr(self.session, "placement", None)
         placed: Placed = Placed(tells=False) if tell is None else tell(request.kernels_of)
         return placed
+
+    def _part(self, request: Part) -> PartTimed:
+        """What a part was given it keeps, so that what is timed moves nothing to the device."""
+        key = request.name, request.direction
+        self._last_block = None
+        if request.given or key not in self._parts:
+            build = getattr(self.session, "part", None)
+            if build is None:
+                raise Unsupported(f"the backend {self._backend.name} cannot run the parts of a step on their own")
+            self._parts[key] = build(*key, arrays.load_given(request.given))
+        part = self._parts[key]
+        if request.output:
+            arrays.save(request.output, part.values())
+        return loop.time_part(part, request.calls, request.settle)
+
+    def _trace(self, request: Trace) -> Traced:
+        trace = getattr(self.session, "trace", None)
+        if trace is None:
+            raise Unsupported(f"the backend {self._backend.name} has no profiler")
+        _, seconds = loop.timed(lambda: trace(request.steps, request.folder))
+        self.session.losses()
+        self._last_block = None
+        return Traced(steps=request.steps, seconds=seconds)
 
 
 def _work_in(scratch: str) -> None:

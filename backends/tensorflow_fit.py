@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backends.protocol import Arrays
@@ -53,7 +54,7 @@ class FitTrainer:
             "verbose": 0,
             "shuffle": False,
         }
-        self._model = network.model
+        self._model, self._cell = network.model, cell
         self._thread: threading.Thread | None = None
         self._stop: Any = None
 
@@ -107,6 +108,37 @@ class FitTrainer:
     def held(self) -> dict[str, Any]:
         """Copies of what the pipeline gathers from, in host memory."""
         return dict(zip(("images", "labels", "order"), (tensor.numpy() for tensor in self._source), strict=True))
+
+    def picking(self) -> Any:
+        """A function that gives the images and labels of the next step, from the first step on, through a pipeline.
+
+        It begins anew after the last. In training the pipeline works beside the step before.
+        """
+        return iter(self._arguments["x"].repeat()).get_next
+
+    def updating(self, initial: list[Any], gradients: list[Any]) -> tuple[Any, list[Any]]:
+        """A function that updates copies of parameters once by these gradients, and the copies.
+
+        By an optimizer of its own. Keras 3 divides by the loss scale in there, Keras 2 before.
+        """
+        import tensorflow as tf
+
+        optimizer, scale = _optimizer(self._cell), self._cell.training.loss_scale
+        if is_keras_2():
+            own = values = [tf.Variable(array) for array in initial]
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        else:
+            own = [_keras().Variable(array) for array in initial]
+            values = [variable.value for variable in own]
+            optimizer.build(own)
+            gradients = [gradient * scale for gradient in gradients]
+
+        @tf.function(jit_compile=False, autograph=False)
+        def updated(*by_variable: Any) -> Any:
+            optimizer.apply_gradients(list(zip(by_variable, own, strict=True)))
+            return tf.reshape(values[-1], [-1])[0]
+
+        return partial(updated.get_concrete_function(*gradients), *gradients), values
 
     def last_loss(self) -> Any:
         """The losses of the last call where they lie."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends import device_choice, tensorflow_placement
+from backends import device_choice, tensorflow_parts, tensorflow_placement
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.tensorflow_fit import FitTrainer, new_recording, recording_model_class
 from backends.tensorflow_layers import is_keras_2
@@ -261,6 +261,7 @@ class TensorFlowSession:
         self._test = (arrays.test_images, arrays.test_labels)
         self._steps_left = cell.total_steps
         self._optimizer = cell.training.optimizer.name
+        self._cell, self._device = cell, device
         self._kind = device.strip("/").partition(":")[0]
 
     def train(self, steps: int) -> None:
@@ -348,6 +349,25 @@ class TensorFlowSession:
             self.synchronise()
 
         return tensorflow_placement.placement(step, kernels_of or self._kind)
+
+    def part(self, name: str, direction: str, given: Mapping[str, Any]) -> tensorflow_parts.TensorFlowPart:
+        """See ``backends.protocol.StepPart``."""
+        import tensorflow as tf
+
+        with tf.device(self._device):
+            return tensorflow_parts.part(self._cell, self._network, self._trainer, name, direction, given)
+
+    def trace(self, steps: int, folder: str) -> None:
+        """Of TensorFlow's own profiler; nothing of Python's calls."""
+        import tensorflow as tf
+
+        options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2, python_tracer_level=0)
+        tf.profiler.experimental.start(folder, options=options)
+        try:
+            self.train(steps)
+            self.synchronise()
+        finally:
+            tf.profiler.experimental.stop()
 
     def close(self) -> None:
         """End the thread of ``fit``; let go of dataset and step."""

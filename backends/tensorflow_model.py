@@ -86,6 +86,11 @@ class Network:
         gradients = tape.gradient(scaled, variables)
         return logits, loss, gradients if scale == 1.0 else [gradient / scale for gradient in gradients]
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its functions are compiled by XLA."""
+        return self._compiled
+
     def parameters(self) -> dict[str, Floats]:
         """Full name -> array of everything trained."""
         return {name: variable.numpy() for name, variable in self.trained.items()}

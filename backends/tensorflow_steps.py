@@ -8,7 +8,9 @@ TensorFlow operation per parameter, the canonical formula of ``harness.core.trai
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +34,7 @@ class StepTrainer:
     def __init__(self, network: Network, cell: Cell, arrays: Arrays, device: str, forms: Mapping[str, str]) -> None:
         import tensorflow as tf
 
-        self._network = network
+        self._network, self._cell = network, cell
         self._at_once = cell.target.steps_per_call
         self._rolled = forms[knobs.LOOP.name] == knobs.ROLLED
         self._compiled = cell.target.mode == "xla"
@@ -104,6 +106,47 @@ class StepTrainer:
         if not self._resident:
             return {}
         return {"images": self._images.numpy(), "labels": self._labels.numpy(), "order": self._rows.numpy()}
+
+    def picking(self) -> Any:
+        """A function that gives the images and labels of the next step and nothing else, from the first step on.
+
+        It begins anew after the last.
+        """
+        import tensorflow as tf
+
+        if not self._resident:
+            images, labels, constant = self._images, self._labels, tf.constant
+            rows = itertools.cycle(self._order)
+
+            def copied() -> tuple[Any, Any]:
+                row = next(rows)
+                return constant(images[row]), constant(labels[row])
+
+            return copied
+        counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="picked")
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def picked() -> tuple[Any, Any]:
+            rows = tf.gather(self._rows, counter)
+            counter.assign((counter + 1) % len(self._order))
+            return tf.gather(self._images, rows), tf.gather(self._labels, rows)
+
+        return picked.get_concrete_function()
+
+    def updating(self, initial: list[Any], gradients: list[Any]) -> tuple[Any, list[Any]]:
+        """A function that updates copies of parameters by these gradients as step 0 does, and the copies."""
+        import tensorflow as tf
+
+        variables = [tf.Variable(array) for array in initial]
+        update = _Update(self._cell, variables, len(self._order))
+        first = tf.Variable(0, dtype=tf.int64, trainable=False, name="first")
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def updated(*by_variable: Any) -> Any:
+            update.apply(list(by_variable), first)
+            return tf.reshape(variables[-1], [-1])[0]
+
+        return partial(updated.get_concrete_function(*gradients), *gradients), variables
 
     def last_loss(self) -> Any:
         """The losses of the last call where they lie, or None before the first step."""

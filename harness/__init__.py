@@ -4,8 +4,8 @@
 >>> result = harness.sweep("quick", batch_size=[16, 64])
 >>> harness.recommend(result.folder)
 
-What the commands do, functions do: ``sweep``, ``compare``, ``verify``, ``doctor``, ``report``, ``recommend``,
-``largest_batch``, ``tune``, with the flags' names as keywords. ``load`` gives a table of a run, ``Model`` and
+What the commands do, functions do: ``sweep``, ``compare``, ``explain``, ``tune``, ``verify``, ``doctor``, ``report``,
+``recommend``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a run, ``Model`` and
 ``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness`` loads nothing else.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.actions.compare import compare as compare
     from harness.actions.doctor import doctor as doctor
+    from harness.actions.explain import explain as explain
     from harness.actions.largest_batch import largest_batch as largest_batch
     from harness.actions.objects import Model as Model
     from harness.actions.objects import Sweep as Sweep
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "sweep": "harness.actions.sweep",
     "compare": "harness.actions.compare",
+    "explain": "harness.actions.explain",
     "verify": "harness.actions.verify",
     "tune": "harness.actions.tune",
     "doctor": "harness.actions.doctor",

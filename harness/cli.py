@@ -26,6 +26,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 COMMANDS = {
     "sweep": "Train over batch sizes and targets.",
     "compare": "Say which target trains faster, and if that is noise.",
+    "explain": "Say why one target's step takes longer, part by part.",
     "recommend": "Say what to use on the machine of a run, and why.",
     "report": "Show a run's table, or make its page, pictures, rows.",
     "merge": "Unite run folders that hold parts of one plan.",
@@ -39,7 +40,7 @@ COMMANDS = {
     "largest-batch": "Find the largest batch size that fits in memory.",
     "tune": "Find settings with which targets train faster here.",
     "noise-scale": "Measure up to which batch size steps scale.",
-    "cell": "Take one cell out of a run, as a script.",
+    "cell": "Take one cell out of a run, or look into it.",
     "models": "List the built-in models, or show one.",
     "targets": "List the targets, or build their environments.",
     "data": "List the datasets, or make one ready.",

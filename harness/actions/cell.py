@@ -37,9 +37,9 @@ def export_cell(folder: Path, text: str, out: Path | None) -> tuple[Lines, bool]
     no such cell is or a file is in the way, HarnessError where they cannot be written.
     """
     kept = run_folder.open_run(folder)
-    cell = _chosen(kept, text)
+    cell = chosen(kept, text)
     script, arrays = _free(out, Path(f"cell-{cell.cell_id}{SCRIPT}"))
-    definition = _definition(cell)
+    definition = definition_of(cell)
     unreadable: list[StoreError] = []
     known = export_script.known(cell, kept.record(cell.cell_id), kept.records(unreadable), _lock(definition))
     # Before the dataset is looked for: what cannot be exported is told at once.
@@ -52,7 +52,7 @@ def export_cell(folder: Path, text: str, out: Path | None) -> tuple[Lines, bool]
     return _said(cell, known, script, arrays, definition), outputs.is_standard_output(script)
 
 
-def _chosen(kept: run_folder.Run, text: str) -> Cell:
+def chosen(kept: run_folder.Run, text: str) -> Cell:
     """The one cell whose id begins with ``text``. Raises UsageError with the cells that could be meant."""
     cells = kept.cells
     alike = [cell_id for cell_id in cells if cell_id.startswith(text.lower())]
@@ -94,7 +94,7 @@ def _require_free(path: Path) -> None:
         raise UsageError(f"{path}: is there already; remove it, or name another file with --out")
 
 
-def _definition(cell: Cell) -> TargetDefinition | None:
+def definition_of(cell: Cell) -> TargetDefinition | None:
     """The target as it is defined now, if it is still in the same environment."""
     found = own_file.target_definitions().get(cell.target.name)
     return found if found is not None and found.environment == cell.target.environment else None

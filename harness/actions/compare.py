@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.actions import said, values
+from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, duration, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
 from harness.analysis import across_runs, comparison
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.core.cell import Cell, Dataset, Target
+from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.record import Record, now
@@ -26,9 +25,8 @@ from harness.measure import heat, series, session
 from harness.measure import runner as measure_runner
 from harness.measure.lane import Progress
 from harness.paths import from_here
-from harness.plan import datasets, inputs, models, own_file, targets
+from harness.plan import datasets, models, own_file, targets
 from harness.plan.prepare import prepare_dataset
-from harness.plan.sweep import LARGEST_COUNT, require_fit
 from harness.plan.targets import TargetDefinition
 from harness.report import comparing
 from harness.report.printed import say
@@ -39,11 +37,6 @@ from harness.wording import plural
 if TYPE_CHECKING:
     import polars as pl
 
-DEFAULT_BATCH_SIZES = (32, 128, 512)
-STEPS = 3000
-"""Training steps that a heat may take at most, in whole epochs: their order is drawn beforehand."""
-
-MOST_EPOCHS = 200
 _NUMBERS = (
     "images_per_second",
     "base_images_per_second",
@@ -157,15 +150,17 @@ def compare(
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
     prepared = prepare_dataset(values.dataset(given["dataset"]), values.place(data_dir), NEWS)
-    cells = repeated(
-        works(
-            model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
-            datasets.limited(prepared.dataset, None, None),
-            sizes(values.texts(given["batch_size"]), DEFAULT_BATCH_SIZES),
-            TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
-            lanes[0].target,
-        ),
+    works = heats.works(
+        model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
+        datasets.limited(prepared.dataset, None, None),
+        heats.batch_sizes(values.texts(given["batch_size"])),
+        TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
+        lanes[0].target,
+    )
+    cells = heats.repeated(
+        works,
         lanes,
+        series.MOST_REPEATS,
     )
     plan = run_folder.Plan(
         name="compare",
@@ -183,39 +178,6 @@ def compare(
     if stopped:
         raise RunStopped(result, said.resuming(compare, given, str(kept.folder)))
     return result
-
-
-def sizes(texts: Sequence[str], usual: Sequence[int]) -> list[int]:
-    """The batch sizes that a flag gives, in order; the usual ones without any. Raises UsageError."""
-    return sorted({values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}) or list(usual)
-
-
-def works(
-    model: ModelSpec, dataset: Dataset, sizes: Sequence[int], training: TrainingSpec, target: Target
-) -> list[Cell]:
-    """A cell of each batch size, long enough for any heat; ``training`` but for its batch size and epochs.
-
-    Raises UsageError for what does not fit the dataset.
-    """
-    require_fit("--model", model, dataset)
-    found = []
-    for size in sizes:
-        if size > dataset.train_examples:
-            raise UsageError(f"--batch-size: found {size}, but {dataset.name} has {dataset.train_examples} images")
-        epochs = min(math.ceil(STEPS / (dataset.train_examples // size)), MOST_EPOCHS)
-        drawn = inputs.identify(model, dataset.train_examples, epochs, training.seed)
-        found.append(Cell(model, replace(training, batch_size=size, epochs=epochs), dataset, drawn, target))
-    return found
-
-
-def repeated(works: Sequence[Cell], lanes: Sequence[LaneKey]) -> list[Cell]:
-    """Of each work as many heats of these lanes as there may be at most."""
-    return [
-        replace(work, target=key.target, repeat=repeat, lane=key.lane)
-        for work in works
-        for repeat in range(series.MOST_REPEATS)
-        for key in lanes
-    ]
 
 
 def _execute(

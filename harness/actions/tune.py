@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.actions import compare as compare_action
-from harness.actions import said, values
+from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, duration, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
@@ -152,10 +152,10 @@ def tune(
     definitions = dict(own_file.target_definitions())
     wanted = list(dict.fromkeys(targets.resolve(name, definitions) for name in names or session.DEFAULT_TARGETS))
     spec = model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"]))
-    sizes = compare_action.sizes(values.texts(given["batch_size"]), DEFAULT_BATCH_SIZES)
+    sizes = heats.batch_sizes(values.texts(given["batch_size"]), DEFAULT_BATCH_SIZES)
     prepared = prepare_dataset(values.dataset(given["dataset"]), values.place(data_dir), NEWS)
     training = TrainingSpec(1, 1, values.optimizer(optimizer), precision=values.compute_precision(compute_precision))
-    works = compare_action.works(spec, datasets.limited(prepared.dataset, None, None), sizes, training, wanted[0])
+    works = heats.works(spec, datasets.limited(prepared.dataset, None, None), sizes, training, wanted[0])
     folder = (values.place(out) or default_folder("tune")).absolute()
     search = _Search(folder, works, prepared.folder, wait, said.command(tune, given))
     stopped = False
@@ -301,7 +301,7 @@ class _Search:
         """The winner against the target on fresh processes, until that is as precise as wanted or the time is up."""
         (at,) = self._realised(target, [variant]).values()
         lanes = comparison.lane_keys([target, at])
-        kept = Run.create(folder, _plan(compare_action.repeated(self._works, lanes), self._command))
+        kept = Run.create(folder, _plan(heats.repeated(self._works, lanes, series.MOST_REPEATS), self._command))
         with kept.locked():
             waiting = kept.pending(INTERRUPTED)
             if waiting:

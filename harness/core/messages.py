@@ -11,9 +11,10 @@ files whose paths the messages name.
                          <----- HostReady
     Open                 -----> forks        -----> builds
                          <--------------------------Opened
-    Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Snapshot, Masks, Inventory, Replay -> works
+    Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Snapshot, Masks, Inventory, Replay, Part, Trace
+                         -------------------------> works
                          <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed,
-                                                     Snapshotted, Masked, Inventoried, Replayed
+                                                     Snapshotted, Masked, Inventoried, Replayed, PartTimed, Traced
     Close                -------------------------->
                          <-------------------------- Closed, then exits
                          <----- ChildExited
@@ -200,6 +201,33 @@ class Replay:
     roundoff: float
     masks: str = ""
     gradients: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Run a part of the training step on its own: ``settle`` calls in a row, then ``calls``, which are timed.
+
+    ``name`` and ``direction``: see ``harness.core.parts.askable``. ``given``: an .npz of the arrays that it works on,
+    as ``backends.protocol.StepPart`` names them; empty where the part was asked for before, which keeps what it was
+    given. ``output``: where to write what it gives, one call before any that is timed, as an .npz; empty for nowhere.
+    """
+
+    kind: ClassVar[str] = "part"
+    name: str
+    direction: str
+    calls: int
+    settle: int = 0
+    given: str = ""
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Train ``steps`` more steps under the framework's own profiler, which writes below ``folder``; losses are lost."""
+
+    kind: ClassVar[str] = "trace"
+    steps: int
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -400,6 +428,27 @@ class Replayed:
 
 
 @dataclass(frozen=True)
+class PartTimed:
+    """``calls`` calls of a part took ``seconds``, until all had really happened; the rest is as in ``Block``."""
+
+    kind: ClassVar[str] = "part_timed"
+    calls: int
+    started: float
+    seconds: float
+    cpu_seconds: float
+    rest_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Traced:
+    """So many steps were trained under the profiler, in ``seconds``, its own cost among them."""
+
+    kind: ClassVar[str] = "traced"
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Closed:
     """The cell ended well."""
 
@@ -441,6 +490,8 @@ Request = Union[  # noqa: UP007
     Masks,
     Inventory,
     Replay,
+    Part,
+    Trace,
     Close,
 ]
 Reply = Union[  # noqa: UP007
@@ -457,6 +508,8 @@ Reply = Union[  # noqa: UP007
     Masked,
     Inventoried,
     Replayed,
+    PartTimed,
+    Traced,
     Closed,
     Failed,
     ChildExited,

@@ -16,7 +16,7 @@ from typing import Any
 from harness import wording
 from harness.core.cell import Cell
 from harness.core.errors import CellError, Unsupported
-from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inventory, Request
+from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inventory, Part, PartTimed, Request
 from harness.core.record import Epoch, Phases, Record, now
 from harness.measure.schedule import NextBlock, Schedule
 from harness.measure.timings import Timings
@@ -122,6 +122,11 @@ class Lane:
         return self._status
 
     @property
+    def reason(self) -> str:
+        """Why it is not well; empty if it is."""
+        return self._reason
+
+    @property
     def running(self) -> bool:
         """Whether there is more to train and nothing has gone wrong."""
         return self._status == "ok" and not self._schedule.ended
@@ -199,6 +204,17 @@ class Lane:
         turned: list[Block] = []
         planned = self._schedule.turn(number, steps, settle, unit)
         return turned[0] if self._guarded(lambda: turned.append(self._block(planned))) else None
+
+    def part(self, request: Part) -> PartTimed | None:
+        """A part of the step on its own, which trains nothing; None if it failed."""
+        timed: list[PartTimed] = []
+        return timed[0] if self._guarded(lambda: timed.append(self._ask(request, PartTimed))) else None
+
+    def fail(self, status: str, reason: str) -> None:
+        """End a lane that is well so far, for what its holder found."""
+        if self._status == "ok":
+            self._status, self._reason = status, reason
+            self.close()
 
     def end_epoch(self) -> bool:
         """Evaluate if an epoch has just been trained to its end; False if that failed."""

@@ -55,6 +55,8 @@ ANSWERS: dict[type, type] = {
     messages.Masks: messages.Masked,
     messages.Inventory: messages.Inventoried,
     messages.Replay: messages.Replayed,
+    messages.Part: messages.PartTimed,
+    messages.Trace: messages.Traced,
     Close: Closed,
 }
 

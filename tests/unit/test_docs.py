@@ -33,7 +33,7 @@ from harness.core.record import STATUSES, Blocks, Epoch, HeatFacts, Phases, Reco
 from harness.plan import models, sweep, targets, tomlfile
 from harness.proof.parity import Proof
 from harness.runs import folder as run_folder
-from harness.runs import locks, noise_scales, setting
+from harness.runs import locks, noise_scales, part_times, setting
 from tests.unit.markdown import Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ WIDTH = 100
 """Of the terminal that outputs are shown as on."""
 
 PROMPT = re.compile(r"^(?:\w*\$ )?(?:pip install uv && )?(?:uv run )?")
-OTHER_PROGRAMS = ("pip ", "python ", "sbatch ", "uv ")
+OTHER_PROGRAMS = ("pip ", "python ", "sbatch ", "tensorboard ", "uv ")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 LEFT_OUT = re.compile(r"  \[.*\]")
 SHELL = ("|", ">", "&&")
@@ -448,6 +448,7 @@ def undescribed(page: Page) -> list[str]:
 FILES = (
     *run_folder.FOLDERS,
     noise_scales.FOLDER,
+    part_times.FOLDER,
     locks.CLAIMS_FOLDER,
     submissions.FOLDER,
     run_folder.PLAN_FILE,

@@ -55,6 +55,7 @@ nothing of what comes after."""
 
 BESIDES = {
     "harness.analysis.reading": "plan proof runs",
+    "harness.analysis.explaining": "runs",
     "harness.analysis.index": "runs",
     "harness.analysis.noise_scale": "runs",
     "harness.measure.series": "analysis",

@@ -1,0 +1,67 @@
+"""``harness explain``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import harness
+from harness.commands import completing, flags, printing
+
+side = completing.one_of(completing.targets)
+
+
+@click.command()
+@click.argument("base", metavar="A", shell_complete=side)
+@click.argument("target", metavar="B", shell_complete=side)
+@flags.batch_sizes_option("Batch sizes; 32 and 128 if not given.")
+@flags.one_option(
+    "--model", "-m", names_of=completing.models, default="mnist-cnn", metavar="NAME|FILE", help="The model."
+)
+@flags.dataset_option("The dataset.", default="digits")
+@flags.one_option(
+    "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
+)
+@flags.one_option(
+    "--compute-precision",
+    names_of=completing.precisions,
+    default="float32",
+    metavar="NAME",
+    help="float32, mixed_bfloat16, mixed_float16.",
+)
+@click.option(
+    "--clock",
+    default="wall",
+    show_default=True,
+    metavar="wall|processor",
+    help="Time as it passes, or what processors worked, which others' work disturbs less.",
+)
+@click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Most time for all: 90s, 10m, 1h.")
+@flags.data_dir_option
+@flags.out_option("Run folder; an explanation that is there already is resumed.")
+@flags.json_option
+@flags.timeout_option
+@flags.fork_option
+def explain(base: str, target: str, json: bool, **asked: Any) -> int:
+    """Say why a training step of B takes longer than one of A, part by part.
+
+    Each layer is run on its own, forward and backward, with the numbers of a real step; so are the optimizer, the loss,
+    picking a batch, and an empty call. A, B and a second copy of A take turns part by part, in several fresh processes
+    each. Every part's values are checked against the reference's. What the parts do not add up to is shown as such.
+
+    \b
+    Example:
+      harness explain tensorflow-cpu jax-cpu --batch-size 32,128
+      harness explain tensorflow-cpu:graph tensorflow-cpu:xla --model lenet5 --budget 5m
+    """
+    from harness.actions.shown import RunStopped
+
+    try:
+        result = harness.explain(base, target, **asked)
+    except RunStopped as stop:
+        printing.show(stop.result, json)
+        printing.tell(f"stopped; what was measured until then is above; this resumes: {stop.how_to_resume}")
+        return 1
+    printing.show(result, json)
+    return 0 if result.is_whole else 1
