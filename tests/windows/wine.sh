@@ -6,6 +6,7 @@
 #   wine.sh project DIR               makes C:\project a copy of this checkout
 #   wine.sh python DIR 310|311 ARGS   runs that Python in C:\project; its exit status is this one's
 #   wine.sh directml DIR              adds a software adapter on which DirectML's plugin computes
+#   wine.sh version DIR               says what it is made of
 #   wine.sh down DIR                  ends every process of DIR and unmounts; the files stay
 #
 # For root on Debian 12 or later, x86-64. Everything comes from Debian's mirror (the one that this machine's apt has)
@@ -27,7 +28,7 @@ VERSIONS=(310 311)
 fail() { echo "wine.sh: $*" >&2; exit 1; }
 say() { echo "wine.sh: $*"; }
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 [ $# -ge 2 ] || usage
 VERB=$1
@@ -250,6 +251,13 @@ python() {
     WINEPATH="$path" "${SETTINGS[@]}" wine "C:/Python$v/python.exe" "$@" </dev/null
 }
 
+# What the kit is made of, in one line.
+version() {
+  is_up
+  echo "$(inside wine --version), Python $(FOLDER='' python 310 -V | tr -d '\r' | cut -d' ' -f2) and" \
+    "$(FOLDER='' python 311 -V | tr -d '\r' | cut -d' ' -f2), checkout $(git -C "$CHECKOUT" describe --always --dirty)"
+}
+
 # DirectML needs Direct3D 12: Wine's vkd3d makes it of Vulkan, and Mesa's lavapipe is a Vulkan device in software.
 # wined3d makes no DXGI factory without a display, and describes no adapter unless it draws through Vulkan itself.
 directml() {
@@ -315,7 +323,7 @@ down() {
 }
 
 case $VERB in
-  up | project | directml | down) [ $# = 0 ] || usage; "$VERB" ;;
+  up | project | directml | version | down) [ $# = 0 ] || usage; "$VERB" ;;
   check) refusal ;;
   python) [ $# -ge 1 ] || usage; is_up; python "$@" ;;
   *) usage ;;
