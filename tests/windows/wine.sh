@@ -168,16 +168,15 @@ interpreter() {
   mv "$D"/*.pyd "$D"/libcrypto* "$D"/libssl* "$D"/libffi* "$D/sqlite3.dll" "$D/DLLs/"
 }
 
-# The project's libraries and its tests', as uv.lock has them for Windows, without those that no test needs there, and
-# the C++ library that a Windows installation has. uv, not pip: it reads markers such as sys_platform == 'win32' for the
-# system that is asked for.
+# The project's libraries and its tests', as Windows gets them, and the C++ library that a Windows installation has. uv,
+# not pip: it reads markers such as sys_platform == 'win32' for the system that is asked for.
+TEST_LIBRARIES=(hypothesis ipykernel nbclient nbformat orjson pytest pytest-xdist)
+
 libraries() {
-  local v=$1 packages=$C/Python$1/Lib/site-packages name omitted=()
-  for name in mypy ray ruff selenium uv; do omitted+=(--no-emit-package "$name"); done
-  "$DIR/tools/bin/uv" export --quiet --project "$CHECKOUT" --frozen --all-extras --group dev --no-emit-project \
-    --no-hashes --no-header --no-annotate "${omitted[@]}" --output-file "$DIR/libraries.txt"
+  local v=$1 packages=$C/Python$1/Lib/site-packages
   "$DIR/tools/bin/uv" pip install --quiet --target "$packages" --python-platform x86_64-pc-windows-msvc \
-    --python-version "3.${v#3}" --only-binary :all: --link-mode copy -r "$DIR/libraries.txt" msvc-runtime uv
+    --python-version "3.${v#3}" --only-binary :all: --link-mode copy -r "$CHECKOUT/pyproject.toml" \
+    --extra mlflow --extra tensorboard "${TEST_LIBRARIES[@]}" colorama msvc-runtime
   # Wine has no performance counters and no per-processor interrupt times: psutil raises without this.
   cat "$HERE/psutil_wine.py" >>"$packages/psutil/_pswindows.py"
   # As an editable installation would: C:\project is on the path of every process.
