@@ -299,7 +299,7 @@ def _batch_size(
     """How many images a step trains: few on processors, and on a device whose own pace is a processor's."""
     if target.accelerator == "cpu":
         return BATCH_SIZE
-    probe = _probe(target, model, BATCH_SIZE, PACE_STEPS + 1)
+    probe = _probe(target, model, BATCH_SIZE, CALIBRATION_STEPS)
     with ProbeFolder(folder, probe) as files, opened(worker(), files.request, timeout) as (host, _):
         _seconds(host, 1, timeout)  # compiles
         quickest = min(_seconds(host, 1, timeout) for _ in range(PACE_STEPS))

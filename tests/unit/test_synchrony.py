@@ -211,10 +211,14 @@ class Paced:
 
     def open(self, request: Open, timeout: float) -> Opened:
         self.opened.append(request.cell.training.batch_size)
+        self._left = request.cell.total_steps
         self._device = request.cell.target.accelerator
         return Opened(1, 0.0, 0.0, 0.0, {"accelerator": self._device})
 
     def ask(self, request: Synchrony, timeout: float) -> Synchronised:
+        """As ``backends.loop`` does: two more steps a repeat to see what reading back takes."""
+        self._left -= request.repeats * (2 + sum(request.steps) + request.control)
+        assert self._left >= 0
         step = self._seconds * self.opened[-1] / synchrony.BATCH_SIZE
         blocks = [ClaimedEnd(steps, steps * step, READ_BACK, 0) for steps in request.steps] * request.repeats
         controls = [ClaimedEnd(request.control, 1e-5, request.control * step + READ_BACK, 0)] * request.repeats
@@ -244,7 +248,7 @@ def test_the_clock_of_a_slow_device_is_checked_on_small_batches(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, seconds: float, batch_sizes: list[int]
 ) -> None:
     for name in ("IMAGE_BYTES", "GPU_IMAGE_BYTES"):
-        monkeypatch.setattr(synchrony, name, 1_000_000)
+        monkeypatch.setattr(synchrony, name, 40_000_000)
     model = ModelSpec("small", (4, 4, 1), (Flatten(), Dense(3)))
     target = Target("paced", "paced", accelerator, "graph", "resident", "python:some")
     worker: Any = Paced(seconds)
