@@ -90,8 +90,10 @@ def test_a_worker_that_windows_ended_says_how(own_place: Place) -> None:
 def test_a_stopped_sweep_saves_its_cell_and_cmd_takes_the_command_that_it_names(sweeper: Sweeper, event: int) -> None:
     reached = sweeper.folder / "reached"
     sweeper.script((8, "train", 3, f"touch:{reached}"), (8, "train", 3, "hang"))
+    _, *words = sweeper.command("--interleave", "cell", target="scripted,reference")
     process = subprocess.Popen(
-        sweeper.command("--interleave", "cell", target="scripted,reference"),
+        # Not by harness.exe: Ctrl-Break ends that one, which pip made, and with it the Python that it has started.
+        [sys.executable, "-m", "harness", *words],
         cwd=sweeper.folder,
         env=sweeper.environment(),
         stdin=subprocess.DEVNULL,
@@ -109,7 +111,7 @@ def test_a_stopped_sweep_saves_its_cell_and_cmd_takes_the_command_that_it_names(
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
     assert wait_until_none(sweeper.mark) == []
-    assert sweeper.statuses()["scripted", 8] == "interrupted"
+    assert sweeper.statuses().get(("scripted", 8)) == "interrupted", errors
     assert sweeper.records()["scripted", 8].reason == "stopped after 3 of 16 steps"
     before = sweeper.record_bytes()
 
