@@ -113,7 +113,8 @@ def _parameters(path: Path, cell: Cell) -> dict[str, NDArray[np.float32]]:
 
 def _read(path: Path) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # As text: of a Path NumPy asks the system for its true name, which Wine does not tell of long ones.
+        array: NDArray[Any] = np.load(str(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ContractError(f"{path}: cannot be read ({error})") from error
     return array

@@ -5,6 +5,7 @@ Runs in a forked child or in a process of its own, alike.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import traceback
@@ -261,7 +262,8 @@ class _OpenCell:
 def _work_in(scratch: str) -> None:
     """Whatever a framework writes without being told where goes to ``scratch``."""
     os.makedirs(scratch, exist_ok=True)
-    os.chdir(scratch)
+    with contextlib.suppress(OSError):  # too long for Windows: it stays in its host's folder, which is scratch as well
+        os.chdir(scratch)
     for variable in ("TMPDIR", "TMP", "TEMP"):
         os.environ[variable] = scratch
     tempfile.tempdir = None

@@ -36,6 +36,7 @@ COMMANDS = {
     "heat": "Run heats of a run folder, as launchers do.",
     "verify": "Prove that targets do the reference's work.",
     "doctor": "Say what works on this machine, and what mends the rest.",
+    "checkup": "Try all that only this machine can tell, in a file.",
     "limits": "Measure what the device of each target can do at most.",
     "largest-batch": "Find the largest batch size that fits in memory.",
     "tune": "Find settings with which targets train faster here.",

@@ -17,6 +17,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -97,7 +98,8 @@ def _replace(place: Path, data: bytes) -> None:
     if old is not None and stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if old is not None:
-        os.close(os.open(target, os.O_WRONLY))  # raises what renaming would not ask: may it be written?
+        # Raises what renaming would not ask: may it be written?
+        os.close(system.patiently(partial(os.open, target, os.O_WRONLY)))
     with codec.written_atomically(target) as stream:
         stream.write(data)
         if old is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from harness.core import system
 from harness.core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -37,8 +38,15 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     """A person's sentence for what the operating system said."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"{path}: cannot be written, the disk is full; free some space and run the command again")
+    if isinstance(error, system.HeldElsewhere):
+        return StoreError(f"{path}: another program has it open; close it there and run the command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return NotWritable(f"{path}: is not writable ({error.strerror}); choose another folder")
+    if system.is_too_long(path):
+        return StoreError(
+            f"{path}: is longer than the 260 characters that Windows takes here; set LongPathsEnabled (see its 'Maximum"
+            " Path Length'), or choose a shorter folder"
+        )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return StoreError(f"{path}: a file is in the way where a folder must be; choose another folder")
     return StoreError(f"{path}: cannot be written ({error.strerror})")

@@ -80,9 +80,9 @@ def _remove(entry: Path) -> bool:
         entry.unlink(missing_ok=True)
         return True
     aside = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}{REMOVED}")
-    os.replace(entry, aside)
+    system.replace(entry, aside)
     if is_used(entry):
-        os.replace(aside, entry)
+        system.replace(aside, entry)
         return False
     system.remove_folder(aside)
     return not aside.exists()

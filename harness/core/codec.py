@@ -20,7 +20,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -92,7 +92,8 @@ def written_atomically(path: Path, new: bool = False) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         _put_in_place(temporary, path, new)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     system.sync_folder(path.parent)
 
@@ -107,9 +108,10 @@ def _put_in_place(temporary: Path, path: Path, new: bool) -> None:
             if path.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         else:
-            temporary.unlink()
+            with suppress(OSError):  # all is done; what is left of it is removed by the next who writes there
+                system.patiently(temporary.unlink)
             return
-    os.replace(temporary, path)
+    system.replace(temporary, path)
 
 
 def write_atomically(path: Path, content: bytes | str, new: bool = False) -> None:
@@ -128,7 +130,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, cls: type[T]) -> T:
     """Read what ``write_json`` wrote. Raises ContractError for damaged files and other versions."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(system.patiently(path.read_bytes))
     except OSError as error:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

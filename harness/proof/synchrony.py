@@ -66,11 +66,20 @@ CALIBRATION_UNITS, CALIBRATION_STEPS = 5, 64
 CALLS = 250
 """Of a target that trains several steps per call a step here is a call; so many of them are enough."""
 
+PER_UNIT = sum(MULTIPLES) + CONTROL
+"""What a repeat uses up, in units of ``k`` steps."""
+
 ATTEMPTS = 4
 """How often is measured before a failure is believed, all attempts together: a machine may do other work meanwhile."""
 
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 1024
-"""A GPU computes a small batch sooner than Python asks for it; then nothing is ever outstanding, and nothing proven."""
+"""A GPU computes a small batch sooner than Python asks for it; then nothing is ever outstanding, and nothing proven.
+
+One that takes ``SMALLEST_SECONDS`` for a step of the small batch does not, and would take minutes for the large one.
+"""
+
+PACE_STEPS = 3
+"""Of the quickest of so many steps a device's pace is told."""
 
 IMAGE_BYTES, GPU_IMAGE_BYTES = 200_000_000, 700_000_000
 """Of float32 images that are resident in the worker: they bound the steps of the one epoch."""
@@ -178,17 +187,19 @@ def check(
 
     ``worker`` gives the live worker; ``timeout`` is for one answer, in seconds. A CellError becomes a ``problem``.
     """
-    at_once = _steps_per_call(target, model)
     try:
         worker().ready  # noqa: B018  # before the files are made
-        with ProbeFolder(folder, _probe(target, model)) as files:
+        probe = _probe(target, model, _batch_size(target, model, worker, folder, timeout))
+        at_once = probe.cell.target.steps_per_call
+        calls = probe.cell.total_steps // at_once
+        with ProbeFolder(folder, probe) as files:
             request: Synchrony | None = None
 
             def measure() -> Synchronised:
                 nonlocal request
                 with opened(worker(), files.request, timeout) as (host, _):
                     _seconds(host, at_once, timeout)  # compiles
-                    request = request or _calibrated(host, _steps(target, model) // at_once, at_once, timeout)
+                    request = request or _calibrated(host, calls, at_once, timeout)
                     return _ask(host, request, timeout)
 
             return believed(target.label, measure)
@@ -263,15 +274,14 @@ def _together(rounds: Sequence[Synchronised]) -> Synchronised:
 
 def _calibrated(worker: CellWorker, calls: int, at_once: int, timeout: float) -> Synchrony:
     """What to time: finds ``k`` by doubling. ``calls``: how many, of ``at_once`` steps, the cell has."""
-    per_unit = sum(MULTIPLES) + CONTROL
-    largest = max((calls - CALIBRATION_STEPS) // (MOST_REPEATS * per_unit + CALIBRATION_UNITS), 1)
+    largest = max((calls - CALIBRATION_STEPS) // _most_units(), 1)
     unit, seconds = 1, _seconds(worker, at_once, timeout)
     while seconds < SMALLEST_SECONDS and unit < largest:
         unit = min(2 * unit, largest)
         seconds = _seconds(worker, unit * at_once, timeout)
     fitting = math.ceil(unit * SMALLEST_SECONDS / seconds)
     unit, seconds = min(fitting, unit), seconds * min(fitting, unit) / unit
-    repeats = min(max(int(BUDGET_SECONDS / (seconds * per_unit)), FEWEST_REPEATS), MOST_REPEATS)
+    repeats = min(max(int(BUDGET_SECONDS / (seconds * PER_UNIT)), FEWEST_REPEATS), MOST_REPEATS)
     return Synchrony([unit * at_once * multiple for multiple in MULTIPLES], unit * at_once * CONTROL, repeats)
 
 
@@ -287,27 +297,44 @@ def _ask(worker: CellWorker, request: Synchrony, timeout: float) -> Synchronised
     return reply
 
 
-def _batch_size(target: Target) -> int:
-    return BATCH_SIZE if target.accelerator == "cpu" else GPU_BATCH_SIZE
+def _batch_size(
+    target: Target, model: ModelSpec, worker: Callable[[], CellWorker], folder: Path, timeout: float
+) -> int:
+    """How many images a step trains: few on processors, and on a device whose own pace is a processor's."""
+    if target.accelerator == "cpu":
+        return BATCH_SIZE
+    probe = _probe(target, model, BATCH_SIZE, CALIBRATION_STEPS)
+    with ProbeFolder(folder, probe) as files, opened(worker(), files.request, timeout) as (host, _):
+        _seconds(host, 1, timeout)  # compiles
+        quickest = min(_seconds(host, 1, timeout) for _ in range(PACE_STEPS))
+    return BATCH_SIZE if quickest >= SMALLEST_SECONDS else GPU_BATCH_SIZE
 
 
-def _steps(target: Target, model: ModelSpec) -> int:
-    """Steps whose images, all different, fit."""
+def _most_units() -> int:
+    """What all repeats, and finding ``k``, may use up, in units of ``k`` steps."""
+    return MOST_REPEATS * PER_UNIT + CALIBRATION_UNITS
+
+
+def _steps(target: Target, model: ModelSpec, batch_size: int) -> int:
+    """Steps whose images, all different, fit; for a slow device no more than it can use, as ``k`` is 1 there."""
+    if target.accelerator != "cpu" and batch_size == BATCH_SIZE:
+        return _most_units() + CALIBRATION_STEPS
     bytes_allowed = IMAGE_BYTES if target.accelerator == "cpu" else GPU_IMAGE_BYTES
-    step_bytes = _batch_size(target) * math.prod(model.input_shape) * np.dtype(np.float32).itemsize
+    step_bytes = batch_size * math.prod(model.input_shape) * np.dtype(np.float32).itemsize
     return max(bytes_allowed // step_bytes, 1)
 
 
-def _steps_per_call(target: Target, model: ModelSpec) -> int:
+def _steps_per_call(target: Target, steps: int) -> int:
     """The target's, or fewer, so that there are CALLS."""
-    return min(target.steps_per_call, max(_steps(target, model) // CALLS, 1))
+    return min(target.steps_per_call, max(steps // CALLS, 1))
 
 
-def _probe(target: Target, model: ModelSpec) -> ProbeCell:
-    """Random images for one epoch of whole calls, more than enough."""
-    generator, batch_size = np.random.default_rng(0), _batch_size(target)
-    at_once = _steps_per_call(target, model)
-    count = _steps(target, model) // at_once * at_once * batch_size
+def _probe(target: Target, model: ModelSpec, batch_size: int, steps: int | None = None) -> ProbeCell:
+    """Random images for one epoch of whole calls, more than enough if it is not said how many ``steps``."""
+    generator = np.random.default_rng(0)
+    steps = steps or _steps(target, model, batch_size)
+    at_once = _steps_per_call(target, steps)
+    count = steps // at_once * at_once * batch_size
     images = generator.integers(0, 256, (count, *model.input_shape), np.uint8)
     labels = generator.integers(0, model.classes, count, np.int32)
     dataset = Dataset("probe", "", count, batch_size, model.input_shape, model.classes)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.core import codec
+from harness.core import codec, system
 from harness.core.errors import ContractError, StoreError
 from harness.core.record import Record
 
@@ -25,7 +25,7 @@ def read(path: Path, cls: type[T]) -> T:
     from pydantic_core import from_json  # five times as fast as ``json`` on the block times of a record
 
     try:
-        data = from_json(path.read_bytes(), allow_inf_nan=False)
+        data = from_json(system.patiently(path.read_bytes), allow_inf_nan=False)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

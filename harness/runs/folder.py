@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness import outputs, refusals
-from harness.core import codec
+from harness.core import codec, system
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
@@ -215,7 +215,7 @@ class Run:
         if not path.exists():
             return number
         try:
-            os.replace(path, self.attempt_path(cell_id, number))
+            system.replace(path, self.attempt_path(cell_id, number))
         except OSError as error:
             raise refusals.unwritable(path, error) from error
         return number + 1

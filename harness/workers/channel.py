@@ -137,7 +137,7 @@ class Channel:
     def _live(self) -> ProcessEnded:
         self._launch.scratch.mkdir(parents=True, exist_ok=True)
         self._launch.log.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="host-", dir=self._launch.scratch))
+        folder = Path(tempfile.mkdtemp(prefix="host-", dir=system.starting_place(self._launch.scratch)))
         try:
             process = self._start(folder)
             self._started.set()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from harness.cache import in_use
 from harness.cache.keeping import mark_used
+from harness.core import system
 from harness.core.errors import EnvironmentBuildError
 
 ID_LENGTH = 16
@@ -65,10 +65,10 @@ def _put_in_place(fresh: Path, place: Path, files: dict[str, bytes]) -> None:
         if _present(place, files):
             return
         damaged = fresh.parent / "damaged"
-        os.replace(place, damaged)
+        system.replace(place, damaged)
         shutil.rmtree(damaged, ignore_errors=True)
     try:
-        os.replace(fresh, place)
+        system.replace(fresh, place)
     except OSError:
         if not _present(place, files):
             raise

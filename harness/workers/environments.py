@@ -11,7 +11,6 @@ environment lets several processes ask at once: one builds, the others wait.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import subprocess
@@ -222,7 +221,7 @@ def _build(definition: Definition, lock: Path, folder: Path, progress: Progress)
                 problem += _path_limit(output) + _scarce(root)
                 raise EnvironmentBuildError(f"target {name!r}: environment could not be built: {problem}; log: {log}")
         write_json(temporary / MARKER, _Marker(definition.environment, str(base or "")))
-        os.replace(temporary, folder)
+        system.replace(temporary, folder)
     finally:
         # Once more, for what the orphan of a killed build may have added meanwhile.
         _remove(*root.glob(f"{prefix}*"))

@@ -17,7 +17,8 @@ _LEVEL = re.compile(r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]*: )?([IWEF])(?:\d{
 _INFO = re.compile(
     r"""\s*(
         \[?(DEBUG|INFO)\b |
-        WARNING:\ All\ log\ messages\ before\ absl | To\ enable\ the\ following\ instructions: |
+        WARNING:\ All\ log\ messages\ before\ absl |
+        To\ enable\ (the\ following\ instructions:|them\ in\ other\ operations,) |
         \*\*\*.*stack\ trace | @\ +0x | \#\d+\ +0x | \S+\(\S*\+0x[0-9a-f]+\) |
         (CPython|PyPy)\ \d |
         Traceback\ \(most | File\ " | Exception\ ignored\ in | warnings\.warn\(

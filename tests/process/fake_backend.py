@@ -9,6 +9,7 @@ forbids forking.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from harness.core.errors import CellError, OutOfMemory, Unsupported
 
 SLOW_SECONDS = 0.3
 STEP_SECONDS = 0.004
+ACCESS_VIOLATION = 0xC0000005
 
 
 class FakeFrameworkError(Exception):
@@ -163,7 +165,7 @@ def perform(action: str) -> None:
         sys.exit(int(argument))
     elif name == "segfault":
         print("about to fall", flush=True)
-        ctypes.string_at(0)
+        fall()
     elif name == "abort":
         os.write(2, b"Check failed: the device is gone\n")
         os.abort()
@@ -175,7 +177,8 @@ def perform(action: str) -> None:
     elif name == "hang":
         time.sleep(1000)
     elif name == "hang in native code":
-        ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock: no Python code runs any more
+        # Either keeps the interpreter's lock: no Python code runs any more.
+        ctypes.PyDLL("kernel32").Sleep(1_000_000) if sys.platform == "win32" else ctypes.PyDLL(None).sleep(1000)
     elif name == "work on":
         threading.Thread(target=work_on, args=(float(argument),), daemon=True).start()
     elif name == "slow":
@@ -214,11 +217,18 @@ def perform(action: str) -> None:
     elif name == "allocate":
         _allocate_in_cgroup(argument)
     elif name == "start a process":
-        subprocess.Popen(["sleep", "1000"])
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     elif name == "write files":
         write_files()
     else:
         raise ValueError(f"the fake does not know {action!r}")
+
+
+def fall() -> None:
+    """Touch memory that is nobody's. On Windows ctypes would make a Python error of it."""
+    if sys.platform == "win32":
+        faulthandler._raise_exception(ACCESS_VIOLATION)  # type: ignore[attr-defined]
+    ctypes.string_at(0)
 
 
 def work_on(seconds: float) -> None:

@@ -12,8 +12,11 @@ import pytest
 
 from harness import cli
 from harness.cache import room
+from harness.core import system
 from harness.core.errors import StoreError
+from harness.core.system import files as system_files
 from harness.measure.runner import Runner
+from harness.refusals import unwritable
 from tests.unit.records import JAX, cell
 
 
@@ -67,3 +70,49 @@ def test_the_command_line_takes_a_refusal_for_one_of_output_only_if_it_is(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert (ended.value.code, capsys.readouterr().err) == (1, f"harness: {said}\n")
+
+
+def as_windows_says(code: int) -> OSError:
+    """Codes of winerror.h stand beside those of POSIX there."""
+    error = PermissionError(errno.EACCES, "in use", "/x/y")
+    error.winerror = code  # type: ignore[attr-defined]
+    return error
+
+
+def test_a_file_that_another_program_holds_is_tried_again_until_it_lets_go() -> None:
+    held = [as_windows_says(32), as_windows_says(33)]
+
+    def read() -> str:
+        if held:
+            raise held.pop()
+        return "content"
+
+    assert system.patiently(read) == "content"
+
+
+def test_one_that_never_lets_go_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system_files, "HELD_SECONDS", 0.05)
+
+    def refuse() -> None:
+        raise as_windows_says(32)
+
+    with pytest.raises(system.HeldElsewhere) as refused:
+        system.patiently(refuse)
+    said = str(unwritable(Path("/x/y"), refused.value))
+    assert said == "/x/y: another program has it open; close it there and run the command again"
+
+
+@pytest.mark.parametrize(
+    "error", [as_windows_says(5), PermissionError(errno.EACCES, "no", "/x/y"), FileNotFoundError()]
+)
+def test_other_refusals_are_not_waited_for(error: OSError) -> None:
+    tries = []
+
+    def refuse() -> None:
+        tries.append(error)
+        raise error
+
+    with pytest.raises(OSError) as refused:  # noqa: PT011  # the very one
+        system.patiently(refuse)
+    assert refused.value is error
+    assert len(tries) == 1

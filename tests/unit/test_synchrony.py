@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.core import codec
-from harness.core.messages import ClaimedEnd, Synchronised, Synchrony
+from harness.core.cell import Target
+from harness.core.messages import ClaimedEnd, Closed, HostReady, Open, Opened, Synchronised, Synchrony
+from harness.core.model import Dense, Flatten, ModelSpec
 from harness.proof import synchrony
 from harness.proof.synchrony import Synchronisation, figures
 
@@ -196,3 +200,59 @@ def test_the_measurement_stays_within_the_epoch(
     assert asked[-1].control in asked[-1].steps
     if step_seconds >= 0.003:
         assert step_seconds * asked[-1].steps[0] >= synchrony.SMALLEST_SECONDS
+
+
+class Paced:
+    """A worker on a device that takes ``seconds`` for a step of ``BATCH_SIZE`` images; says what it was opened with."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.opened: list[int] = []
+        self.ready = HostReady(1, 0.0, forks=False, worker={}, capabilities={})
+
+    def open(self, request: Open, timeout: float) -> Opened:
+        self.opened.append(request.cell.training.batch_size)
+        self._left = request.cell.total_steps
+        self._device = request.cell.target.accelerator
+        return Opened(1, 0.0, 0.0, 0.0, {"accelerator": self._device})
+
+    def ask(self, request: Synchrony, timeout: float) -> Synchronised:
+        """As ``backends.loop`` does: two more steps a repeat to see what reading back takes."""
+        self._left -= request.repeats * (2 + sum(request.steps) + request.control)
+        assert self._left >= 0
+        step = self._seconds * self.opened[-1] / synchrony.BATCH_SIZE
+        blocks = [ClaimedEnd(steps, steps * step, READ_BACK, 0) for steps in request.steps] * request.repeats
+        controls = [ClaimedEnd(request.control, 1e-5, request.control * step + READ_BACK, 0)] * request.repeats
+        return Synchronised(blocks, controls, [READ_BACK] * request.repeats)
+
+    def said(self) -> str:
+        return ""
+
+    def finish(self, timeout: float) -> Closed:
+        return Closed(peak_memory_bytes=None, device={"parameters_on": [f"{self._device}:0"]})
+
+    def abandon(self) -> None:
+        raise AssertionError("nothing fails here")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "seconds", "batch_sizes"),
+    [
+        ("tpu", 0.002, [32, 1024]),
+        ("tpu", 0.027, [32, 1024]),
+        ("tpu", 0.031, [32, 32]),
+        ("tpu", 2.0, [32, 32]),
+        ("cpu", 2.0, [32]),
+    ],
+)
+def test_the_clock_of_a_slow_device_is_checked_on_small_batches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, seconds: float, batch_sizes: list[int]
+) -> None:
+    for name in ("IMAGE_BYTES", "GPU_IMAGE_BYTES"):
+        monkeypatch.setattr(synchrony, name, 40_000_000)
+    model = ModelSpec("small", (4, 4, 1), (Flatten(), Dense(3)))
+    target = Target("paced", "paced", accelerator, "graph", "resident", "python:some")
+    worker: Any = Paced(seconds)
+    found = synchrony.check(target, model, lambda: worker, tmp_path / "files", 60.0)
+    assert found.passed, found.reason
+    assert worker.opened == batch_sizes

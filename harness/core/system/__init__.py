@@ -12,7 +12,7 @@ module asks which system it runs on, reads a folder of the kernel's, or calls wh
     hardware    what the machine is
     graphics    WSL, and what DirectML needs
     energy      what the processors have used of it
-    files       folders synced to the disk, long paths, whose a file is, what a path such as /dev/stdout stands for
+    files       folders synced to the disk, long paths, whose a file is, who holds it, what /dev/stdout stands for
     windows     what the others call on Windows
 """
 
@@ -31,12 +31,17 @@ from harness.core.system.counters import (
 )
 from harness.core.system.energy import has_own_process_ids, package_energies
 from harness.core.system.files import (
+    HeldElsewhere,
     is_locked,
+    is_too_long,
     keep_access,
     long_path,
     long_paths_allowed,
     open_descriptor,
+    patiently,
     remove_folder,
+    replace,
+    starting_place,
     sync_folder,
 )
 from harness.core.system.forking import (
@@ -74,6 +79,7 @@ from harness.core.system.quotas import memory_left, memory_limit, processor_quot
 
 __all__ = [
     "ChildExit",
+    "HeldElsewhere",
     "accept_cancel",
     "boost",
     "can_fork",
@@ -88,6 +94,7 @@ __all__ = [
     "has_own_process_ids",
     "hung_up",
     "is_locked",
+    "is_too_long",
     "keep_access",
     "long_path",
     "long_paths_allowed",
@@ -99,6 +106,7 @@ __all__ = [
     "open_descriptor",
     "out_of_memory_kills",
     "package_energies",
+    "patiently",
     "peak_memory_bytes",
     "platform_name",
     "preemptions",
@@ -108,10 +116,12 @@ __all__ = [
     "python_of_environment",
     "python_of_installation",
     "remove_folder",
+    "replace",
     "run_in_child",
     "signal_name",
     "simultaneous_threads",
     "start_group",
+    "starting_place",
     "stolen_seconds",
     "suspended_seconds",
     "sync_folder",

@@ -2,19 +2,77 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from harness.core.system import windows
 
+HELD_SECONDS = 10.0
+"""How long another program may hold a file: a virus scanner looks for some tenths of a second at what is new."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+_ACCESS_DENIED, _SHARING_VIOLATION, _LOCK_VIOLATION = 5, 32, 33
+"""Of winerror.h. Windows says the first, too, of a file that is open where another is to take its place."""
+
+LONGEST_PATH = 259
+"""Characters of a path that any program takes on Windows (MAX_PATH, without the end of the string)."""
+
+LONGEST_PLACE = 200
+"""Characters of a folder in which a process is started there: CreateProcess takes 258, and it makes folders within."""
+
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 _MOST_LINKS = 40
+_T = TypeVar("_T")
 if sys.platform != "win32":
     import fcntl
+
+
+class HeldElsewhere(PermissionError):
+    """Another program has a file open, and Windows lets nobody else at it."""
+
+
+def patiently(action: Callable[[], _T]) -> _T:
+    """What ``action`` gives; tried again, for ``HELD_SECONDS``, while another program holds its file, as on Windows.
+
+    Raises HeldElsewhere then, and every other OSError at once.
+    """
+    ends, pause = time.monotonic() + HELD_SECONDS, _FIRST_PAUSE
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if not _is_held(error):
+                raise
+            if time.monotonic() >= ends:
+                words = "another program has it open"
+                raise HeldElsewhere(errno.EACCES, words, error.filename2 or error.filename) from error
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def replace(source: Path, target: Path) -> None:
+    """``os.replace``, done ``patiently``."""
+    patiently(partial(os.replace, source, target))
+
+
+def _is_held(error: OSError) -> bool:
+    """Where Windows gives no more than "access denied": held, unless the file is one that may only be read."""
+    code = getattr(error, "winerror", None)
+    if code == _ACCESS_DENIED and error.filename2 is not None:  # of a rename
+        return os.access(error.filename2, os.W_OK) or not os.path.exists(error.filename2)
+    if sys.platform == "win32" and code is None and error.errno == errno.EACCES:  # of the C library's open
+        return os.path.isfile(error.filename) and os.access(error.filename, os.W_OK)
+    return code in (_SHARING_VIOLATION, _LOCK_VIOLATION)
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,6 +105,20 @@ def long_paths_allowed() -> bool:
     if sys.platform != "win32":
         return True
     return bool(windows.registry_value(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled") == 1)
+
+
+def is_too_long(path: Path) -> bool:
+    """Whether a path cannot be used for its length alone: Windows has not been told to allow it."""
+    return sys.platform == "win32" and len(os.path.abspath(path)) > LONGEST_PATH and not long_paths_allowed()
+
+
+def starting_place(folder: Path) -> Path:
+    """Where to make a folder for a process to start in: ``folder``, or that for temporary files where it is too long.
+
+    Source: Microsoft, "CreateProcessW": ``lpCurrentDirectory`` has at most MAX_PATH characters, always.
+    """
+    too_long = sys.platform == "win32" and len(os.path.abspath(folder)) > LONGEST_PLACE
+    return Path(tempfile.gettempdir()) if too_long else folder
 
 
 def is_locked(path: Path) -> bool | None:

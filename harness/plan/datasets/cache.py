@@ -8,7 +8,6 @@ once. Its hash is checked at every opening: a damaged entry is built again, neve
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from harness.cache import in_use
 from harness.cache.keeping import Keeping, mark_used
+from harness.core import system
 from harness.core.cell import Dataset
 from harness.core.codec import read_json, write_json
 from harness.core.errors import ContractError, DatasetError
@@ -141,8 +141,8 @@ def _build(base: Path, key: str, make: Callable[[Path], Content]) -> Dataset:
     try:
         dataset = _write(temporary / "new", content)
         if (base / key).exists():
-            os.replace(base / key, temporary / "damaged")
-        os.replace(temporary / "new", base / key)
+            system.replace(base / key, temporary / "damaged")
+        system.replace(temporary / "new", base / key)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(parts, ignore_errors=True)
