@@ -11,19 +11,8 @@ from typing import Any
 import polars as pl
 
 from harness.analysis.collected import Collected
-from harness.analysis.tables import (
-    COUNTED,
-    WORK,
-    Bounds,
-    Row,
-    arithmetic,
-    bounded,
-    frame,
-    geometric,
-    grouped,
-    median,
-    work_of,
-)
+from harness.analysis.intervals import Bounds, arithmetic, geometric, median
+from harness.analysis.tables import COUNTED, WORK, Row, bounded, frame, grouped, work_of
 
 LADDER = (0.99, 0.98, 0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Accuracies that times are told for, beside the one that was asked for."""

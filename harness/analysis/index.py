@@ -17,22 +17,19 @@ import json
 import os
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import polars as pl
 
 from harness.analysis import rows
-from harness.analysis.quick_reading import NotUsual, QuickReader
-from harness.analysis.summary import block_figures
 from harness.core import codec
 from harness.core.errors import ContractError, StoreError
-from harness.core.record import STATUSES
 from harness.paths import PLAN_FILE
 from harness.runs.folder import Run
 
@@ -40,6 +37,9 @@ INDEX_FILE = ".index.arrow"
 
 WORTH_KEEPING = 20_000_000
 """Bytes of records that must have been read, for an index to be written: fewer are read in a fraction of a second."""
+
+READ_TOGETHER = 8_000_000
+"""Bytes of records that are read before the figures of their blocks are computed."""
 
 SETTLED_NANOSECONDS = 3_000_000_000
 """Age of a file from which a change shows in its times: file systems count them in steps of up to two seconds."""
@@ -87,36 +87,53 @@ def _key(path: Path) -> _Key:
     return path.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _LARGEST_INODE
 
 
-def _made(run: Run, files: Iterable[_Key], unreadable: list[StoreError] | None) -> pl.DataFrame:
+def _made(run: Run, files: Sequence[_Key], unreadable: list[StoreError] | None) -> pl.DataFrame:
     """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
-    reader, found = QuickReader(), []
-    folder = os.path.join(run.records_folder, "")
-    for key in files:
-        try:
-            found.append((*key, *_row(run, reader, folder + key[0])))
-        except StoreError as error:
-            if not os.path.exists(folder + key[0]):
-                continue
-            if unreadable is None:
-                raise
-            unreadable.append(error)
-    return pl.DataFrame(found, schema=_schema(), orient="row")
+    from harness.analysis import quick_reading
+
+    frames, damaged = [rows.frame([], _schema())], {}
+    parts, folder = _parts(files), os.path.join(run.records_folder, "")
+    for part in parts:
+        found = []
+        for key, row in zip(part, quick_reading.rows([folder + key[0] for key in part]), strict=True):
+            try:
+                if row is None or key[0] != f"{row[0]}.json" or row[0] not in run.cells:
+                    row = _decoded(run, Path(folder + key[0]))
+                found.append((*key, *row))
+            except StoreError as error:
+                if os.path.exists(folder + key[0]):
+                    damaged[key[0]] = error
+        frames.append(rows.frame(found, _schema()))
+    problems = [damaged[name] for name in sorted(damaged)]
+    if unreadable is None and problems:
+        raise problems[0]
+    if unreadable is not None:
+        unreadable += problems
+    return pl.concat(frames)
 
 
-def _row(run: Run, reader: QuickReader, path: str) -> tuple[Any, ...]:
+def _parts(files: Sequence[_Key]) -> list[list[_Key]]:
+    """Files to be read together, those of alike sizes beside each other: they have equally many blocks."""
+    parts: list[list[_Key]] = []
+    room = 0
+    for key in sorted(files, key=lambda key: key[1]):
+        if not parts or room < key[1]:
+            parts.append([])
+            room = READ_TOGETHER
+        parts[-1].append(key)
+        room -= key[1]
+    return parts
+
+
+def _decoded(run: Run, path: Path) -> tuple[Any, ...]:
+    """The row of a record that is decoded as a whole. Raises StoreError."""
+    from harness.analysis import blocks, record_row
+
+    record = run.read(path)
     try:
-        with open(path, "rb", buffering=0) as stream:
-            record, figures = reader.read(stream.read())
-        placed = path.endswith(f"{os.sep}{record.cell_id}.json") and record.cell_id in run.cells
-        if not placed or record.status not in STATUSES:
-            raise NotUsual
-    except (NotUsual, OSError):
-        record = run.read(Path(path))
-        try:
-            figures = block_figures(record)
-        except ContractError as error:
-            raise StoreError(f"{path}: damaged, {error}") from error
-    return rows.row(record, figures)
+        return record_row.row(record, blocks.of_record(record))
+    except ContractError as error:
+        raise StoreError(f"{path}: damaged, {error}") from error
 
 
 def _schema() -> dict[str, Any]:
@@ -158,7 +175,7 @@ def _head(run: Run, body: bytes) -> dict[str, Any]:
 @cache
 def _code() -> str:
     """Of all that decides what a row holds: this package's code, and the libraries and kind of machine that compute."""
-    made_with = ("numpy", np.__version__, "polars", pl.__version__, sysconfig.get_platform())
+    made_with = ("numpy", version("numpy"), "polars", pl.__version__, sysconfig.get_platform())
     digest = hashlib.sha256(" ".join(made_with).encode())
     package = resources.files("harness")
     for part in _MADE_BY:

@@ -8,20 +8,8 @@ from typing import Any
 import polars as pl
 
 from harness import statistics
-from harness.analysis.tables import (
-    COUNTED,
-    WORK,
-    Bounds,
-    Row,
-    bounded,
-    frame,
-    geometric,
-    grouped,
-    inverse,
-    median,
-    scaled,
-    work_of,
-)
+from harness.analysis.intervals import Bounds, geometric, inverse, median, scaled
+from harness.analysis.tables import COUNTED, WORK, Row, bounded, frame, grouped, work_of
 
 BETWEEN, WITHIN = "between processes", "within one process"
 

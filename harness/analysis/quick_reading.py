@@ -1,14 +1,16 @@
-"""What tables need of a record, straight from the bytes of its file: block times become arrays, never Python numbers.
+"""What tables need of records, straight from the bytes of their files: block times become arrays, never Python numbers.
 
 Nearly all of a record are block times, and making numbers of them takes most of the time of reading it. In: the bytes.
-Out: the record without its blocks, and the figures of these. Every value is still checked: what is not of the usual
-form, or not in order, is left to the reader that decodes everything, whose word counts.
+Out: the record without its blocks, and these as arrays; of many files, their rows. Every value is still checked: what
+is not of the usual form, or not in order, is left to the reader that decodes everything, whose word counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,12 +18,12 @@ import numpy as np
 import simdjson
 
 from harness.analysis import blocks
-from harness.analysis.blocks import BlockArrays, BlockFigures
-from harness.analysis.summary import is_the_work
+from harness.analysis.blocks import BlockArrays
+from harness.analysis.record_row import row
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import ContractError
-from harness.core.record import Blocks, Record
+from harness.core.record import NOT_THE_WORK, STATUSES, Blocks, Record
 
 _BLOCKS = b'\n"blocks": {'
 _KINDS = b'"kind": ['
@@ -43,16 +45,17 @@ class QuickReader:
     def __init__(self) -> None:
         self._parser = simdjson.Parser()
 
-    def read(self, content: bytes) -> tuple[Record, BlockFigures]:
-        """A record with empty blocks, and their figures. Raises NotUsual."""
+    def read(self, content: bytes) -> tuple[Record, BlockArrays]:
+        """A record with empty blocks, and these. Raises NotUsual."""
         try:
-            record, arrays = self._read(content)
-            return record, blocks.figures(arrays, record.cell.training.batch_size, is_the_work(record))
+            return self._read(content)
         except (ValueError, TypeError, KeyError, AttributeError, ContractError, RecursionError) as error:
             raise NotUsual from error
 
     def _read(self, content: bytes) -> tuple[Record, BlockArrays]:
-        if not content.startswith(b"{") or not content.isascii():
+        start = content.index(_BLOCKS) + len(_BLOCKS)
+        end = content.index(b"\n", start)
+        if not (content.startswith(b"{") and content[:start].isascii() and content[end:].isascii()):
             raise NotUsual
         document: Any = self._parser.parse(content)
         keys = _keys(document)
@@ -61,7 +64,24 @@ class QuickReader:
             raise NotUsual
         head = codec.from_json(_head(), plain)
         record = Record(cell=_cell(document["cell"]), **vars(head))
-        return record, _arrays(document["blocks"], content)
+        if record.status not in STATUSES:
+            raise NotUsual
+        return record, _arrays(document["blocks"], content, start, end, record)
+
+
+def rows(paths: Sequence[str]) -> list[tuple[Any, ...] | None]:
+    """Of each file the row of its record (``record_row``), None for one that is not usual, or not to be read."""
+    reader = QuickReader()
+    found: list[tuple[Any, ...] | None] = [None] * len(paths)
+    read: dict[int, tuple[Record, BlockArrays]] = {}
+    for place, path in enumerate(paths):
+        with suppress(NotUsual, OSError), open(path, "rb", buffering=0) as stream:
+            read[place] = reader.read(stream.read())
+    for (place, (record, _)), figures in zip(
+        read.items(), blocks.figures([arrays for _, arrays in read.values()]), strict=True
+    ):
+        found[place] = row(record, figures)
+    return found
 
 
 def _keys(found: Any) -> list[str]:
@@ -109,16 +129,14 @@ def _part(cls: Any, text: bytes) -> Any:
     return codec.from_json(cls, simdjson.loads(text))
 
 
-def _arrays(found: Any, content: bytes) -> BlockArrays:
-    start = content.index(_BLOCKS) + len(_BLOCKS)
-    end = content.index(b"\n", start)
+def _arrays(found: Any, content: bytes, start: int, end: int, record: Record) -> BlockArrays:
     keys = _keys(found)
     # One bracket for each column: none holds another one, which a buffer would not show.
-    if _brackets(content, start, end, len(keys)) != len(keys) or content.find(b"{", start, end) >= 0:
+    if _brackets(content, start, end, len(keys)) != len(keys):
         raise NotUsual
     columns = {key: _column(key, found[key]) for key in keys if key != "kind"}
     timed, trained = _kinds(content, start, end) if "kind" in keys else (_NONE.astype(bool),) * 2
-    return BlockArrays(
+    made = BlockArrays(
         timed=timed,
         trained=trained,
         steps=columns.get("steps", _NONE.astype(np.int64)),
@@ -127,7 +145,13 @@ def _arrays(found: Any, content: bytes) -> BlockArrays:
         settle_steps=int(columns["settle"].sum()) if "settle" in columns else 0,
         preempted=columns.get("preempted", _NONE),
         stolen_seconds=columns.get("stolen_seconds", _NONE),
+        batch_size=record.cell.training.batch_size,
+        works=record.status not in NOT_THE_WORK,
     )
+    made.check()
+    if not np.isfinite(made.seconds).all():
+        raise NotUsual
+    return made
 
 
 def _brackets(content: bytes, start: int, end: int, most: int) -> int:
@@ -145,7 +169,8 @@ def _column(key: str, found: Any) -> Any:
     try:
         return np.frombuffer(found.as_buffer(of_type=code), dtype=dtype)
     except TypeError:
-        return codec.from_json(_COLUMNS[key], found.as_list())
+        values: Any = codec.from_json(_COLUMNS[key], found.as_list())
+        return values if None in values else np.array(values, dtype=dtype)
 
 
 def _kinds(content: bytes, start: int, end: int) -> tuple[Any, Any]:
@@ -157,5 +182,4 @@ def _kinds(content: bytes, start: int, end: int) -> tuple[Any, Any]:
 def _of_kinds(text: bytes) -> tuple[Any, Any]:
     """Which are timed, and which trained: remembered, as the records of a run have few different lists."""
     kinds = codec.from_json(list[str], simdjson.loads(text))
-    arrays = BlockArrays.of(Blocks(kind=kinds))
-    return arrays.timed, arrays.trained
+    return blocks.timed(kinds), blocks.trained(kinds)
