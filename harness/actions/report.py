@@ -12,11 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from harness import network, outputs, shells
+from harness import outputs
 from harness.actions import values
-from harness.actions.progress import tell
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.core.errors import StoreError, UsageError
@@ -25,6 +22,7 @@ from harness.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
+    from rich.console import Console
 
     from harness.analysis import Advice, Analysis, Collected, Outline
     from harness.analysis.reading import Reading
@@ -70,7 +68,7 @@ class Report(Shown):
         """Every record, read and analysed: all tables, figures and advice. Seconds for thousands of cells."""
         from harness.analysis import reading
 
-        found = reading.read(self.run, self._accuracy)
+        found = reading.read(self.run, self._accuracy, helped=True)
         self._unreadable = list(found.unreadable)
         return found
 
@@ -79,10 +77,10 @@ class Report(Shown):
         """The rows of all records, which need nothing computed."""
         if "reading" in self.__dict__:
             return self.reading.found
-        from harness.analysis import reading
+        from harness.analysis import collected, index
 
         self._unreadable = []
-        return reading.collect(self.run, self._unreadable)
+        return collected.of_rows(index.read(self.run, self._unreadable, helped=True))
 
     @cached_property
     def _outline(self) -> Outline | Analysis:
@@ -199,7 +197,7 @@ def report(
     it is damaged, and HarnessError for what cannot be written.
     """
     wanted = values.accuracy(accuracy)
-    made = Report(run_folder.open_run(values.path(run)), wanted)
+    made = Report(run_folder.open_run(values.path(run), plan_later=True), wanted)
     if any(one is not None for one in (html, png, svg, tensorboard, mlflow)):
         _ = made.reading  # so that every record is read once
     warn(made.unreadable)
@@ -221,6 +219,7 @@ def report(
 
 
 def _to_tensorboard(reading: Reading, folder: Path) -> None:
+    from harness import shells
     from harness.export import tensorboard
 
     count = tensorboard.export_cells(reading.found.cells, reading.found.epochs, folder, reading.run.folder.name)
@@ -229,6 +228,7 @@ def _to_tensorboard(reading: Reading, folder: Path) -> None:
 
 
 def _to_mlflow(reading: Reading, uri: str) -> None:
+    from harness import network
     from harness.export import mlflow
 
     cells = reading.found.cells
@@ -237,6 +237,13 @@ def _to_mlflow(reading: Reading, uri: str) -> None:
     tell(f"mlflow: logging {plural(cells.height, 'cell')}")
     count = mlflow.export_cells(cells, reading.found.epochs, uri, reading.run.folder.name)
     tell(f"mlflow: {plural(count, 'cell')} newly logged to {uri}")
+
+
+def tell(text: str) -> None:
+    """One line on standard error."""
+    from harness.actions import progress
+
+    progress.tell(text)
 
 
 def warn(unreadable: Sequence[StoreError]) -> None:

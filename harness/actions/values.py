@@ -11,7 +11,6 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
-from harness.plan.sweep import FLAGS
 from harness.wording import nearest
 
 Place = str | os.PathLike[str]
@@ -81,6 +80,8 @@ def whole_number(flag: str, text: str, least: int, most: int) -> int:
 def compute_precision(name: str) -> str:
     """The precision that a flag names. Raises UsageError."""
     if name not in PRECISIONS:
+        from harness.plan.sweep import FLAGS
+
         allowed = ", ".join(PRECISIONS)
         raise UsageError(f"{FLAGS['precision']}: found {name!r}{nearest(name, PRECISIONS)}, allowed: {allowed}")
     return name

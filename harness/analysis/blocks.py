@@ -162,7 +162,8 @@ def _timed(blocks: Sequence[BlockArrays], places: Any, seconds: Array, steps: An
     count = len(places)
     if not count:
         return [{"images_per_second": None, "train_blocks": 0, "pace_error": None, "pace_batches": None}] * len(blocks)
-    rates = steps * np.array([[one.batch_size] for one in blocks]) / seconds
+    rates = (steps * np.array([[one.batch_size] for one in blocks])).astype(np.float64) / seconds
+    steps = steps.astype(np.float64)
     errors = statistics.batch_median_errors(np.log(rates)) if blocks[0].works else None
     paces, noise = seconds / steps, [None] * len(blocks)
     if count > 1:
@@ -183,13 +184,13 @@ def _timed(blocks: Sequence[BlockArrays], places: Any, seconds: Array, steps: An
     ]
 
 
-def _disturbances(blocks: BlockArrays, places: Any, seconds: Array, steps: Any) -> dict[str, float | None]:
+def _disturbances(blocks: BlockArrays, places: Any, seconds: Array, steps: Array) -> dict[str, float | None]:
     preempted, stolen = _told(blocks.preempted, places), _told(blocks.stolen_seconds, places)
     kinds = [told > 0 for told in (preempted, stolen) if told is not None]
     return {
         "preempted_share": None if preempted is None else float(np.mean(preempted > 0)),
         "stolen_share": None if stolen is None else float(stolen.sum() / seconds.sum()),
-        "disturbed_cost": _disturbed_cost(seconds, steps.astype(np.float64), kinds) if kinds else None,
+        "disturbed_cost": _disturbed_cost(seconds, steps, kinds) if kinds else None,
     }
 
 

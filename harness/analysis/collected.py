@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import blocks, rows
+from harness.analysis import rows
 from harness.analysis.machines import Facts
 from harness.analysis.record_row import row
 from harness.analysis.tables import COUNTED, grouped, work_of
@@ -34,6 +34,8 @@ class Collected:
 
 def collect(records: Iterable[Record]) -> Collected:
     """Read every record once, keeping rows only."""
+    from harness.analysis import blocks
+
     return of_rows(rows.frame([row(record, blocks.of_record(record)) for record in records], rows.schema()))
 
 

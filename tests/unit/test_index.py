@@ -213,6 +213,18 @@ class TestRecords:
         assert reading.collect(run, unreadable).cells.height == len(several())
         assert "kind, steps and seconds are of different length" in str(unreadable[0])
 
+    def test_that_helpers_read_give_the_same_tables(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(index, "WORTH_HELP", 1)
+        monkeypatch.setattr(index, "READ_TOGETHER", 1)
+        monkeypatch.setattr(index, "usable_processors", lambda: (0, 1))
+        damage(run)
+        wrong: list[StoreError] = []
+        shared = index.read(run, wrong, helped=True)
+        (run.folder / index.INDEX_FILE).unlink()
+        alone = index.read(run, [], helped=False)
+        assert shared.equals(alone, null_equal=True)
+        assert len(wrong) == 1
+
 
 class TestIndex:
     @pytest.fixture(autouse=True)
