@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +70,8 @@ class Report(Shown):
         """Every record, read and analysed: all tables, figures and advice. Seconds for thousands of cells."""
         from harness.analysis import reading
 
-        found = reading.read(self.run, self._accuracy, helped=True)
+        with _all_is_kept():
+            found = reading.read(self.run, self._accuracy, helped=True)
         self._unreadable = list(found.unreadable)
         return found
 
@@ -80,7 +83,8 @@ class Report(Shown):
         from harness.analysis import collected, index
 
         self._unreadable = []
-        return collected.of_rows(index.read(self.run, self._unreadable, helped=True))
+        with _all_is_kept():
+            return collected.of_rows(index.read(self.run, self._unreadable, helped=True))
 
     @cached_property
     def _outline(self) -> Outline | Analysis:
@@ -127,7 +131,9 @@ class Report(Shown):
         """Write the page, one HTML file that opens anywhere, offline. Raises HarnessError where it cannot be."""
         from harness.report import view
 
-        view.write(self.reading, values.path(place))
+        reading = self.reading
+        with _all_is_kept():
+            view.write(reading, values.path(place))
 
     def write_pictures(self, folder: Place, format: str = "png") -> list[Path]:
         """Write every figure as ``png`` or ``svg``; give the files. Raises UsageError, HarnessError."""
@@ -237,6 +243,18 @@ def _to_mlflow(reading: Reading, uri: str) -> None:
     tell(f"mlflow: logging {plural(cells.height, 'cell')}")
     count = mlflow.export_cells(cells, reading.found.epochs, uri, reading.run.folder.name)
     tell(f"mlflow: {plural(count, 'cell')} newly logged to {uri}")
+
+
+@contextmanager
+def _all_is_kept() -> Iterator[None]:
+    """Nothing is thrown away meanwhile, so that nobody looks for it: of thousands of cells that takes a tenth."""
+    was_looked_for = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_looked_for:
+            gc.enable()
 
 
 def tell(text: str) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 from harness.analysis import rows
 from harness.analysis.machines import Facts
 from harness.analysis.record_row import row
-from harness.analysis.tables import COUNTED, grouped, work_of
+from harness.analysis.tables import COUNTED, grouped, rows_of, work_of
 from harness.core.record import Record
 
 
@@ -72,7 +72,7 @@ def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
     Their records are what ``manifest`` is to judge, and to tell the differences of.
     """
     found = {}
-    for work, own in grouped(cells.to_dicts(), work_of).items():
+    for work, own in grouped(rows_of(cells), work_of).items():
         works = grouped((row for row in own if not row["lane"]), lambda row: str(row["work_id"])).values()
         trained = [[row for row in one if row["status"] in COUNTED] for one in works]
         most = max(trained, key=lambda one: len({row["target"] for row in one}), default=[])

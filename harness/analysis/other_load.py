@@ -21,7 +21,7 @@ from harness import statistics
 from harness.analysis import machines
 from harness.analysis.pace import timed
 from harness.analysis.rows import DISTURBANCES
-from harness.analysis.tables import WORK, Row, frame, grouped, work_of
+from harness.analysis.tables import WORK, Row, frame, grouped, rows_of, work_of
 
 TO_BLAME, NOT_TO_BLAME, CANNOT_BE_TOLD = "to blame", "not to blame", "cannot be told"
 
@@ -115,8 +115,13 @@ def by_record(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
         usual = median(row["images_per_second"] for row in members)
         for row in members:
             told = facts.get(row["cell_id"], {})
-            own = {**row, **told, "relative_throughput": row["images_per_second"] / usual}
-            rows.append((*work_of(row), *(own.get(name) for name in _COLUMNS)))
+            own = {"relative_throughput": row["images_per_second"] / usual}
+            rows.append(
+                (
+                    *work_of(row),
+                    *((told if name in told else own if name in own else row).get(name) for name in _COLUMNS),
+                )
+            )
     order = (*WORK, "target", "batch_size", "epochs", "seed", "repeat", "lane", "cell_id")
     return frame(rows, _COLUMNS).sort(order)
 
@@ -131,7 +136,7 @@ def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines
     Of a machine whose records only say why they tell of no load, the answer is that.
     """
     names = machines.names(cells)
-    turns = {row["cell_id"]: _turn(row) for row in cells.to_dicts()}
+    turns = {row["cell_id"]: _turn(row) for row in rows_of(cells)}
     telling = pl.col("other_processors").is_not_null()
     told = found.filter(telling | (pl.col("load_untold").is_not_null() & ~telling.any().over("machine"))).to_dicts()
     return tuple(

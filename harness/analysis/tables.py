@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import polars as pl
@@ -32,9 +34,29 @@ _WORK_TYPES: dict[str, Any] = {
 }
 
 
-def work_of(row: Row) -> tuple[Any, ...]:
-    """The values of WORK."""
-    return tuple(row[name] for name in WORK)
+work_of: Callable[[Row], tuple[Any, ...]] = itemgetter(*WORK)
+"""The values of WORK."""
+
+
+class _Rows:
+    """The rows of the frame that was asked for last, as long as there is that frame."""
+
+    def __init__(self) -> None:
+        self._frame: Callable[[], pl.DataFrame | None] = lambda: None
+        self._rows: list[Row] = []
+
+    def of(self, frame: pl.DataFrame) -> list[Row]:
+        if self._frame() is not frame:
+            self._frame, self._rows = weakref.ref(frame, self._forget), frame.to_dicts()
+        return self._rows
+
+    def _forget(self, frame: object) -> None:
+        if self._frame is frame:
+            self._rows = []
+
+
+rows_of = _Rows().of
+"""A frame's rows, which nobody may change: many tables begin with the same ones, and making them takes long."""
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
