@@ -265,30 +265,41 @@ def batch_median_error(values: ArrayLike) -> tuple[float, int] | None:
     Coverage for n = 15 to 400: white noise (normal, t with 3 degrees of freedom, or 10 % pauses of five times) 93 to
     97; AR(1) with phi 0.3, 91 to 95; phi 0.6, 83 (n = 30) to 93 (n = 400).
     """
-    series = _finite(values, 0, "values")
-    count = min(BATCHES, len(series) // 3)
+    found = batch_median_errors(_finite(values, 0, "values")[np.newaxis])
+    return None if found is None else (float(found[0][0]), found[1])
+
+
+def batch_median_errors(values: Array) -> tuple[Array, int] | None:
+    """``batch_median_error`` of each of several series of the same length, (m, n): (m,), and the number of batches.
+
+    ValueError for a value not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("values: expected finite numbers")
+    count = min(BATCHES, values.shape[1] // 3)
     if count < FEWEST_BATCHES:
         return None
-    length, longer = divmod(len(series), count)
+    length, longer = divmod(values.shape[1], count)
     cut = longer * (length + 1)
-    parts = series[:cut].reshape(longer, length + 1), series[cut:].reshape(count - longer, length)
-    medians = np.concatenate([_medians(part) for part in parts if part.size])
-    away = medians - np.add.reduce(medians) / count
-    return math.sqrt(float(np.add.reduce(away * away)) / (count - 1)) / math.sqrt(count), count
+    parts = (
+        values[:, :cut].reshape(len(values), longer, length + 1),
+        values[:, cut:].reshape(len(values), count - longer, length),
+    )
+    found = np.concatenate([medians(part) for part in parts if part.size], axis=1)
+    away = found - np.add.reduce(found, axis=1, keepdims=True) / count
+    return np.sqrt(np.add.reduce(away * away, axis=1) / (count - 1)) / math.sqrt(count), count
 
 
-def median_of(values: Array) -> float:
-    """The median of numbers (n,), none of them NaN: what ``numpy.median`` gives, in a quarter of its time."""
-    return float(_medians(values))
+def medians(values: Array) -> Any:
+    """Of numbers along the last axis, which is not empty: what ``numpy.median`` gives, in a fraction of its time.
 
-
-def _medians(values: Array) -> Any:
-    """Along the last axis, which is not empty."""
+    None of the numbers may be NaN.
+    """
     half = values.shape[-1] // 2
+    parted = np.partition(values, half, axis=-1)
     if values.shape[-1] % 2:
-        return np.partition(values, half, axis=-1)[..., half]
-    parted = np.partition(values, (half - 1, half), axis=-1)
-    return (parted[..., half - 1] + parted[..., half]) / 2
+        return parted[..., half]
+    return (parted[..., :half].max(axis=-1) + parted[..., half]) / 2  # quicker than to ask for both places
 
 
 def interval_around(centre: float, error: float, freedom: float, level: float = LEVEL) -> Interval:

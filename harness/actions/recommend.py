@@ -89,7 +89,7 @@ def recommend(run: Place, *, accuracy: float | str | None = None) -> Recommendat
     it is damaged. Records that cannot be read are told and do not count.
     """
     wanted = values.accuracy(accuracy)
-    reading = analysis_reading.read(run_folder.open_run(values.path(run)), wanted)
+    reading = analysis_reading.read(run_folder.open_run(values.path(run)), wanted, helped=True)
     for problem in reading.unreadable:
         tell(f"warning: {problem}; it does not count")
     return Recommendation(reading)

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from harness import network, outputs, shells
+from harness import outputs
 from harness.actions import values
-from harness.actions.progress import tell
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.core.errors import StoreError, UsageError
@@ -25,6 +24,7 @@ from harness.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
+    from rich.console import Console
 
     from harness.analysis import Advice, Analysis, Collected, Outline
     from harness.analysis.reading import Reading
@@ -70,7 +70,8 @@ class Report(Shown):
         """Every record, read and analysed: all tables, figures and advice. Seconds for thousands of cells."""
         from harness.analysis import reading
 
-        found = reading.read(self.run, self._accuracy)
+        with _all_is_kept():
+            found = reading.read(self.run, self._accuracy, helped=True)
         self._unreadable = list(found.unreadable)
         return found
 
@@ -79,10 +80,11 @@ class Report(Shown):
         """The rows of all records, which need nothing computed."""
         if "reading" in self.__dict__:
             return self.reading.found
-        from harness.analysis import reading
+        from harness.analysis import collected, index
 
         self._unreadable = []
-        return reading.collect(self.run, self._unreadable)
+        with _all_is_kept():
+            return collected.of_rows(index.read(self.run, self._unreadable, helped=True))
 
     @cached_property
     def _outline(self) -> Outline | Analysis:
@@ -129,7 +131,9 @@ class Report(Shown):
         """Write the page, one HTML file that opens anywhere, offline. Raises HarnessError where it cannot be."""
         from harness.report import view
 
-        view.write(self.reading, values.path(place))
+        reading = self.reading
+        with _all_is_kept():
+            view.write(reading, values.path(place))
 
     def write_pictures(self, folder: Place, format: str = "png") -> list[Path]:
         """Write every figure as ``png`` or ``svg``; give the files. Raises UsageError, HarnessError."""
@@ -199,7 +203,7 @@ def report(
     it is damaged, and HarnessError for what cannot be written.
     """
     wanted = values.accuracy(accuracy)
-    made = Report(run_folder.open_run(values.path(run)), wanted)
+    made = Report(run_folder.open_run(values.path(run), plan_later=True), wanted)
     if any(one is not None for one in (html, png, svg, tensorboard, mlflow)):
         _ = made.reading  # so that every record is read once
     warn(made.unreadable)
@@ -221,6 +225,7 @@ def report(
 
 
 def _to_tensorboard(reading: Reading, folder: Path) -> None:
+    from harness import shells
     from harness.export import tensorboard
 
     count = tensorboard.export_cells(reading.found.cells, reading.found.epochs, folder, reading.run.folder.name)
@@ -229,6 +234,7 @@ def _to_tensorboard(reading: Reading, folder: Path) -> None:
 
 
 def _to_mlflow(reading: Reading, uri: str) -> None:
+    from harness import network
     from harness.export import mlflow
 
     cells = reading.found.cells
@@ -237,6 +243,25 @@ def _to_mlflow(reading: Reading, uri: str) -> None:
     tell(f"mlflow: logging {plural(cells.height, 'cell')}")
     count = mlflow.export_cells(cells, reading.found.epochs, uri, reading.run.folder.name)
     tell(f"mlflow: {plural(count, 'cell')} newly logged to {uri}")
+
+
+@contextmanager
+def _all_is_kept() -> Iterator[None]:
+    """Nothing is thrown away meanwhile, so that nobody looks for it: of thousands of cells that takes a tenth."""
+    was_looked_for = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_looked_for:
+            gc.enable()
+
+
+def tell(text: str) -> None:
+    """One line on standard error."""
+    from harness.actions import progress
+
+    progress.tell(text)
 
 
 def warn(unreadable: Sequence[StoreError]) -> None:

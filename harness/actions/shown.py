@@ -6,13 +6,11 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from harness.report.printed import print_table, say
-from harness.report.terminal import console_for
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _HTML = '<pre style="font-family:monospace;line-height:1.3;white-space:pre">{code}</pre>'
 _COLOUR_OF_PAPER = re.compile(r"(?:background-)?color: #(?:000000|ffffff);? ?")
@@ -32,6 +30,8 @@ class Shown(ABC):
         """It as what JSON can say: dicts, lists, texts, numbers; what ``--json`` prints."""
 
     def __str__(self) -> str:
+        from harness.report.terminal import console_for
+
         stream = StringIO()
         self.print_to(console_for(stream, plain=True))
         return stream.getvalue().rstrip("\n")
@@ -40,6 +40,8 @@ class Shown(ABC):
 
     def _repr_html_(self) -> str:
         """For a notebook: the text in a monospaced font, with its colours; nothing is loaded from anywhere."""
+        from rich.console import Console
+
         console = Console(
             file=StringIO(),
             record=True,
@@ -61,6 +63,8 @@ class Lines(Shown):
 
     def print_to(self, console: Console) -> None:
         """Each on a line of its own."""
+        from harness.report.printed import say
+
         for line in self.lines:
             say(console, line)
 
@@ -78,6 +82,8 @@ class Listed(Shown):
 
     def print_to(self, console: Console) -> None:
         """The table."""
+        from harness.report.printed import print_table
+
         print_table(self.table, console)
 
     def plain(self) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, OptimizerSpec
-from harness.plan.sweep import FLAGS, known_dataset
 from harness.wording import nearest, shown
 
 Place = str | os.PathLike[str]
@@ -97,6 +96,8 @@ def models(value: object) -> tuple[str | ModelSpec, ...]:
 
 def dataset(value: Place) -> str:
     """A dataset's name, or a file. Raises UsageError."""
+    from harness.plan.sweep import known_dataset
+
     return known_dataset("--dataset", text("--dataset", plain(value)))
 
 
@@ -117,6 +118,8 @@ def whole_number(flag: str, text: str, least: int, most: int) -> int:
 def compute_precision(name: str) -> str:
     """The precision that a flag names. Raises UsageError."""
     if name not in PRECISIONS:
+        from harness.plan.sweep import FLAGS
+
         allowed = ", ".join(PRECISIONS)
         raise UsageError(f"{FLAGS['precision']}: found {name!r}{nearest(name, PRECISIONS)}, allowed: {allowed}")
     return name

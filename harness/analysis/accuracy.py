@@ -11,19 +11,8 @@ from typing import Any
 import polars as pl
 
 from harness.analysis.collected import Collected
-from harness.analysis.tables import (
-    COUNTED,
-    WORK,
-    Bounds,
-    Row,
-    arithmetic,
-    bounded,
-    frame,
-    geometric,
-    grouped,
-    median,
-    work_of,
-)
+from harness.analysis.intervals import Bounds, arithmetic, geometric, median
+from harness.analysis.tables import COUNTED, WORK, Row, bounded, frame, grouped, rows_of, work_of
 
 LADDER = (0.99, 0.98, 0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Accuracies that times are told for, beside the one that was asked for."""
@@ -113,7 +102,7 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
     cell that was cut short knows nothing of the epochs it lacks: beside longer ones that ended well it is left out.
     """
     evaluations = grouped(collected.epochs.to_dicts(), lambda row: str(row["cell_id"]))
-    cells = [row for row in collected.cells.to_dicts() if row["cell_id"] in evaluations]
+    cells = [row for row in rows_of(collected.cells) if row["cell_id"] in evaluations]
 
     def epochs(row: Row) -> int:
         return len(evaluations[row["cell_id"]])
@@ -168,7 +157,7 @@ def recovery(collected: Collected, found: Mapping[tuple[Any, ...], Sequence[Curv
     cells with most epochs; linear between them. ``epochs_to_recover`` is null where ``most_epochs`` do not suffice. A
     batch size of which a seed diverged is left out.
     """
-    planned = grouped(collected.cells.to_dicts(), lambda row: (*work_of(row), row["target"]))
+    planned = grouped(rows_of(collected.cells), lambda row: (*work_of(row), row["target"]))
     rows: list[tuple[Any, ...]] = []
     for place, own in grouped_by_target(found).items():
         sound = {size: curves for size, curves in own.items() if not any(curve.diverged for curve in curves)}

@@ -17,7 +17,7 @@ from harness.analysis import machines, ranking
 from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reach
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
-from harness.analysis.tables import WORK, Row, grouped, work_of
+from harness.analysis.tables import WORK, Row, grouped, rows_of, work_of
 from harness.wording import machine_words
 
 TO_ACCURACY, THROUGHPUT, NOTHING = "accuracy", "throughput", "none"
@@ -120,7 +120,7 @@ def advise(
 ) -> Iterator[Advice]:
     """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``."""
     times = grouped_by_target(found)
-    cells = grouped(collected.cells.to_dicts(), work_of)
+    cells = grouped(rows_of(collected.cells), work_of)
     reached = grouped(reaching.to_dicts(), lambda row: (*work_of(row), row["accuracy"]))
     paces, ratio_rows = grouped(pace.to_dicts(), work_of), grouped(ratios.to_dicts(), work_of)
     predictions, timed_rows = grouped(predicted.to_dicts(), work_of), grouped(timed(collected.cells), work_of)

@@ -1,11 +1,11 @@
-"""What the block times of one record give, in one pass over its arrays: all that tables know of blocks.
+"""What the block times of records give, many records in a pass over their arrays: all that tables know of blocks.
 
 In: ``BlockArrays``, of a record's lists or read straight from its file. Out: ``BlockFigures``, a few numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ import numpy as np
 
 from harness import statistics
 from harness.core.errors import ContractError
-from harness.core.record import LARGEST_LOSS, Blocks
+from harness.core.record import LARGEST_LOSS, NOT_THE_WORK, Record
 from harness.statistics import Array
 
 _NORMAL_MAD = 0.6745
+
+_TOGETHER = 32
+"""Records in a pass: of a thousand blocks their times fit the second cache of a processor."""
 
 Told = Sequence[float | None] | Array
 """What the system told of each block, empty where it was not asked."""
@@ -24,9 +27,10 @@ Told = Sequence[float | None] | Array
 
 @dataclass(frozen=True)
 class BlockArrays:
-    """The columns of ``Blocks`` that tables need, (n,) each; ``settle_steps`` is a sum.
+    """The columns of ``Blocks`` that tables need, (n,) each, and what of the record they are read with.
 
-    ``timed``: whether a block's kind is ``train``; ``trained``: whether it is any but ``compile``.
+    ``timed``: whether a block's kind is ``train``; ``trained``: whether it is any but ``compile``. ``settle_steps`` is
+    a sum. ``works``: whether the record's times are those of the work that was asked for.
     """
 
     timed: Any
@@ -37,20 +41,37 @@ class BlockArrays:
     settle_steps: int
     preempted: Told
     stolen_seconds: Told
+    batch_size: int
+    works: bool
 
     @classmethod
-    def of(cls, blocks: Blocks) -> BlockArrays:
+    def of(cls, record: Record) -> BlockArrays:
         """Those of a record that is at hand."""
+        blocks = record.blocks
         return cls(
-            timed=np.array([kind == "train" for kind in blocks.kind], dtype=bool),
-            trained=np.array([kind != "compile" for kind in blocks.kind], dtype=bool),
+            timed=timed(blocks.kind),
+            trained=trained(blocks.kind),
             steps=np.array(blocks.steps, dtype=np.int64),
             seconds=np.array(blocks.seconds, dtype=np.float64),
             mean_loss=np.array(blocks.mean_loss, dtype=np.float64),
             settle_steps=sum(blocks.settle),
             preempted=blocks.preempted,
             stolen_seconds=blocks.stolen_seconds,
+            batch_size=record.cell.training.batch_size,
+            works=record.status not in NOT_THE_WORK,
         )
+
+    def check(self) -> None:
+        """Raise ContractError where the columns are not equally long."""
+        if not len(self.seconds) == len(self.steps) == len(self.timed):
+            raise ContractError(
+                f"blocks: kind, steps and seconds are of different length ({len(self.timed)}, {len(self.steps)}, "
+                f"{len(self.seconds)}), allowed: an entry for each block"
+            )
+
+    def alike(self) -> Hashable:
+        """Equal for records of which the same blocks count."""
+        return self.timed.tobytes(), self.trained.tobytes(), len(self.mean_loss), self.works
 
 
 @dataclass(frozen=True)
@@ -58,9 +79,9 @@ class BlockFigures:
     """What the blocks of a record give.
 
     ``steps``: all that were trained, untimed ones as well; ``trained_``: of all blocks but ``compile``. ``pace_error``
-    and ``pace_batches``: ``statistics.batch_median_error`` of the logarithms of the paces. ``diverged``: whether a
-    block's loss became infinite or no number. The others are None without a timed block, ``preempted_share`` to
-    ``disturbed_cost`` as ``other_load.disturbances`` has them.
+    and ``pace_batches``: ``statistics.batch_median_error`` of the logarithms of the paces, None for other work.
+    ``diverged``: whether a block's loss became infinite or no number. The others are None without a timed block,
+    ``preempted_share`` to ``disturbed_cost`` as ``record_row`` has them.
     """
 
     steps: int
@@ -77,48 +98,100 @@ class BlockFigures:
     disturbed_cost: float | None = None
 
 
-def figures(blocks: BlockArrays, batch_size: int, is_the_work: bool) -> BlockFigures:
-    """Raises ContractError where the columns are not equally long. Other work has no ``pace_error``."""
-    seconds, steps = blocks.seconds, blocks.steps
-    if not len(seconds) == len(steps) == len(blocks.timed):
-        raise ContractError(
-            f"blocks: kind, steps and seconds are of different length ({len(blocks.timed)}, {len(steps)}, "
-            f"{len(seconds)}), allowed: an entry for each block"
+def timed(kinds: Sequence[str]) -> Any:
+    """Which count as throughput, as booleans (n,)."""
+    return np.array([kind == "train" for kind in kinds], dtype=bool)
+
+
+def trained(kinds: Sequence[str]) -> Any:
+    """Which count as training, as booleans (n,)."""
+    return np.array([kind != "compile" for kind in kinds], dtype=bool)
+
+
+def of_record(record: Record) -> BlockFigures:
+    """Of a record that is at hand. Raises ContractError where the columns are not equally long."""
+    arrays = BlockArrays.of(record)
+    arrays.check()
+    return figures([arrays])[0]
+
+
+def figures(blocks: Sequence[BlockArrays]) -> list[BlockFigures]:
+    """Of each of several records, whose columns are equally long."""
+    found: dict[int, BlockFigures] = {}
+    for group in _grouped([one.alike() for one in blocks]):
+        for start in range(0, len(group), _TOGETHER):
+            places = group[start : start + _TOGETHER]
+            found |= zip(places, _alike([blocks[place] for place in places]), strict=True)
+    return [found[place] for place in range(len(blocks))]
+
+
+def _grouped(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Places of equal keys."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def _alike(blocks: Sequence[BlockArrays]) -> Iterator[BlockFigures]:
+    """Of records that are ``alike``: a row of each (m, n) is a record's."""
+    places = np.flatnonzero(blocks[0].trained)
+    seconds, steps = np.stack([one.seconds for one in blocks]), np.stack([one.steps for one in blocks])
+    trained_seconds = seconds.take(places, axis=1).sum(axis=1)
+    trained_steps = steps.take(places, axis=1).sum(axis=1)
+    all_steps = steps.sum(axis=1)
+    sound: Any = (np.abs(np.stack([one.mean_loss for one in blocks])) <= LARGEST_LOSS).all(axis=1)
+    usable: Any = blocks[0].timed & (seconds > 0) & (steps > 0)
+    found: dict[int, dict[str, Any]] = {}
+    for rows in _grouped([row.tobytes() for row in usable]):
+        places = np.flatnonzero(usable[rows[0]])
+        own = [array[rows].take(places, axis=1) for array in (seconds, steps)]
+        found |= zip(rows, _timed([blocks[row] for row in rows], places, *own), strict=True)
+    for row, one in enumerate(blocks):
+        yield BlockFigures(
+            steps=int(all_steps[row]) + one.settle_steps,
+            trained_seconds=float(trained_seconds[row]),
+            trained_steps=int(trained_steps[row]),
+            diverged=not sound[row],
+            **found[row],
         )
-    places = np.flatnonzero(blocks.timed & (seconds > 0) & (steps > 0))
-    own_seconds, own_steps = seconds[places], steps[places]
-    rates = own_steps * batch_size / own_seconds
-    error = statistics.batch_median_error(np.log(rates)) if is_the_work else None
-    return BlockFigures(
-        steps=int(steps.sum()) + blocks.settle_steps,
-        images_per_second=statistics.median_of(rates) if rates.size else None,
-        trained_seconds=float(seconds[blocks.trained].sum()),
-        trained_steps=int(steps[blocks.trained].sum()),
-        train_blocks=int(rates.size),
-        pace_error=error[0] if error else None,
-        pace_batches=error[1] if error else None,
-        diverged=not bool(np.all(np.abs(blocks.mean_loss) <= LARGEST_LOSS)),
-        **(_disturbances(blocks, places, own_seconds, own_steps.astype(np.float64)) if rates.size else {}),
-    )
+
+
+def _timed(blocks: Sequence[BlockArrays], places: Any, seconds: Array, steps: Any) -> list[dict[str, Any]]:
+    """What the timed blocks give, at ``places`` in each record; ``seconds``, ``steps``: theirs, (m, k)."""
+    count = len(places)
+    if not count:
+        return [{"images_per_second": None, "train_blocks": 0, "pace_error": None, "pace_batches": None}] * len(blocks)
+    rates = (steps * np.array([[one.batch_size] for one in blocks])).astype(np.float64) / seconds
+    steps = steps.astype(np.float64)
+    errors = statistics.batch_median_errors(np.log(rates)) if blocks[0].works else None
+    paces, noise = seconds / steps, [None] * len(blocks)
+    if count > 1:
+        middles = statistics.medians(paces)
+        deviations = statistics.medians(np.abs(paces - middles[:, np.newaxis]))
+        noise = (deviations / middles / _NORMAL_MAD).tolist()
+    speeds = statistics.medians(rates).tolist()
+    return [
+        {
+            "images_per_second": speeds[row],
+            "train_blocks": count,
+            "pace_error": float(errors[0][row]) if errors else None,
+            "pace_batches": errors[1] if errors else None,
+            "noise": noise[row],
+            **_disturbances(one, places, seconds[row], steps[row]),
+        }
+        for row, one in enumerate(blocks)
+    ]
 
 
 def _disturbances(blocks: BlockArrays, places: Any, seconds: Array, steps: Array) -> dict[str, float | None]:
     preempted, stolen = _told(blocks.preempted, places), _told(blocks.stolen_seconds, places)
+    kinds = [told > 0 for told in (preempted, stolen) if told is not None]
     return {
         "preempted_share": None if preempted is None else float(np.mean(preempted > 0)),
         "stolen_share": None if stolen is None else float(stolen.sum() / seconds.sum()),
-        "noise": _noise(seconds / steps),
-        "disturbed_cost": _disturbed_cost(
-            seconds, steps, [known > 0 for known in (preempted, stolen) if known is not None]
-        ),
+        "disturbed_cost": _disturbed_cost(seconds, steps, kinds) if kinds else None,
     }
-
-
-def _noise(pace: Array) -> float | None:
-    if len(pace) < 2:
-        return None
-    middle = statistics.median_of(pace)
-    return float(np.float64(statistics.median_of(np.abs(pace - middle))) / middle) / _NORMAL_MAD
 
 
 def _told(values: Told, places: Any) -> Array | None:
@@ -132,8 +205,6 @@ def _told(values: Told, places: Any) -> Array | None:
 
 
 def _disturbed_cost(seconds: Array, steps: Array, kinds: Sequence[Any]) -> float | None:
-    if not kinds:
-        return None
     disturbed = np.any(kinds, axis=0)
     if disturbed.all() or not disturbed.any():
         return None

@@ -10,8 +10,8 @@ import polars as pl
 
 from harness.analysis import rows
 from harness.analysis.machines import Facts
-from harness.analysis.summary import block_figures
-from harness.analysis.tables import COUNTED, grouped, work_of
+from harness.analysis.record_row import row
+from harness.analysis.tables import COUNTED, grouped, rows_of, work_of
 from harness.core.record import Record
 
 
@@ -22,7 +22,7 @@ class Collected:
     ``cells``: ``analysis.summary``. ``epochs``: one row per record and epoch that was finished: cell_id, ``epoch``
     counted from 1, ``steps`` trained until its end, ``seconds`` of training until then at the mean pace of the record
     (compile and evaluation not counted; null where nothing was timed), test_accuracy, test_loss, train_loss.
-    ``disturbances``: one row per record with timed blocks, of ``other_load.DISTURBANCES``. ``machines``: id -> facts,
+    ``disturbances``: one row per record with timed blocks, of ``rows.DISTURBANCES``. ``machines``: id -> facts,
     of every machine that a record names.
     """
 
@@ -34,7 +34,31 @@ class Collected:
 
 def collect(records: Iterable[Record]) -> Collected:
     """Read every record once, keeping rows only."""
-    return of_rows(rows.frame([rows.row(record, block_figures(record)) for record in records]))
+    from harness.analysis import blocks
+
+    return of_rows(rows.frame([row(record, blocks.of_record(record)) for record in records], rows.schema()))
+
+
+def summary(records: Iterable[Record]) -> pl.DataFrame:
+    """One row per record, sorted by machine, model, dataset, epochs, optimizer, seed, batch size, target.
+
+    Times in seconds, memory in bytes. ``images_per_second``: median over ``train`` blocks of steps
+    times batch size over seconds. ``seconds_per_epoch``: steps of an epoch at the mean pace of all steps but
+    the compiling ones, so an epoch that compiled or was cut short does not count as a quick one.
+    ``train_seconds``: all timed blocks but compile. ``flops_per_second``: of ``images_per_second``, by the operations
+    of a model's forward and backward pass (``ModelSpec.training_flops``), the optimizer's not counted.
+    ``limit_flops_per_second`` and ``limit_bytes_per_second``: what the device does at most through this target
+    (``harness.measure.device_limits``); ``limit_share``: of the first, what training reached, for training in the same
+    type. ``peak_memory_bytes``: largest resident set of the worker in host memory; ``peak_device_memory_bytes``: most
+    that the framework's allocator had in use on the device; ``process_device_memory_bytes``: most that the driver
+    counted for the worker; ``beyond_dedicated_memory``: whether the device's own memory was too small, so that it
+    spilled. ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
+    ``pace_error``: standard error of the logarithm of ``images_per_second`` within the process, from ``pace_batches``
+    batches of its ``train_blocks`` (``statistics.batch_median_error``); it knows nothing of other processes.
+    ``machine``: its anonymous id, and ``node`` its name in a cluster; a cell that never trained and names none is given
+    the run's, if it has one only. Empty (null) where a record has no such measurement.
+    """
+    return collect(records).cells
 
 
 def of_rows(found: pl.DataFrame) -> Collected:
@@ -48,7 +72,7 @@ def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
     Their records are what ``manifest`` is to judge, and to tell the differences of.
     """
     found = {}
-    for work, own in grouped(cells.to_dicts(), work_of).items():
+    for work, own in grouped(rows_of(cells), work_of).items():
         works = grouped((row for row in own if not row["lane"]), lambda row: str(row["work_id"])).values()
         trained = [[row for row in one if row["status"] in COUNTED] for one in works]
         most = max(trained, key=lambda one: len({row["target"] for row in one}), default=[])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.analysis.intervals import Bounds
 from harness.analysis.step_model import (
     EFFICIENT,
     LARGEST_RESIDUAL,
@@ -24,7 +25,7 @@ from harness.analysis.step_model import (
     SPREAD,
     covariance,
 )
-from harness.analysis.tables import WORK, Bounds, Row, bounded, frame, grouped, work_of
+from harness.analysis.tables import WORK, Row, bounded, frame, grouped, work_of
 from harness.core.cell import label_and_steps_per_call
 from harness.statistics import LEVEL, Array
 

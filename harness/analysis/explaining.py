@@ -345,7 +345,7 @@ def _differences(lanes: Sequence[Array]) -> tuple[float, float]:
 
 def _median(values: Array) -> float:
     """Of the rounds that counted."""
-    return statistics.median_of(values[np.isfinite(values)])
+    return float(np.median(values[np.isfinite(values)]))
 
 
 def _bounds(values: Array) -> tuple[float, float | None, float | None]:

@@ -17,29 +17,36 @@ import json
 import os
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import polars as pl
 
 from harness.analysis import rows
-from harness.analysis.quick_reading import NotUsual, QuickReader
-from harness.analysis.summary import block_figures
 from harness.core import codec
 from harness.core.errors import ContractError, StoreError
-from harness.core.record import STATUSES
+from harness.core.system.processors import usable_processors
 from harness.paths import PLAN_FILE
+from harness.runs import helpers
 from harness.runs.folder import Run
 
 INDEX_FILE = ".index.arrow"
 
 WORTH_KEEPING = 20_000_000
 """Bytes of records that must have been read, for an index to be written: fewer are read in a fraction of a second."""
+
+READ_TOGETHER = 8_000_000
+"""Bytes of records that are read before the figures of their blocks are computed."""
+
+WORTH_HELP, MOST_HELPERS = 60_000_000, 3
+"""Bytes of records from which on helpers are started, which takes a fifth of a second, and how many."""
+
+_ROWS_TOGETHER = 2_000
 
 SETTLED_NANOSECONDS = 3_000_000_000
 """Age of a file from which a change shows in its times: file systems count them in steps of up to two seconds."""
@@ -57,17 +64,22 @@ _MADE_BY = ("core", "analysis", "runs", "statistics.py")
 """What of this package decides what is in a row."""
 
 
-def read(run: Run, unreadable: list[StoreError] | None = None) -> pl.DataFrame:
+def read(run: Run, unreadable: list[StoreError] | None = None, helped: bool = False) -> pl.DataFrame:
     """The rows of every finished record, sorted by cell_id, and keep an index of them.
+
+    ``helped``: whether other processors may be used as well.
 
     A damaged or foreign file raises StoreError, or is added to ``unreadable`` and passed over.
     """
     began = time.time_ns()
     present = _present(run)
     known = _known(run)
+    if not known.height:
+        _ = run.plan  # an index is of a plan that was read and is the same
     kept = known.filter([present.get(key[0]) == key for key in known.select(list(_KEY)).iter_rows()])
     unchanged = set(kept["file: name"])
-    made = _made(run, [key for name, key in present.items() if name not in unchanged], unreadable)
+    changed = [key for name, key in present.items() if name not in unchanged]
+    made = _made(run, changed, unreadable, helped) if changed else known.clear()
     found = pl.concat([kept, made]).sort("file: name")
     if int(made["file: bytes"].sum()) >= WORTH_KEEPING:
         _keep(run, found.filter(pl.col("file: changed") < began - SETTLED_NANOSECONDS))
@@ -76,47 +88,71 @@ def read(run: Run, unreadable: list[StoreError] | None = None) -> pl.DataFrame:
 
 def _present(run: Run) -> dict[str, _Key]:
     """The files of records that there are, by name."""
-    return {path.name: _key(path) for path in run.record_paths()}
+    folder = os.path.join(run.records_folder, "")  # ten thousand paths as objects would take as long as all the rest
+    return {name: _key(folder, name) for name in run.record_names()}
 
 
-def _key(path: Path) -> _Key:
+def _key(folder: str, name: str) -> _Key:
     try:
-        found = os.stat(path)
+        found = os.stat(folder + name)
     except OSError:
-        return path.name, -1, 0, 0, 0  # reading it tells what is wrong, unless it is set aside meanwhile
-    return path.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _LARGEST_INODE
+        return name, -1, 0, 0, 0  # reading it tells what is wrong, unless it is set aside meanwhile
+    return name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _LARGEST_INODE
 
 
-def _made(run: Run, files: Iterable[_Key], unreadable: list[StoreError] | None) -> pl.DataFrame:
+def _made(run: Run, files: Sequence[_Key], unreadable: list[StoreError] | None, helped: bool) -> pl.DataFrame:
     """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
-    reader, found = QuickReader(), []
-    folder = os.path.join(run.records_folder, "")
-    for key in files:
-        try:
-            found.append((*key, *_row(run, reader, folder + key[0])))
-        except StoreError as error:
-            if not os.path.exists(folder + key[0]):
-                continue
-            if unreadable is None:
-                raise
-            unreadable.append(error)
-    return pl.DataFrame(found, schema=_schema(), orient="row")
+    from harness.analysis import quick_reading
+
+    worth_it = helped and sum(key[1] for key in files) >= WORTH_HELP
+    count = min(len(usable_processors()) - 1, MOST_HELPERS) if worth_it else 0
+
+    found, frames, damaged = [], [rows.frame([], _schema())], {}
+    parts, folder = _parts(files), os.path.join(run.records_folder, "")
+    paths = [[folder + key[0] for key in part] for part in parts]
+    for number, made in helpers.shared(quick_reading.rows, paths, count):
+        for key, row in zip(parts[number], made, strict=True):
+            try:
+                if row is None or key[0] != f"{row[0]}.json" or row[0] not in run.cells:
+                    row = _decoded(run, Path(folder + key[0]))
+                found.append((*key, *row))
+            except StoreError as error:
+                if os.path.exists(folder + key[0]):
+                    damaged[key[0]] = error
+        if len(found) >= _ROWS_TOGETHER:
+            frames.append(rows.frame(found, _schema()))
+            found = []
+    frames.append(rows.frame(found, _schema()))
+    problems = [damaged[name] for name in sorted(damaged)]
+    if unreadable is None and problems:
+        raise problems[0]
+    if unreadable is not None:
+        unreadable += problems
+    return pl.concat(frames)
 
 
-def _row(run: Run, reader: QuickReader, path: str) -> tuple[Any, ...]:
+def _parts(files: Sequence[_Key]) -> list[list[_Key]]:
+    """Files to be read together, those of alike sizes beside each other: they have equally many blocks."""
+    parts: list[list[_Key]] = []
+    room = 0
+    for key in sorted(files, key=lambda key: key[1]):
+        if not parts or room < key[1]:
+            parts.append([])
+            room = READ_TOGETHER
+        parts[-1].append(key)
+        room -= key[1]
+    return parts
+
+
+def _decoded(run: Run, path: Path) -> tuple[Any, ...]:
+    """The row of a record that is decoded as a whole. Raises StoreError."""
+    from harness.analysis import blocks, record_row
+
+    record = run.read(path)
     try:
-        with open(path, "rb", buffering=0) as stream:
-            record, figures = reader.read(stream.read())
-        placed = path.endswith(f"{os.sep}{record.cell_id}.json") and record.cell_id in run.cells
-        if not placed or record.status not in STATUSES:
-            raise NotUsual
-    except (NotUsual, OSError):
-        record = run.read(Path(path))
-        try:
-            figures = block_figures(record)
-        except ContractError as error:
-            raise StoreError(f"{path}: damaged, {error}") from error
-    return rows.row(record, figures)
+        return record_row.row(record, blocks.of_record(record))
+    except ContractError as error:
+        raise StoreError(f"{path}: damaged, {error}") from error
 
 
 def _schema() -> dict[str, Any]:
@@ -158,7 +194,7 @@ def _head(run: Run, body: bytes) -> dict[str, Any]:
 @cache
 def _code() -> str:
     """Of all that decides what a row holds: this package's code, and the libraries and kind of machine that compute."""
-    made_with = ("numpy", np.__version__, "polars", pl.__version__, sysconfig.get_platform())
+    made_with = ("numpy", version("numpy"), "polars", pl.__version__, sysconfig.get_platform())
     digest = hashlib.sha256(" ".join(made_with).encode())
     package = resources.files("harness")
     for part in _MADE_BY:

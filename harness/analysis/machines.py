@@ -17,11 +17,6 @@ Facts = Mapping[str, Any]
 """The machine's part of a record (``Record.machine``)."""
 
 
-def node(facts: Facts) -> str:
-    """The name of the Slurm node that a machine is, empty outside of Slurm's jobs."""
-    return str((facts.get("slurm") or {}).get("node") or "")
-
-
 def of_the_only_one(cells: pl.DataFrame) -> pl.DataFrame:
     """Rows of cells that never trained belong to the run's machine, where it has one and they name none."""
     known = [name for name in cells["machine"].unique() if name]

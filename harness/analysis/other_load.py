@@ -19,10 +19,9 @@ import polars as pl
 
 from harness import statistics
 from harness.analysis import machines
-from harness.analysis.blocks import BlockFigures
 from harness.analysis.pace import timed
-from harness.analysis.tables import WORK, Row, frame, grouped, work_of
-from harness.core.record import Record
+from harness.analysis.rows import DISTURBANCES
+from harness.analysis.tables import WORK, Row, frame, grouped, rows_of, work_of
 
 TO_BLAME, NOT_TO_BLAME, CANNOT_BE_TOLD = "to blame", "not to blame", "cannot be told"
 
@@ -44,21 +43,6 @@ NOTABLE = 0.05
 
 CONTROL_LANE, BETWEEN_PROCESSES = "control lane", "between processes"
 
-DISTURBANCES: dict[str, Any] = {
-    "cell_id": pl.String,
-    "exclusive": pl.Boolean,
-    "other_jobs": pl.Int64,
-    "load_1min": pl.Float64,
-    "other_processors": pl.Float64,
-    "stolen_processors": pl.Float64,
-    "throttled_processors": pl.Float64,
-    "processor_quota": pl.Float64,
-    "load_untold": pl.String,
-    "preempted_share": pl.Float64,
-    "stolen_share": pl.Float64,
-    "noise": pl.Float64,
-    "disturbed_cost": pl.Float64,
-}
 _COLUMNS: dict[str, Any] = {
     "target": pl.String,
     "batch_size": pl.Int64,
@@ -87,7 +71,7 @@ class Blame:
 
     ``cost``: share by which throughput fell for each processor of other load, with its 95 % interval, None where there
     is none (``statistics.slope_within_groups``; negative: it rose). ``missed``: most that the mean load can have cost,
-    by that interval's end. ``disturbed_cost``: median over records of ``disturbances``' column. ``floor``: what the
+    by that interval's end. ``disturbed_cost``: median over records of that column of DISTURBANCES. ``floor``: what the
     same program differs by, as a share, by ``floor_from``: CONTROL_LANE or BETWEEN_PROCESSES; None where not known.
     """
 
@@ -117,34 +101,6 @@ class Blame:
     untold: str = ""
 
 
-def disturbances(record: Record, figures: BlockFigures) -> tuple[Any, ...] | None:
-    """The row of DISTURBANCES of a record whose blocks give ``figures``; None without a timed one.
-
-    ``preempted_share``: of its timed blocks those that lost a processor to another thread; ``stolen_share``: processor
-    seconds that the hypervisor took from the machine per second of them; ``noise``: spread of their times of a step, as
-    the normal standard deviation of that median absolute deviation, over the median. ``disturbed_cost``: mean time of a
-    step over that of blocks to which neither happened, less 1; null unless there are both kinds of blocks.
-    """
-    if not figures.train_blocks:
-        return None
-    slurm = record.machine.get("slurm") or {}
-    return (
-        record.cell_id,
-        slurm.get("exclusive"),
-        slurm.get("other_jobs"),
-        record.machine.get("load_1min"),
-        record.heat.other_processors,
-        record.heat.stolen_processors,
-        record.heat.throttled_processors,
-        record.machine.get("processor_quota"),
-        record.heat.load_untold or None,
-        figures.preempted_share,
-        figures.stolen_share,
-        figures.noise,
-        figures.disturbed_cost,
-    )
-
-
 def by_record(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
     """One row per record whose pace counts: which cell, on which node, its disturbances (DISTURBANCES), and its pace.
 
@@ -159,8 +115,13 @@ def by_record(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
         usual = median(row["images_per_second"] for row in members)
         for row in members:
             told = facts.get(row["cell_id"], {})
-            own = {**row, **told, "relative_throughput": row["images_per_second"] / usual}
-            rows.append((*work_of(row), *(own.get(name) for name in _COLUMNS)))
+            own = {"relative_throughput": row["images_per_second"] / usual}
+            rows.append(
+                (
+                    *work_of(row),
+                    *((told if name in told else own if name in own else row).get(name) for name in _COLUMNS),
+                )
+            )
     order = (*WORK, "target", "batch_size", "epochs", "seed", "repeat", "lane", "cell_id")
     return frame(rows, _COLUMNS).sort(order)
 
@@ -175,7 +136,7 @@ def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines
     Of a machine whose records only say why they tell of no load, the answer is that.
     """
     names = machines.names(cells)
-    turns = {row["cell_id"]: _turn(row) for row in cells.to_dicts()}
+    turns = {row["cell_id"]: _turn(row) for row in rows_of(cells)}
     telling = pl.col("other_processors").is_not_null()
     told = found.filter(telling | (pl.col("load_untold").is_not_null() & ~telling.any().over("machine"))).to_dicts()
     return tuple(

@@ -8,20 +8,8 @@ from typing import Any
 import polars as pl
 
 from harness import statistics
-from harness.analysis.tables import (
-    COUNTED,
-    WORK,
-    Bounds,
-    Row,
-    bounded,
-    frame,
-    geometric,
-    grouped,
-    inverse,
-    median,
-    scaled,
-    work_of,
-)
+from harness.analysis.intervals import Bounds, geometric, inverse, median, scaled
+from harness.analysis.tables import COUNTED, WORK, Row, bounded, frame, grouped, rows_of, work_of
 
 BETWEEN, WITHIN = "between processes", "within one process"
 
@@ -53,8 +41,11 @@ _STARTUP = ("import_seconds", "initialise_seconds", "load_seconds", "build_secon
 
 def timed(cells: pl.DataFrame) -> list[Row]:
     """Rows of cells whose pace counts."""
-    known = pl.col("images_per_second").is_not_null() & (pl.col("images_per_second") > 0)
-    return cells.filter(pl.col("status").is_in(COUNTED) & known).to_dicts()
+    return [
+        row
+        for row in rows_of(cells)
+        if row["status"] in COUNTED and row["images_per_second"] is not None and row["images_per_second"] > 0
+    ]
 
 
 def startup_seconds(rows: list[Row]) -> float | None:

@@ -1,14 +1,17 @@
-"""What tables need of a record, straight from the bytes of its file: block times become arrays, never Python numbers.
+"""What tables need of records, straight from the bytes of their files: block times become arrays, never Python numbers.
 
 Nearly all of a record are block times, and making numbers of them takes most of the time of reading it. In: the bytes.
-Out: the record without its blocks, and the figures of these. Every value is still checked: what is not of the usual
-form, or not in order, is left to the reader that decodes everything, whose word counts.
+Out: the record without its blocks, and these as arrays; of many files, their rows. Every value is still checked: what
+is not of the usual form, or not in order, is left to the reader that decodes everything, whose word counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,20 +19,24 @@ import numpy as np
 import simdjson
 
 from harness.analysis import blocks
-from harness.analysis.blocks import BlockArrays, BlockFigures
-from harness.analysis.summary import is_the_work
+from harness.analysis.blocks import BlockArrays
+from harness.analysis.record_row import row
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import ContractError
-from harness.core.record import Blocks, Record
+from harness.core.record import NOT_THE_WORK, STATUSES, Blocks, Record
 
 _BLOCKS = b'\n"blocks": {'
-_KINDS = b'"kind": ['
 _OWN = ("cell", "blocks")
+_CELL, _KINDS = b'\n"cell": ', b'"kind": ['
 _PARTS = typing.get_type_hints(Cell)
-_COLUMNS = {field.name: typing.get_type_hints(Blocks)[field.name] for field in dataclasses.fields(Blocks)}
+_FURTHER_PARTS = ("training", "dataset", "inputs", "target", "repeat")
+"""Of a cell, behind its model."""
+
+_COLUMNS = typing.get_type_hints(Blocks)
 _CODES = {list[int]: ("i", np.int64), list[float]: ("d", np.float64)}
 _CODES |= {list[int | None]: _CODES[list[int]], list[float | None]: _CODES[list[float]]}
+_NUMBERS = {name: _CODES[kind] for name, kind in _COLUMNS.items() if name != "kind"}
 _NONE: Any = np.array([], dtype=np.float64)
 
 
@@ -41,27 +48,60 @@ class QuickReader:
     """Reads records one after the other, in memory that it uses again."""
 
     def __init__(self) -> None:
-        self._parser = simdjson.Parser()
+        self._whole, self._rest = simdjson.Parser(), simdjson.Parser()
 
-    def read(self, content: bytes) -> tuple[Record, BlockFigures]:
-        """A record with empty blocks, and their figures. Raises NotUsual."""
+    def read(self, content: bytes) -> tuple[Record, BlockArrays]:
+        """A record with empty blocks, and these. Raises NotUsual."""
         try:
-            record, arrays = self._read(content)
-            return record, blocks.figures(arrays, record.cell.training.batch_size, is_the_work(record))
+            return self._read(content)
         except (ValueError, TypeError, KeyError, AttributeError, ContractError, RecursionError) as error:
             raise NotUsual from error
 
     def _read(self, content: bytes) -> tuple[Record, BlockArrays]:
-        if not content.startswith(b"{") or not content.isascii():
+        cell = content.index(_CELL) + len(_CELL)
+        behind_cell = content.index(b"\n", cell)
+        start = content.index(_BLOCKS, behind_cell) + len(_BLOCKS)
+        end = content.rindex(b"}", start, content.index(b"\n", start))
+        document: Any = self._whole.parse(content)
+        rest: Any = self._rest.parse(content[:cell] + b"0," + content[behind_cell:start] + content[end:])
+        head = rest.as_dict()
+        unique = len(_keys(document)) == len(head)
+        if not unique or not content.isascii() or head.pop("schema_version", None) != codec.SCHEMA_VERSION:
             raise NotUsual
-        document: Any = self._parser.parse(content)
-        keys = _keys(document)
-        plain = {key: _plain(document[key]) for key in keys if key not in _OWN}
-        if plain.pop("schema_version", None) != codec.SCHEMA_VERSION:
+        del rest, head["cell"], head["blocks"]
+        made = codec.from_json(_head(), head)
+        record = Record(cell=_cell(content[cell:behind_cell].removesuffix(b",")), **vars(made))
+        if record.status not in STATUSES:
             raise NotUsual
-        head = codec.from_json(_head(), plain)
-        record = Record(cell=_cell(document["cell"]), **vars(head))
-        return record, _arrays(document["blocks"], content)
+        return record, _arrays(document["blocks"], content, start, end, record)
+
+
+def rows(paths: Sequence[str]) -> list[tuple[Any, ...] | None]:
+    """Of each file the row of its record (``record_row``), None for one that is not usual, or not to be read."""
+    reader = QuickReader()
+    found: list[tuple[Any, ...] | None] = [None] * len(paths)
+    read: dict[int, tuple[Record, BlockArrays]] = {}
+    for place, path in enumerate(paths):
+        with suppress(NotUsual, OSError):
+            read[place] = reader.read(_content(path))
+    for (place, (record, _)), figures in zip(
+        read.items(), blocks.figures([arrays for _, arrays in read.values()]), strict=True
+    ):
+        found[place] = row(record, figures)
+    return found
+
+
+def _content(path: str) -> bytes:
+    """Of a file, in as few calls of the system as it takes."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        size = os.fstat(descriptor).st_size
+        content = os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+    if len(content) < size:
+        raise NotUsual
+    return content
 
 
 def _keys(found: Any) -> list[str]:
@@ -69,12 +109,6 @@ def _keys(found: Any) -> list[str]:
     if len(set(keys)) < len(keys):
         raise NotUsual
     return keys
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, simdjson.Object):
-        return value.as_dict()
-    return value.as_list() if isinstance(value, simdjson.Array) else value
 
 
 @cache
@@ -91,16 +125,17 @@ def _same_default(field: dataclasses.Field[Any]) -> Any:
     return dataclasses.field(default=field.default, default_factory=field.default_factory)
 
 
-def _cell(found: Any) -> Cell:
+def _cell(text: bytes) -> Cell:
     """Decoded part by part: the cells of a run share most of theirs."""
-    values = {}
-    for key in _keys(found):
-        value = found[key]
-        values[key] = (
-            _part(_PARTS[key], value.mini)
-            if isinstance(value, simdjson.Object)
-            else codec.from_json(_PARTS[key], value)
-        )
+    start, name, values = len(b'{"model": '), "model", {}
+    if not text.startswith(b'{"model": '):
+        raise NotUsual
+    for following in _FURTHER_PARTS:
+        separator = b', "%s": ' % following.encode()
+        end = text.index(separator, start)
+        values[name] = _part(_PARTS[name], text[start:end])
+        start, name = end + len(separator), following
+    values |= _rest(b'{"repeat": ' + text[start:])
     return Cell(**values)
 
 
@@ -109,16 +144,21 @@ def _part(cls: Any, text: bytes) -> Any:
     return codec.from_json(cls, simdjson.loads(text))
 
 
-def _arrays(found: Any, content: bytes) -> BlockArrays:
-    start = content.index(_BLOCKS) + len(_BLOCKS)
-    end = content.index(b"\n", start)
+@lru_cache(maxsize=64)
+def _rest(text: bytes) -> dict[str, Any]:
+    """What stands behind the parts of a cell: a few numbers."""
+    found: Any = simdjson.Parser().parse(text)
+    return {key: codec.from_json(_PARTS[key], found[key]) for key in _keys(found)}
+
+
+def _arrays(found: Any, content: bytes, start: int, end: int, record: Record) -> BlockArrays:
     keys = _keys(found)
     # One bracket for each column: none holds another one, which a buffer would not show.
-    if _brackets(content, start, end, len(keys)) != len(keys) or content.find(b"{", start, end) >= 0:
+    if _brackets(content, start, end, len(keys)) != len(keys):
         raise NotUsual
     columns = {key: _column(key, found[key]) for key in keys if key != "kind"}
     timed, trained = _kinds(content, start, end) if "kind" in keys else (_NONE.astype(bool),) * 2
-    return BlockArrays(
+    made = BlockArrays(
         timed=timed,
         trained=trained,
         steps=columns.get("steps", _NONE.astype(np.int64)),
@@ -127,7 +167,13 @@ def _arrays(found: Any, content: bytes) -> BlockArrays:
         settle_steps=int(columns["settle"].sum()) if "settle" in columns else 0,
         preempted=columns.get("preempted", _NONE),
         stolen_seconds=columns.get("stolen_seconds", _NONE),
+        batch_size=record.cell.training.batch_size,
+        works=record.status not in NOT_THE_WORK,
     )
+    made.check()
+    if not np.isfinite(made.seconds).all():
+        raise NotUsual
+    return made
 
 
 def _brackets(content: bytes, start: int, end: int, most: int) -> int:
@@ -141,11 +187,12 @@ def _brackets(content: bytes, start: int, end: int, most: int) -> int:
 
 def _column(key: str, found: Any) -> Any:
     """As an array, or as a list where the system told nothing of some block."""
-    code, dtype = _CODES[_COLUMNS[key]]
+    code, dtype = _NUMBERS[key]
     try:
         return np.frombuffer(found.as_buffer(of_type=code), dtype=dtype)
     except TypeError:
-        return codec.from_json(_COLUMNS[key], found.as_list())
+        values: Any = codec.from_json(_COLUMNS[key], found.as_list())
+        return values if None in values else np.array(values, dtype=dtype)
 
 
 def _kinds(content: bytes, start: int, end: int) -> tuple[Any, Any]:
@@ -157,5 +204,4 @@ def _kinds(content: bytes, start: int, end: int) -> tuple[Any, Any]:
 def _of_kinds(text: bytes) -> tuple[Any, Any]:
     """Which are timed, and which trained: remembered, as the records of a run have few different lists."""
     kinds = codec.from_json(list[str], simdjson.loads(text))
-    arrays = BlockArrays.of(Blocks(kind=kinds))
-    return arrays.timed, arrays.trained
+    return blocks.timed(kinds), blocks.trained(kinds)

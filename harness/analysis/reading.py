@@ -70,10 +70,13 @@ class Reading:
     images: Extent | None
 
 
-def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
-    """Read every record once and analyse them; files that cannot be read are named, the others count."""
+def read(run: run_folder.Run, accuracy: float | None = None, helped: bool = False) -> Reading:
+    """Read every record once and analyse them; files that cannot be read are named, the others count.
+
+    ``helped``: as ``collect`` has it.
+    """
     unreadable: list[StoreError] = []
-    collected = collect(run, unreadable)
+    collected = collect(run, unreadable, helped)
     lanes: dict[str, Record] = {}
     obstacles: dict[tuple[object, ...], tuple[str, ...]] = {}
     for work, cell_ids in analysis.comparable(collected.cells).items():
@@ -95,12 +98,15 @@ def read(run: run_folder.Run, accuracy: float | None = None) -> Reading:
     )
 
 
-def collect(run: run_folder.Run, unreadable: list[StoreError] | None = None) -> analysis.Collected:
+def collect(
+    run: run_folder.Run, unreadable: list[StoreError] | None = None, helped: bool = False
+) -> analysis.Collected:
     """What ``analysis.collect`` gives of all records of a run; those that have not changed are not read again.
 
+    ``helped``: whether other processors may be used as well, as they may not be while something is measured.
     A damaged or foreign record raises StoreError, or is added to ``unreadable`` and passed over.
     """
-    return of_rows(index.read(run, unreadable))
+    return of_rows(index.read(run, unreadable, helped))
 
 
 def load(run: str | Path, table: str = "cells") -> pl.DataFrame:

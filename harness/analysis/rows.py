@@ -1,68 +1,70 @@
-"""One row of each record with all that tables need of it, so that the record itself need not be kept, nor read again.
+"""Frames of rows, one of each record, that hold all that tables need: no record need be kept, nor read again.
 
-In: a record and the figures of its blocks. Out: a row of ``schema``, from whose frames ``collected`` makes tables.
+In: rows of ``record_row``. Out: frames, from which ``collected`` makes tables.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
-from harness.analysis import other_load, summary
-from harness.analysis.blocks import BlockFigures
+from harness.analysis import cells as of_cells
 from harness.analysis.machines import Facts
-from harness.core.record import Record
+from harness.analysis.record_row import REACHED
 
 MACHINE, HAS_GPU = "machine facts", "machine has a gpu"
 STEPS_PER_EPOCH = "steps per epoch"
-REACHED = ("test_accuracy", "test_loss", "train_loss")
-"""After each epoch, as lists."""
-
 DISTURBED = "disturbed: "
-"""Begins the columns of ``other_load.DISTURBANCES``, which other columns share names with."""
+"""Begins the columns of DISTURBANCES, which other columns share names with."""
+
+DISTURBANCES: dict[str, Any] = {
+    "cell_id": pl.String,
+    "exclusive": pl.Boolean,
+    "other_jobs": pl.Int64,
+    "load_1min": pl.Float64,
+    "other_processors": pl.Float64,
+    "stolen_processors": pl.Float64,
+    "throttled_processors": pl.Float64,
+    "processor_quota": pl.Float64,
+    "load_untold": pl.String,
+    "preempted_share": pl.Float64,
+    "stolen_share": pl.Float64,
+    "noise": pl.Float64,
+    "disturbed_cost": pl.Float64,
+}
 
 
 def schema() -> dict[str, Any]:
     """The columns of a row.
 
-    Those of ``summary``; the machine's facts as JSON, and whether they tell of a GPU; what was reached after each
+    Those of ``cells``; the machine's facts as JSON, and whether they tell of a GPU; what was reached after each
     epoch, and what disturbed it, both empty for records that did not do the work.
     """
     return {
-        **summary.columns(),
+        **of_cells.columns(),
         MACHINE: pl.String,
         HAS_GPU: pl.Boolean,
         STEPS_PER_EPOCH: pl.Int64,
         **{f"epochs: {name}": pl.List(pl.Float64) for name in REACHED},
-        **{DISTURBED + name: kind for name, kind in other_load.DISTURBANCES.items()},
+        **{DISTURBED + name: kind for name, kind in DISTURBANCES.items()},
     }
 
 
-def row(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
-    """The values of ``schema`` of one record; its own blocks are not looked at."""
-    works = summary.is_the_work(record)
-    epochs = record.epochs if works else ()
-    disturbed = other_load.disturbances(record, figures) if works else None
-    return (
-        *summary.row(record, figures),
-        json.dumps(record.machine),
-        bool(record.machine.get("gpu")),
-        record.cell.steps_per_epoch,
-        *([getattr(epoch, name) for epoch in epochs] for name in REACHED),
-        *(disturbed or (None,) * len(other_load.DISTURBANCES)),
-    )
-
-
-def frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
-    """Of rows."""
-    return pl.DataFrame(rows, schema=schema(), orient="row")
+def frame(rows: Sequence[tuple[Any, ...]], columns: dict[str, Any]) -> pl.DataFrame:
+    """Of rows of these columns."""
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    try:
+        return pl.DataFrame([pl.Series(name, own, columns[name]) for name, own in zip(columns, values, strict=True)])
+    except TypeError:  # a number of another kind, which is converted value by value
+        return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 def cells(rows: pl.DataFrame) -> pl.DataFrame:
-    """The table of ``summary``."""
-    return summary.in_order(rows.select(list(summary.columns())))
+    """The table of ``analysis.summary``."""
+    return of_cells.in_order(rows.select(list(of_cells.columns())))
 
 
 def epochs(rows: pl.DataFrame) -> pl.DataFrame:
@@ -81,8 +83,8 @@ def epochs(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def disturbances(rows: pl.DataFrame) -> pl.DataFrame:
-    """A row per record with timed blocks, of ``other_load.DISTURBANCES``."""
-    named = (pl.col(DISTURBED + name).alias(name) for name in other_load.DISTURBANCES)
+    """A row per record with timed blocks, of DISTURBANCES."""
+    named = (pl.col(DISTURBED + name).alias(name) for name in DISTURBANCES)
     return rows.select(named).filter(pl.col("cell_id").is_not_null())
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from harness.analysis.intervals import median
 from harness.analysis.pace import startup_seconds, timed
-from harness.analysis.tables import WORK, frame, grouped, median, work_of
+from harness.analysis.tables import WORK, frame, grouped, work_of
 
 _STARTUP: dict[str, Any] = {
     "target": pl.String,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness.analysis.tables import WORK, Bounds, Row, bounded, frame, grouped, work_of
+from harness.analysis.intervals import Bounds
+from harness.analysis.tables import WORK, Row, bounded, frame, grouped, work_of
 from harness.statistics import LEVEL, Array
 
 FEWEST_SIZES = 4

@@ -141,10 +141,13 @@ _DIGESTS: dict[object, str] = {}
 
 
 def _digest_of(part: object) -> str:
-    """``digest`` of a frozen part, remembered: thousands of cells share few models and targets."""
-    known = _DIGESTS.get(part)
-    if known is None:
-        if len(_DIGESTS) > 100_000:
-            _DIGESTS.clear()
-        known = _DIGESTS[part] = digest(part)
-    return known
+    """``digest`` of a frozen part, remembered, with itself as well: thousands of cells share few models and targets."""
+    own: str | None = vars(part).get("_digest")
+    if own is None:
+        own = _DIGESTS.get(part)
+        if own is None:
+            if len(_DIGESTS) > 100_000:
+                _DIGESTS.clear()
+            own = _DIGESTS[part] = digest(part)
+        vars(part)["_digest"] = own
+    return own

@@ -41,6 +41,7 @@ _KEPT_NAME = 50
 """Characters of a file's name in that of its temporary file."""
 
 T = TypeVar("T")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -59,7 +60,7 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
 
 def canonical(value: Any) -> str:
     """JSON text of plain values that is the same on every Python: sorted keys, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> str:
@@ -231,6 +232,12 @@ def _mismatch(where: str, expected: str, found: Any) -> ContractError:
     return ContractError(f"{where}: expected {expected}, found {shown[:60]}{'...' if len(shown) > 60 else ''}")
 
 
+def _exact_types(annotation: Any) -> tuple[type, ...]:
+    """Types of which a value of ``annotation`` is decoded already."""
+    parts = typing.get_args(annotation) if _is_union(typing.get_origin(annotation)) else (annotation,)
+    return tuple(part for part in parts if part in (int, float, str, bool, type(None)))
+
+
 @cache
 def _decoder(annotation: Any) -> Callable[[Any, str], Any]:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -279,10 +286,13 @@ def _sequence_decoder(origin: Any, arguments: tuple[Any, ...]) -> Callable[[Any,
 
         return decode_many
     items = [_decoder(argument) for argument in arguments]
+    plain = list(arguments) if set(arguments) <= {int, float, str, bool} else None
 
     def decode_fixed(data: Any, where: str) -> Any:
         if not isinstance(data, list) or len(data) != len(items):
             raise _mismatch(where, f"a list of {len(items)}", data)
+        if list(map(type, data)) == plain:  # thousands of cells of a plan
+            return tuple(data)
         return tuple(
             decode(element, f"{where}[{index}]")
             for index, (decode, element) in enumerate(zip(items, data, strict=True))
@@ -324,6 +334,7 @@ def _union_decoder(arguments: tuple[Any, ...]) -> Callable[[Any, str], Any]:
 def _dataclass_decoder(cls: Any) -> Callable[[Any, str], Any]:
     hints = typing.get_type_hints(cls)
     decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls)}
+    exact = {name: _exact_types(hints[name]) for name in decoders}
     required = {
         field.name
         for field in dataclasses.fields(cls)
@@ -336,7 +347,9 @@ def _dataclass_decoder(cls: Any) -> Callable[[Any, str], Any]:
             raise _mismatch(where, f"an object ({cls.__name__})", data)
         values = {}
         for key, element in data.items():
-            if key == "kind" and kind is not None:
+            if type(element) in exact.get(key, ()):
+                values[key] = element
+            elif key == "kind" and kind is not None:
                 if element != kind:
                     raise _mismatch(f"{where}.kind", repr(kind), element)
             elif key in decoders:

@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING
 from harness import outputs
 from harness.core import codec
 from harness.core.errors import UsageError
-from harness.report.headline import COLUMNS, caption_and_groups
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,6 +50,8 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def _markdown(frame: pl.DataFrame) -> bytes:
+    from harness.report.headline import COLUMNS, caption_and_groups
+
     caption, groups = caption_and_groups(frame)
     rule = ["---:" if column.numeric else ":---" for column in COLUMNS]
     header = [column.header.replace("\n", " ") for column in COLUMNS]

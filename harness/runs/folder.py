@@ -47,9 +47,10 @@ class AlreadyRecorded(StoreError):
 class Run:
     """One run folder. Reading needs no lock; ``save`` and ``set_aside`` belong inside ``claimed``."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan | None = None) -> None:
         self.folder = folder
-        self.plan = plan
+        if plan is not None:
+            self.plan = plan
         self.records_folder, self.proofs_folder, self.inputs_folder, self.logs_folder, self.scratch_folder = (
             folder / name for name in FOLDERS
         )
@@ -83,15 +84,23 @@ class Run:
                 raise refusals.unwritable(folder, error) from error
         return cls(folder, plan)
 
+    @cached_property
+    def plan(self) -> Plan:
+        """What was planned. Raises StoreError where it is damaged, if it was not read before."""
+        return plan_file.read(self.folder / PLAN_FILE)
+
     @classmethod
-    def open(cls, folder: Path) -> Run:
-        """Open an existing run. Raises StoreError if there is none or its plan is damaged."""
+    def open(cls, folder: Path, plan_later: bool = False) -> Run:
+        """Open an existing run. Raises StoreError if there is none or its plan is damaged.
+
+        ``plan_later``: the plan is read when it is first asked for, which may be never.
+        """
         folder = folder.absolute()
         path = folder / PLAN_FILE
         if not path.is_file():
             problem = "is not a run folder (it has no plan.json)" if folder.exists() else "there is no such run folder"
             raise StoreError(f"{folder}: {problem}")
-        return cls(folder, plan_file.read(path))
+        return cls(folder, None if plan_later else plan_file.read(path))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -251,12 +260,16 @@ class Run:
 
     def record_paths(self) -> list[Path]:
         """The files of finished records, sorted by cell_id."""
+        return [self.records_folder / name for name in self.record_names()]
+
+    def record_names(self) -> list[str]:
+        """What ``record_paths`` are called in their folder."""
         try:
             names = sorted(os.listdir(self.records_folder))
         except OSError as error:
             raise StoreError(f"{self.records_folder}: cannot be read ({error.strerror})") from error
         return [
-            self.records_folder / name
+            name
             for name in names
             if name.endswith(".json") and not name.startswith(".") and not _ATTEMPT_NAME.fullmatch(name)
         ]
@@ -277,10 +290,10 @@ class Run:
             raise StoreError(f"{path}: holds the record of cell {cell_id}, which does not belong there")
 
 
-def open_run(folder: Path) -> Run:
-    """The run in a folder. Raises UsageError where there is none, StoreError where it is damaged."""
+def open_run(folder: Path, plan_later: bool = False) -> Run:
+    """The run in a folder (``Run.open``). Raises UsageError where there is none, StoreError where it is damaged."""
     try:
-        return Run.open(folder)
+        return Run.open(folder, plan_later)
     except StoreError as error:
         if (folder / PLAN_FILE).exists():
             raise

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from harness import analysis
-from harness.analysis import index, quick_reading, reading
+from harness.analysis import blocks, index, quick_reading, reading
+from harness.analysis.blocks import BlockArrays
 from harness.core.errors import StoreError
 from harness.core.record import Blocks, Epoch, HeatFacts, Record
 from harness.runs import record_file
@@ -212,6 +213,18 @@ class TestRecords:
         assert reading.collect(run, unreadable).cells.height == len(several())
         assert "kind, steps and seconds are of different length" in str(unreadable[0])
 
+    def test_that_helpers_read_give_the_same_tables(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(index, "WORTH_HELP", 1)
+        monkeypatch.setattr(index, "READ_TOGETHER", 1)
+        monkeypatch.setattr(index, "usable_processors", lambda: (0, 1))
+        damage(run)
+        wrong: list[StoreError] = []
+        shared = index.read(run, wrong, helped=True)
+        (run.folder / index.INDEX_FILE).unlink()
+        alone = index.read(run, [], helped=False)
+        assert shared.equals(alone, null_equal=True)
+        assert len(wrong) == 1
+
 
 class TestIndex:
     @pytest.fixture(autouse=True)
@@ -288,9 +301,26 @@ class TestReadingQuickly:
     def test_gives_what_decoding_everything_gives(self, place: int) -> None:
         """Of usual records, those of a system that tells less among them."""
         made = several()[place]
-        found, figures = quick_reading.QuickReader().read(record_file.encode(made))
+        found, arrays = quick_reading.QuickReader().read(record_file.encode(made))
         assert dataclasses.replace(found, blocks=made.blocks) == made
-        assert figures == analysis_figures(made)
+        assert blocks.figures([arrays]) == [blocks.of_record(made)]
+
+    def test_of_many_at_once_gives_what_it_gives_of_each(self, run: Run) -> None:
+        """Alike ones, some with a block that took no time, or that tells more, and others between them."""
+        made = [
+            told(CELLS[0]),
+            told(CELLS[1], status="parity_failed"),
+            told(CELLS[2], blocks=dataclasses.replace(told(CELLS[2]).blocks, seconds=[1.0, 0.0, 0.0] + [0.5] * 67)),
+            *several()[1:],
+            *(told(one) for one in CELLS),
+        ]
+        reader = quick_reading.QuickReader()
+        arrays = [BlockArrays.of(one) for one in made]
+        assert blocks.figures(arrays) == [blocks.of_record(one) for one in made]
+        assert (
+            blocks.figures([reader.read(record_file.encode(one))[1] for one in made[:3]]) == blocks.figures(arrays)[:3]
+        )
+        assert blocks.figures([]) == []
 
     @pytest.mark.parametrize(
         ("before", "after"),
@@ -324,17 +354,9 @@ class TestReadingQuickly:
         with pytest.raises(quick_reading.NotUsual):
             quick_reading.QuickReader().read(after.join(content.rsplit(before, 1)))
 
-    def test_tells_a_loss_that_became_infinite(self) -> None:
-        found, figures = quick_reading.QuickReader().read(
-            record_file.encode(
-                told(CELLS[0], blocks=dataclasses.replace(told(CELLS[0]).blocks, mean_loss=[1e39] * BLOCKS))
-            )
-        )
-        assert figures.diverged
+    @pytest.mark.parametrize("loss", [1e39, math.nan, -math.inf])
+    def test_tells_a_loss_that_became_infinite(self, loss: float) -> None:
+        losses = dataclasses.replace(told(CELLS[0]).blocks, mean_loss=[*[1.0] * (BLOCKS - 1), loss])
+        found, arrays = quick_reading.QuickReader().read(record_file.encode(told(CELLS[0], blocks=losses)))
+        assert blocks.figures([arrays])[0].diverged
         assert json.dumps(found.machine)
-
-
-def analysis_figures(of: Record) -> Any:
-    from harness.analysis.summary import block_figures
-
-    return block_figures(of)

@@ -1,0 +1,124 @@
+"""All that is computed of a run's records: every table and the advice, or what a terminal shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from harness.analysis import accuracy as reached
+from harness.analysis import advice as advising
+from harness.analysis import dispatch, step_model
+from harness.analysis import other_load as others
+from harness.analysis import pace as paces
+from harness.analysis import startup as starting
+from harness.analysis.advice import Advice, Obstacles
+from harness.analysis.cells import agreement
+from harness.analysis.collected import Collected
+from harness.analysis.machines import Facts, several, side_by_side
+from harness.analysis.other_load import Blame
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that is computed of a run.
+
+    ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
+    ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
+    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``, ``recovery``,
+    ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained,
+    ``side_by_side``. ``machines``: id -> facts. ``blame``: of each machine whether other load was to blame, none where
+    no record tells of it.
+    """
+
+    cells: pl.DataFrame
+    epochs: pl.DataFrame
+    agreement: pl.DataFrame
+    accuracy: float
+    asked: bool
+    accuracies: tuple[float, ...]
+    pace: pl.DataFrame
+    ratios: pl.DataFrame
+    step_model: pl.DataFrame
+    predicted: pl.DataFrame
+    dispatch: pl.DataFrame
+    waits: pl.DataFrame
+    accuracy_by_size: pl.DataFrame
+    recovery: pl.DataFrame
+    time_to_accuracy: pl.DataFrame
+    startup: pl.DataFrame
+    catch_up: pl.DataFrame
+    side_by_side: pl.DataFrame
+    other_load: pl.DataFrame
+    machines: dict[str, Facts]
+    blame: tuple[Blame, ...]
+    advice: tuple[Advice, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Of an ``Analysis`` what a terminal shows, under the same names: no fits, so it takes a fraction of the time."""
+
+    cells: pl.DataFrame
+    agreement: pl.DataFrame
+    side_by_side: pl.DataFrame
+    machines: dict[str, Facts]
+    blame: tuple[Blame, ...]
+
+
+def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obstacles | None = None) -> Analysis:
+    """Compute everything.
+
+    ``accuracy``: the test accuracy that matters, a share of one; without one ``accuracy.accuracies`` chooses.
+    ``obstacles``: WORK -> why its targets must not be compared with each other (``harness.analysis.manifest.obstacles``
+    of the records that ``comparable`` names); the advice keeps them apart then.
+    """
+    curves = reached.curves(collected)
+    chosen, ladder = reached.accuracies(curves, accuracy)
+    pace = paces.pace(collected.cells)
+    models, predicted = step_model.models(pace)
+    dispatched, waits = dispatch.waits(pace)
+    ratios = paces.ratios(collected.cells)
+    reaching = reached.reaching(curves, ladder)
+    other_load = others.by_record(collected.cells, collected.disturbances)
+    return Analysis(
+        cells=collected.cells,
+        epochs=collected.epochs,
+        agreement=agreement(collected.cells),
+        accuracy=chosen,
+        asked=accuracy is not None,
+        accuracies=ladder,
+        pace=pace,
+        ratios=ratios,
+        step_model=models,
+        predicted=predicted,
+        dispatch=dispatched,
+        waits=waits,
+        accuracy_by_size=reached.by_size(collected.cells),
+        recovery=reached.recovery(collected, curves),
+        time_to_accuracy=reaching,
+        startup=starting.startup(collected.cells),
+        catch_up=starting.catch_up(pace),
+        side_by_side=side_by_side(pace),
+        other_load=other_load,
+        machines=collected.machines,
+        blame=others.blame(collected.cells, other_load, collected.machines),
+        advice=tuple(
+            advising.advise(
+                collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
+            )
+        ),
+    )
+
+
+def outline(collected: Collected) -> Outline:
+    """Compute what a terminal shows."""
+    cells = collected.cells
+    other_load = others.by_record(cells, collected.disturbances)
+    return Outline(
+        cells=cells,
+        agreement=agreement(cells),
+        side_by_side=side_by_side(paces.pace(cells if several(cells) else cells.clear())),
+        machines=collected.machines,
+        blame=others.blame(cells, other_load, collected.machines),
+    )
