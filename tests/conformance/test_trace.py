@@ -52,7 +52,7 @@ def test_a_recorded_cell_is_profiled_and_its_operations_named(run: run_folder.Ru
     status, out, _ = call(str(run.folder), cell[:8], "--steps", "3", "--json")
     told = json.loads(out)
     assert (status, told["cell"], told["steps"]) == (0, cell, 3)
-    assert len(told["operations"]) == 10
+    assert 5 <= len(told["operations"]) <= 10
     assert all(one["count"] and one["seconds"] > 0 for one in told["operations"])
     folder = Path(told["folder"])
     assert folder == run.folder / "traces" / cell
@@ -65,7 +65,7 @@ def test_a_recorded_cell_is_profiled_and_its_operations_named(run: run_folder.Ru
     assert err.endswith(": is there already; remove it, or name another folder with --out\n")
     status, out, _ = call(str(run.folder), cell, "--out", str(run.folder.parent / f"again-{cell}"))
     assert status == 0
-    assert "costliest operations" in out
+    assert ": the costliest operations\n" in out
     assert "tensorboard --logdir" in out
 
 
