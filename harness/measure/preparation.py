@@ -20,11 +20,11 @@ from harness.core.record import HeatFacts, Record
 from harness.machine import allocation
 from harness.machine import facts as machine_facts
 from harness.machine.other_load import Load
+from harness.measure.evidence import Evidence
 from harness.measure.heat import Instruments, Means
 from harness.measure.lane import Lane
 from harness.measure.memory import TooLarge
 from harness.measure.schedule import rehearsal
-from harness.measure.shown import Shown
 from harness.plan import inputs
 from harness.proof.parity import Proof
 from harness.runs.folder import Run
@@ -46,7 +46,7 @@ class Ready:
     limit: dict[str, Any]
     instruments: Instruments | None
     files: Files
-    shown: Shown
+    shown: Evidence
 
     def record(self, heat: HeatFacts, load: Load) -> Record:
         """The record of what the lane did, in that heat and under that load."""
@@ -107,7 +107,7 @@ class Preparation:
                 return _unproven(cell, attempt, facts, one)
         log, files = _relative(worker.log, self._run.folder), self._files(cell)
         lane, instruments = self._lane(cell, worker, files), self._means.instruments
-        return Ready(cell, lane, facts, proof.id, attempt, log, limit, instruments, files, Shown(sized))
+        return Ready(cell, lane, facts, proof.id, attempt, log, limit, instruments, files, Evidence(sized))
 
     def judge(self, ready: Sequence[Ready]) -> None:
         """Have the reference do again what was looked at of closed lanes, and compare what their devices counted."""

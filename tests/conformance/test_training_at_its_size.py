@@ -14,9 +14,9 @@ from harness.actions.progress import NEWS
 from harness.core.cell import Cell, Target
 from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec
 from harness.core.training import OPTIMIZERS, OptimizerSpec, TrainingSpec
+from harness.measure.evidence import Evidence
 from harness.measure.lane import Lane
 from harness.measure.schedule import rehearsal
-from harness.measure.shown import Shown
 from harness.measure.witness import Moment
 from harness.plan import datasets, inputs, models
 from harness.plan.prepare import prepare_dataset
@@ -128,7 +128,7 @@ def trained(bench: Bench, folder: Path, backend: str, cell: Cell, dataset: Path,
 
 def trained_on(
     bench: Bench, folder: Path, worker: Worker, cell: Cell, dataset: Path, drawn: random.Random
-) -> tuple[Lane, Shown]:
+) -> tuple[Lane, Evidence]:
     """A lane on a worker, trained to its end, and what was seen of it."""
     parameters, order = inputs.write(folder, cell)
     files = Files(dataset, parameters, order, folder / "cell")
@@ -142,7 +142,7 @@ def trained_on(
         moment.after()
     moment.finish()
     lane.close()
-    shown = Shown(None)
+    shown = Evidence(None)
     shown.judge(lane, files, bench.verifier.witnesses)
     assert shown.facts.witnessed_steps > 0
     return lane, shown

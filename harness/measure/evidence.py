@@ -12,7 +12,7 @@ from harness.proof.witness import Witnesses
 from harness.workers.cell_worker import Files
 
 
-class Shown:
+class Evidence:
     """Gathers it; ``facts`` is what the record says. ``proof``: that at the batch size, None without one."""
 
     def __init__(self, proof: Proof | None) -> None:
