@@ -172,15 +172,18 @@ class Stepper:
 def table(found: list[Pace]) -> Table:
     """One row a model and batch size."""
     facts = machine_facts.facts()
-    shown = Table(title="Images per second of the float64 reference", title_justify="left", box=box.SIMPLE)
-    for heading in ("model", "batch size", "trains", "replays", "new / old", "by processor time", "memory MB", "bar"):
+    shown = Table(
+        title="Images per second of the float64 reference", title_justify="left", box=box.SIMPLE, pad_edge=False
+    )
+    headings = ("model", "batch", "train", "replay", "train/CPU s", "replay/CPU s", "faster", "by CPU", "MB", "bar")
+    for heading in headings:
         shown.add_column(heading, justify="left" if heading in ("model", "bar") else "right", no_wrap=True)
     for pace in found:
+        speeds = pace.trains, pace.replays, pace.trains_per_processor_second, pace.replays_per_processor_second
         shown.add_row(
             pace.model,
             f"{pace.batch_size:,}",
-            f"{pace.trains:,.0f}",
-            f"{pace.replays:,.0f}",
+            *(f"{speed:,.0f}" for speed in speeds),
             *("" if ratio is None else f"{ratio:.2f}" for ratio in (pace.ratio, pace.processor_ratio)),
             f"{pace.memory_bytes / 1e6:,.0f}",
             "met" if pace.met else "MISSED",
