@@ -175,7 +175,7 @@ def table(found: list[Pace]) -> Table:
     shown = Table(
         title="Images per second of the float64 reference", title_justify="left", box=box.SIMPLE, pad_edge=False
     )
-    headings = ("model", "batch", "train", "replay", "train/CPU s", "replay/CPU s", "faster", "by CPU", "MB", "bar")
+    headings = ("model", "batch", "train", "replay", "CPU", "CPU", "new/old", "CPU", "MB", "bar")
     for heading in headings:
         shown.add_column(heading, justify="left" if heading in ("model", "bar") else "right", no_wrap=True)
     for pace in found:
@@ -188,7 +188,8 @@ def table(found: list[Pace]) -> Table:
             f"{pace.memory_bytes / 1e6:,.0f}",
             "met" if pace.met else "MISSED",
         )
-    shown.caption = f"On {facts['processor']}, {facts['logical_cores']} logical cores."
+    machine = f"On {facts['processor']}, {facts['logical_cores']} logical cores."
+    shown.caption = f"{machine} CPU: the same by the processor time of all threads."
     shown.caption_justify = "left"
     return shown
 
