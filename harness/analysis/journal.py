@@ -167,11 +167,13 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _values(path: Path, made_by: bytes) -> Iterator[list[Any]]:
     """What the whole lines of a journal hold."""
+    from pydantic_core import from_json  # three times as fast as ``json``
+
     with suppress(OSError), path.open("rb") as stream:
         for line in stream:
             digest, _, content = line.rstrip(b"\n").partition(b" ")
             if content and digest == _digest(made_by, content):
-                yield json.loads(content)
+                yield from_json(content)
 
 
 def _digest(made_by: bytes, content: bytes) -> bytes:
