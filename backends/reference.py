@@ -223,7 +223,13 @@ class ReferenceSession:
         """Numbers of which dropout makes the given masks, or where none are given new ones."""
         if not masks:
             return self._drawn(self._training.batch_size)
-        return {name: np.asarray(masks[f"{step}/{name}"], np.float64) for name in _dropouts(self._model)}
+        found = {}
+        for name, shape in _dropouts(self._model).items():
+            kept, whole = masks.get(f"{step}/{name}"), (self._training.batch_size, *shape)
+            if kept is None or kept.shape != whole:
+                raise ContractError(f"there is no mask {step}/{name} of shape {list(whole)}")
+            found[name] = np.asarray(kept, np.float64)
+        return found
 
     def masks(self, step: int) -> dict[str, Booleans]:
         """Drawn again: the generator is set back by a number for each value of each step since."""

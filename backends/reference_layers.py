@@ -190,9 +190,9 @@ def max_pool(images: Array, pool: tuple[int, int], strides: tuple[int, int], pad
     windows = _Windows.over(images, pool, strides, padding)
     padded = windows.pad(images, -np.inf)
     output = np.full((len(images), *windows.output, images.shape[3]), -np.inf)
-    winner = np.zeros(output.shape, np.int32)
+    winner = np.zeros(output.shape, np.int8 if math.prod(pool) < 128 else np.int32)
     for number, place in enumerate(windows.places(padded)):
-        winner[place > output] = number
+        np.copyto(winner, number, where=place > output, casting="unsafe")
         np.maximum(output, place, out=output)
 
     def pullback(gradient: Array) -> Gradients:

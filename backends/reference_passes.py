@@ -3,8 +3,9 @@
 What one image gives does not depend on the others, but for batch normalisation. So a model is cut at its batch
 normalisations into *stages*. A stage runs slice by slice, each on a thread of its own (NumPy lets go of the
 interpreter's lock while it computes), and keeps nothing but its input; on the way back it runs once more, slice by
-slice, and then pulls back. A batch normalisation sees the whole batch. The last stage goes forward and back in one.
-Where there is no batch normalisation it is the only one, and never more is held than a slice for each processor.
+slice, and then pulls back (a small batch keeps its ways back). A batch normalisation sees the whole batch. The last
+stage goes forward and back in one. Where there is no batch normalisation it is the only one, and never more is held
+than a slice for each processor.
 
 The slices depend on the batch size and the model alone, and gradients are added in their order: the result is the same
 on any number of processors.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.floating[Any]]
 
-LARGEST_SLICE, SMALLEST_SLICE, PARTS = 128, 16, 4
+LARGEST_SLICE, SMALLEST_SLICE, PARTS = 128, 64, 8
 """Images. A batch is cut into that many parts, or more where they would be larger."""
 
 SLICE_BYTES = 64 * 1024 * 1024
@@ -41,6 +42,9 @@ SLICE_BYTES = 64 * 1024 * 1024
 
 Value = tuple[Any, ...]
 """Arrays of one shape: the values, then what is carried beside them (None: nothing yet)."""
+
+KEPT_BYTES = 256 * 1024 * 1024
+"""Where the outputs of all layers of a batch take no more, in float64, the ways back are kept: no stage runs twice."""
 
 T = TypeVar("T")
 
@@ -102,6 +106,7 @@ def differentiate(
     walk = _Walk(arithmetic, numbers, next((trace.name for trace in model.traced if trace.parameters), ""))
     *stages, last = _stages(model)
     parts = slices(model, len(labels))
+    keeps = 2 * model.activation_bytes * len(labels) <= KEPT_BYTES
     moments: dict[str, Mapping[str, Any]] = {}
     kept: list[Any] = []
 
@@ -117,6 +122,10 @@ def differentiate(
             if isinstance(layer, BatchNorm):
                 value, way, moments[name] = arithmetic.apply(name, layer, value, None)
                 kept.append(way)
+            elif keeps:
+                outputs, ways = zip(*spread(partial(walk.forward, stage, value)), strict=True)
+                kept.append(dict(zip((part.start for part in parts), ways, strict=True)))
+                value = _joined(iter(outputs))
             else:
                 kept.append(value)
                 value = _joined(spread(partial(walk.output, stage, value)))
@@ -128,7 +137,8 @@ def differentiate(
             if isinstance(layer, BatchNorm):
                 gradient, found = walk.back([(name, layer, before)], gradient)
             else:
-                *_, gradient, found = _collected(spread(partial(walk.again, stage, before, gradient)))
+                again = partial(walk.kept, before, gradient) if keeps else partial(walk.again, stage, before, gradient)
+                *_, gradient, found = _collected(spread(again))
             gradients |= found
     return Differentiated(logits, losses, gradients, moments)
 
@@ -167,8 +177,13 @@ class _Walk:
         self, stage: _Stage, value: Value, gradient: Value, part: slice
     ) -> tuple[Value, Value, Value, dict[str, Value]]:
         """Forward once more, then back."""
-        output, ways = self.forward(stage, value, part)
-        return output[:0], output[:0], *self.back(ways, _cut(gradient, part))
+        return (), (), *self.back(self.forward(stage, value, part)[1], _cut(gradient, part))
+
+    def kept(
+        self, ways: Mapping[int, _Ways], gradient: Value, part: slice
+    ) -> tuple[Value, Value, Value, dict[str, Value]]:
+        """Back by the ways that were kept of each slice."""
+        return (), (), *self.back(ways[part.start], _cut(gradient, part))
 
     def ends_in(self, gradients: Mapping[str, Value]) -> bool:
         """Whether there is nothing to find further back."""

@@ -38,7 +38,8 @@ Branches. Where a value is within ``KINK`` standard deviations of ReLU's kink, o
 target may go the other way: the gradient g that then goes there, or no more, is added as a variance p (1 - p) g^2 at
 that place, p being the chance that it does (``turning``). So the effect is bounded where it happens, and the layers
 above know nothing of it.
-Exact ties stay exact, as values that are equal come of equal images by equal operations.
+Exact ties stay exact, as values that are equal come of equal images by equal operations; not so two zeros of ReLU of
+which one alone is near its kink.
 
 Functions (tanh, exp, log) are taken to be within ``FUNCTION_ROUNDINGS`` u. Softmax: z - max is rounded, which moves
 exp(z - max) by as much relative to itself; p = e / sum e; the loss is log(sum e) - (z_label - max).
@@ -78,8 +79,8 @@ FLOAT16, FLOAT16_LAST = 2.0**-11, 2.0**-25
 
 KINK = 6.0
 RARE = 1 / 30
-TIED = 1e-12
-"""Relative: the reference's own rounding, below which two values are equal."""
+TIED, TIED_VARIANCE = 1e-12, 1e-3
+"""Relative: the reference's own rounding, below which two values, or two variances, are equal."""
 
 FUNCTION_ROUNDINGS = 4.0
 FOURS = 4.0
@@ -365,10 +366,14 @@ def max_pool(
         hits.append(hit)
     places = [windows.places(array) for array in (padded, errors, spreads)]
     again = [None] * len(hits) if moved is None else windows.places(moved)
+    reach = found
     for place, error, wide, place_moved in zip(*places, again, strict=True):
         lead = output - place
-        turns = turning(np.where(lead > TIED * np.abs(output), lead, np.inf), spread + wide, roundoff)
+        # Two zeros of ReLU are not alike if only one may turn positive, which its variance tells.
+        alike = (lead <= TIED * np.abs(output)) & (np.abs(wide - spread) <= TIED_VARIANCE * (wide + spread))
+        turns = turning(np.where(alike, np.inf, np.maximum(lead, 0.0)), spread + wide, roundoff)
         leads.append(turns if turns.any() else None)
+        reach = np.where(turns > 0.0, np.maximum(reach, error), reach)
         if place_moved is not None and leads[-1] is not None:
             place_moved += by_chance(np.where(turns > 0.0, place, 0.0), turns, found + error, roundoff)
     contested = sum((turns for turns in leads if turns is not None), np.zeros(output.shape, np.float32))
@@ -388,7 +393,7 @@ def max_pool(
         inward = windows.crop(by_padded)
         return inward + of_total(overlaps) * square(by_values) if overlaps > 1 else inward, {}
 
-    return found, back, None if moved is None else windows.crop(moved)
+    return reach, back, None if moved is None else windows.crop(moved)
 
 
 def average_pool(

@@ -32,9 +32,9 @@ from harness.core.cell import Cell
 from harness.core.training import TrainingSpec
 from harness.machine import facts as machine_facts
 from harness.measure import session
+from harness.measure.evidence import Evidence
 from harness.measure.lane import Lane
 from harness.measure.schedule import rehearsal
-from harness.measure.shown import Shown
 from harness.measure.witness import Moment
 from harness.plan import datasets, inputs, models, targets
 from harness.plan.news import News
@@ -118,7 +118,7 @@ def _trained(cell: Cell, dataset: Path, place: Path, verifier: Verifier, give: p
     assert lane.step_seconds is not None
     pace = cell.training.batch_size / lane.step_seconds
     lane.close()
-    shown = Shown(None)
+    shown = Evidence(None)
     shown.judge(lane, files, verifier.witnesses)
     assert lane.status == "ok", lane.record({}, "", 1, "").reason
     shutil.rmtree(folder)

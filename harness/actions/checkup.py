@@ -53,7 +53,7 @@ SMALL = ("--dataset", "digits", "--epochs", "1", "--train-examples", "1024", "--
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckupAnswer:
     """What came of a question. ``status``: ok, failed, too long, not here. ``said``: standard error of a command."""
 
     question: str
@@ -70,7 +70,7 @@ class Checkup(Shown):
 
     file: Path
     targets: tuple[str, ...]
-    answers: tuple[Answer, ...] = field(default=())
+    answers: tuple[CheckupAnswer, ...] = field(default=())
 
     def plain(self) -> dict[str, Any]:
         """What the file holds."""
@@ -99,7 +99,7 @@ def check_up(file: Path, names: Iterable[str] = ()) -> Checkup:
     chosen = tuple(dict.fromkeys(values.texts(names))) or _usual(definitions)
     for name in chosen:
         targets.resolve(name, definitions)
-    answers: list[Answer] = []
+    answers: list[CheckupAnswer] = []
     _write(Checkup(file, chosen))
     with tempfile.TemporaryDirectory(prefix="harness-checkup-", ignore_cleanup_errors=True) as folder:
         for number, (question, ask) in enumerate(_questions(chosen, Path(folder)), start=1):
@@ -119,7 +119,7 @@ def _write(found: Checkup) -> None:
     outputs.write(found.file, json.dumps(found.plain(), indent=1, default=str) + "\n")
 
 
-def _questions(names: Sequence[str], folder: Path) -> Iterator[tuple[str, Callable[[str], Answer]]]:
+def _questions(names: Sequence[str], folder: Path) -> Iterator[tuple[str, Callable[[str], CheckupAnswer]]]:
     """Each question in words, and what answers it."""
     every, first = ",".join(names), names[0] if names else ""
     yield "what this machine is", partial(_command, ["doctor", "--quick", "--json"])
@@ -149,7 +149,7 @@ def _questions(names: Sequence[str], folder: Path) -> Iterator[tuple[str, Callab
         yield f"how {name} compares with {first}", partial(_command, [*rivals, *out], seconds=LONG_SECONDS)
 
 
-def _command(words: Sequence[str], question: str, seconds: float = SECONDS) -> Answer:
+def _command(words: Sequence[str], question: str, seconds: float = SECONDS) -> CheckupAnswer:
     """A command of the harness, with what it said; its standard output as JSON where it is."""
     start = time.monotonic()
     command = [sys.executable, "-m", "harness", *words]
@@ -171,14 +171,14 @@ def _command(words: Sequence[str], question: str, seconds: float = SECONDS) -> A
     except ValueError:
         found = output[-LONGEST_OUTPUT:]
     shown = shells.joined(["harness", *words])
-    return Answer(question, status, time.monotonic() - start, shown, found, said[-LONGEST_OUTPUT:])
+    return CheckupAnswer(question, status, time.monotonic() - start, shown, found, said[-LONGEST_OUTPUT:])
 
 
 def _text(output: str | bytes | None) -> str:
     return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
-def _facts(tell_facts: Callable[[], Any], question: str) -> Answer:
+def _facts(tell_facts: Callable[[], Any], question: str) -> CheckupAnswer:
     """What this process finds out itself: None where there is nothing of the kind, ``ok`` false where it is wrong."""
     start = time.monotonic()
     found, why = asked(tell_facts)
@@ -188,7 +188,7 @@ def _facts(tell_facts: Callable[[], Any], question: str) -> Answer:
         status = "not here"
     else:
         status = "ok" if found.get("ok", True) else "failed"
-    return Answer(question, status, time.monotonic() - start, output=found, said=why)
+    return CheckupAnswer(question, status, time.monotonic() - start, output=found, said=why)
 
 
 def _counters() -> dict[str, Any] | None:

@@ -64,8 +64,8 @@ class CellTrace(Shown):
     def print_to(self, console: Console) -> None:
         """The costliest operations, and which program opens what."""
         numbers = ("ms per step", "per step")
-        title = f"{name(self.cell)}: costliest operations"
-        table = new_table("operation", *numbers, numbers=numbers, title=title)
+        say(console, f"{name(self.cell)}: the costliest operations")
+        table = new_table("operation", *numbers, numbers=numbers)
         for one in self.operations:
             table.add_row(one.name, figure(1e3 * one.seconds / self.steps), f"{one.count / self.steps:g}")
         print_table(table, console)

@@ -123,7 +123,7 @@ def tune(
     optimizer: str = "momentum",
     compute_precision: str = "float32",
     precision: float | str = 0.02,
-    budget: float | str = "10m",
+    budget: float | str = "20m",
     out: Place | None = None,
     data_dir: Place | None = None,
     timeout: float = 900.0,

@@ -8,8 +8,8 @@ taken off; a backward pass is ``both`` less ``forward``, whose dispatches cancel
 parts add up where their ratios do not. Of one set each number is a median over rounds: of a lane's time, and of the
 difference to the base lanes (the first target and its control) in the same round, so that what slows the machine for
 longer than a round cancels. Between sets the machine may be slower or quicker, so the seconds of each set are scaled to
-the same time of the base's step, the geometric mean of all. The answer is the mean over sets with Student's t interval
-(``statistics.process_interval``); a part's share of the difference is the ratio of two such means
+the same time of base's and lane's step together, the geometric mean of all. The answer is the mean over sets with
+Student's t interval (``statistics.process_interval``); a part's share of the difference is the ratio of two such means
 (``statistics.ratio_interval``). A part differs if the test of its difference, adjusted for the number of parts, says
 so, and the difference is more than the control lane's own. What the parts do not add up to is a row of its own: fusion
 and caches, which only a whole step has, work side by side, and the error of all this.
@@ -191,9 +191,10 @@ class _Work:
             row: np.array([_differences([lane[row] for lane in one]) for one in series])
             for row in (*self._rows, (parts.STEP, ""))
         }
-        # A machine that is slower in one set is so for all of it: each is read as if its base's step took the same.
-        of_base = self._times[parts.STEP, ""][:, :2].mean(axis=1)
-        pace = np.exp(np.mean(np.log(of_base))) / of_base
+        # A machine that is slower in one set is so for all of it: each is read as if both steps together took the same.
+        base, control, lane = self._times[parts.STEP, ""].T
+        together = (base + control) / 2 + lane
+        pace = np.exp(np.mean(np.log(together))) / together
         for table in (self._times, self._differences):
             for row in table:
                 table[row] = table[row] * pace[:, None]

@@ -35,6 +35,8 @@ TABLES = (
     "ratios",
     "step_model",
     "predicted",
+    "dispatch",
+    "waits",
     "accuracy_by_size",
     "recovery",
     "time_to_accuracy",

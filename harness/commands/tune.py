@@ -23,7 +23,7 @@ from harness.commands import completing, flags, printing
 @click.option(
     "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the winner's interval."
 )
-@click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Most time a target: 90s, 10m, 1h.")
+@click.option("--budget", default="20m", show_default=True, metavar="TIME", help="Most time a target: 90s, 10m, 1h.")
 @flags.data_dir_option
 @flags.out_option("Run folder; a search that is there already is resumed.")
 @flags.json_option

@@ -20,7 +20,7 @@ from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inven
 from harness.core.record import Epoch, Phases, Record, now
 from harness.measure.schedule import NextBlock, Schedule
 from harness.measure.timings import Timings
-from harness.measure.witness import Glimpse
+from harness.measure.witness import Glance
 from harness.proof import device as device_proof
 from harness.proof.device_facts import device_facts, require_device
 from harness.proof.replaying import Span
@@ -77,7 +77,7 @@ class Lane:
         self._device: dict[str, Any] = {}
         self._peak_memory: int | None = None
         self._is_open = False
-        self._look = Glimpse(cell, files.scratch, self._ask)
+        self._look = Glance(cell, files.scratch, self._ask)
         self.inventory: Inventoried | None = None
         """What the device had counted and held at the end; None of a lane that did not come to it."""
         self.process: int | None = None

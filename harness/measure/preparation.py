@@ -91,6 +91,7 @@ class Preparation:
         try:
             self._means.watcher.started(cell, "checking parity")
             proof = self._proof(cell, place)
+            self._means.watcher.started(cell, "proving its batch size")
             sized = self._at_size(cell, place) if proof.passed else None
             limit = self._limit(cell, place) if proof.passed else {}
             worker = self._worker(cell, place)

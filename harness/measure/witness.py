@@ -91,7 +91,7 @@ class Moment:
         self.seconds += self._clock() - began
 
 
-class Glimpse:
+class Glance:
     """The files of one lane's look, in ``folder``; ``ask`` puts a question to its worker."""
 
     def __init__(self, cell: Cell, folder: Path, ask: Callable[[Request, type], Reply]) -> None:

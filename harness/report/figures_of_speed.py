@@ -78,10 +78,10 @@ def step_residuals(work: Work) -> Figure | Absent:
 
 
 def what_a_step_waits_for(work: Work) -> Figure | Absent:
-    """Of each batch size the parts of a single step's time: dispatch, overhead, work on images."""
+    """Of each batch size the parts of a step's time with the fewest steps per call: dispatch, overhead, images."""
     import polars as pl
 
-    title = "What a step waits for: shares of its time, with one step per call"
+    title = "What a step waits for: shares of its time"
     frame = work.waits
     if frame.is_empty():
         known = [f"{row['target']}: {row['reason']}" for row in work.dispatch.to_dicts()]
@@ -122,9 +122,10 @@ def what_a_step_waits_for(work: Work) -> Figure | Absent:
         + ", ".join(f"{name} {fields.text('share', row[name])} %" for name in order)
         for row in shares.group_by("target", maintain_order=True).first().to_dicts()
     ]
+    fewest = " or ".join(map(str, sorted(frame["steps_per_call"].unique())))
     note = (
-        "Dispatch is what a call costs however many steps it has; overhead, what a step costs whatever its batch. "
-        "Fitted over batch sizes and steps per call together."
+        f"With {fewest} step{'' if fewest == '1' else 's'} per call. Dispatch is what a call costs however many steps "
+        "it has; overhead, what a step costs whatever its batch. Fitted over both together."
     )
     columns = ("target", "batch_size", "seconds_per_step", *PARTS, "dispatch_share")
     height = 26 * shares.height + 24

@@ -60,7 +60,7 @@ def sentences(frame: pl.DataFrame) -> list[str]:
         for line in (row["not_shown"] or "").split("\n"):
             if line:
                 told.setdefault(line, []).append(row["target"])
-    found += [f"Not shown of {', '.join(sorted(set(targets)))}: {line}." for line, targets in sorted(told.items())]
+    found += [f"Of {', '.join(sorted(set(targets)))}: {line}." for line, targets in sorted(told.items())]
     return found
 
 

@@ -177,7 +177,7 @@ def test_a_framework_s_profile_of_some_steps_names_its_operations(bench: Bench, 
     assert traced.steps == 2
     [profile] = (tmp_path / "profile").rglob("*.xplane.pb")
     operations = traces.costliest(traces.events(profile.read_bytes()), 10)
-    assert len(operations) == 10
+    assert 5 <= len(operations) <= 10
     assert all(one.count and one.seconds > 0 for one in operations)
     if label.startswith("tensorflow"):
         assert any("Conv2D" in one.name for one in operations)

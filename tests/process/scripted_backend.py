@@ -164,3 +164,18 @@ class CrowdedBackend(ReferenceBackend):
         except Timeout:
             raise MemoryError("no room beside another") from None
         return ReferenceSession(cell, arrays)
+
+
+class LazyBackend(ReferenceBackend):
+    """Trains half of a cell, but all of what is called a probe."""
+
+    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
+        return ReferenceSession(cell, arrays) if cell.dataset.name == "probe" else _LazySession(cell, arrays)
+
+
+class _LazySession(ReferenceSession):
+    def _train_on(self, examples: Any, rate: float) -> None:
+        if 2 * self._next_step < len(self._arrays.order.reshape(-1, len(examples))):
+            super()._train_on(examples, rate)
+        else:
+            self._losses.append(self._losses[-1] if self._losses else 1.0)

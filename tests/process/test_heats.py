@@ -38,6 +38,14 @@ def test_lanes_of_a_heat_take_turns_and_reach_what_they_reach_alone(sweeper: Swe
         assert sum(blocks.steps) + sum(blocks.settle) == record.cell.total_steps
         assert all(kind != "train" or settle == 1 for kind, settle in zip(blocks.kind, blocks.settle, strict=True))
         assert len(record.epochs) == 2
+        shown = record.same_work
+        assert shown.steps >= 12
+        assert (shown.error, shown.witness_error) == (0.0, 0.0)
+        assert shown.witnessed_steps > 0
+        assert shown.counted_steps == record.cell.total_steps
+        assert len(shown.held) == 3
+        assert shown.not_shown == ()
+    assert scripted.same_work.first_witnessed == reference.same_work.first_witnessed
     starts = sorted(
         (start, record.cell.target.name)
         for record in (scripted, reference)
@@ -111,6 +119,20 @@ def test_a_run_resumes_only_as_it_was_interleaved(sweeper: Sweeper) -> None:
     done = sweeper.run("--interleave", "none", batch_sizes=[4])
     assert done.returncode == 1
     assert "interleave block there, none asked for" in done.stderr
+
+
+def test_a_lane_that_leaves_out_what_no_proof_comes_to_ends_as_no_work(sweeper: Sweeper) -> None:
+    """Whatever the moment: nothing is trained from half of the cell on, and its device counts no more steps."""
+    sweeper.add("lazy", "scripted_backend:LazyBackend")
+    done = sweeper.run(target="lazy,reference", batch_sizes=[4])
+    assert done.returncode == 1
+    records = sweeper.records()
+    assert records["reference", 4].status == "ok"
+    lazy = records["lazy", 4]
+    assert lazy.status == "parity_failed"
+    assert "the device counted 16 training steps where 32 were claimed" in lazy.reason
+    told = sweeper.harness("status", "run")
+    assert "reference:numpy is proven at 4: 48 steps, largest error 0" in told.stdout
 
 
 def compare(sweeper: Sweeper, *flags: str) -> subprocess.CompletedProcess[str]:

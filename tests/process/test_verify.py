@@ -87,7 +87,7 @@ def test_batch_sizes_are_proven_on_a_dataset_and_a_fault_of_the_largest_is_told(
     flags = ("--optimizer", "sgd", "--batch-size", "4,16", "--dataset", "small.npz")
     done = verify(sweeper, "--target", "scripted", *flags)
     assert done.returncode == 0, done.stderr
-    assert "scripted:numpy at 4, small, sgd: proven: 40 steps, largest error 0" in done.stderr
+    assert "scripted:numpy at 4, small, sgd: proven: 48 steps, largest error 0" in done.stderr
     assert "3 of 3 proofs passed." in done.stdout.splitlines()
     asked = verify(sweeper, "--target", "scripted", *flags, "--json")
     sized = [proof for proof in json.loads(asked.stdout)["proofs"] if proof.get("batch_size")]

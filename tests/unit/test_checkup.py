@@ -28,7 +28,7 @@ def commands() -> list[list[str]]:
 
 def test_every_command_that_it_runs_is_one() -> None:
     for words in commands():
-        context = click.Context(cli.cli, info_name="harness")
+        context = click.Context(cli.cli, info_name="harness", **cli.CONTEXT)
         name, command, rest = cli.cli.resolve_command(context, list(words))
         assert command is not None
         with command.make_context(name, rest, parent=context) as made:

@@ -24,7 +24,15 @@ from harness.runs import folder as run_folder
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
 COLOURS = re.compile(r"\x1b\[[0-9;]*\b[349][0-7][;m]")
-LISTS = [["models"], ["models", "show", "deep-bn"], ["targets"], ["data"], ["sweeps"], ["report", str(GOLDEN)]]
+LISTS = [
+    ["models"],
+    ["models", "show", "deep-bn"],
+    ["targets"],
+    ["targets", "show", "jax-cpu-tuned"],
+    ["data"],
+    ["sweeps"],
+    ["report", str(GOLDEN)],
+]
 
 SWEEP = 'name = "s"\nmodel = "model.toml"\ntarget = "reference"\ndataset = "small.npz"\nbatch_size = 8\n'
 MODEL = 'name = "m"\ninput_shape = [4, 4, 1]\nlayers = [{ kind = "flatten" }, { kind = "dense", units = 3 }]\n'
@@ -135,6 +143,8 @@ WRONG = [
     ("models show no-layers.toml", "no-layers.toml: key layers: found [], allowed: tables headed [[layers]]"),
     ("models show sweep.toml", "sweep.toml: unknown key"),
     ("targets sync nope", "no target is called 'nope'"),
+    ("targets show jax-cup", "no target is called 'jax-cup' (did you mean 'jax-cpu'?)"),
+    ("sweep --steps-per-call 0", "--steps-per-call: found 0, allowed: a whole number of 1 or more"),
     ("targets sync --nope", "--nope"),
     ("targets support nope", "Got unexpected extra argument (nope)"),
     ("data prepare", "Missing argument 'NAME|FILE.npz'"),

@@ -66,6 +66,9 @@ def test_names_are_those_that_there_are() -> None:
     known = [*targets.built_in(), "my-gpu"]
     for command in ("sweep -t", "sweep --target", "verify --target", "noise-scale --target", "targets sync", "limits"):
         assert completed(f"harness {command} ") == known, command
+    for command in ("explain", "explain jax-cpu"):
+        assert completed(f"harness {command} ") == known, command
+    assert completed("harness explain jax-cpu tensorflow-cpu --model ") == models.names()
     assert completed("harness doctor jax-cpu jax") == ["jax-cpu", "jax-cpu-tuned", "jax-cuda"]
     assert completed("harness sweep --optimizer ") == list(OPTIMIZERS)
     assert completed("harness verify --compute-precision ") == list(PRECISIONS)
@@ -82,7 +85,18 @@ RUNS = ["mine", "harness-runs/quick-1", "harness-runs/study-2"]
 
 
 def test_run_folders_are_found_here_and_where_runs_go() -> None:
-    commands = ("report", "recommend", "status", "wait", "cancel", "heat", "noise-scale", "cell export", "merge mine")
+    commands = (
+        "report",
+        "recommend",
+        "status",
+        "wait",
+        "cancel",
+        "heat",
+        "noise-scale",
+        "cell export",
+        "cell trace",
+        "merge mine",
+    )
     for command in commands:
         assert completed(f"harness {command} ") == RUNS, command
     assert completed("harness merge mine --out ") == RUNS

@@ -69,6 +69,7 @@ def seconds_of(truth: Truth, unexplained: float) -> Truth:
 def made(
     lane: Truth,
     *,
+    base: Truth | None = None,
     unexplained: tuple[float, float] = (0.0, 0.0),
     sets: int = 6,
     rounds: int = 12,
@@ -78,7 +79,7 @@ def made(
 ) -> list[dict[LaneKey, LaneOfSet]]:
     """Sets of base, control and lane. Every time has noise of its own, each round and each process a common factor."""
     generator = np.random.default_rng(seed)
-    truths = [seconds_of(BASE, unexplained[0])] * 2 + [seconds_of(lane, unexplained[1])]
+    truths = [seconds_of(base or BASE, unexplained[0])] * 2 + [seconds_of(lane, unexplained[1])]
     found = []
     for repeat in range(sets):
         drift = np.exp(0.1 * generator.standard_normal(rounds))
@@ -154,6 +155,20 @@ class TestShares:
             any(row.verdict != NO_DIFFERENCE for row in explained(made(BASE, seed=seed)).rows) for seed in range(40)
         )
         assert named <= 6
+
+    def test_a_part_that_waits_is_found_where_all_else_changes_its_pace(self) -> None:
+        """What takes as long at any pace, in sets of which the slowest takes six times as long as the quickest."""
+        quick = {row: seconds / 10 for row, seconds in BASE.items()}
+        sets = []
+        for repeat, pace in enumerate((1.0, 6.0, 2.0, 4.0, 1.5, 3.0)):
+            lane = {
+                row: pace * seconds + (0.06 if row == (POOL, "backward") else 0.0) for row, seconds in quick.items()
+            }
+            base = {row: pace * seconds for row, seconds in quick.items()}
+            sets += made(lane, base=base, sets=1, seed=repeat)
+        one = explained(sets)
+        assert [row.label for row in one.costliest] == ["max_pool 02 backward"]
+        assert one.costliest[0].share == pytest.approx(1.0, abs=0.1)
 
     def test_one_set_has_no_interval_and_no_verdict(self) -> None:
         one = explained(made({**BASE, (POOL, "backward"): 7e-3}, sets=1))

@@ -186,7 +186,7 @@ FAULTS: dict[str, tuple[ModelSpec, int, Fault, int, float]] = {
     "float16 in the last layer": (models.load("lenet5"), 64, Fault(half="08_dense", bits=11), -1, 100),
     "Bessel's correction": (NORMALISED, 64, Fault(unbiased=True), -1, 20),
     "Adam's epsilon elsewhere": (models.load("lenet5"), 64, Fault(epsilon=True), -1, 100),
-    "the last of tied maxima": (TIED, 64, Fault(last_tie=True), -1, 100000),
+    "the last of tied maxima": (TIED, 64, Fault(last_tie=True), -1, 10000),
 }
 
 

@@ -16,7 +16,7 @@ from harness.proof.parity import Proof, Quantity
 from harness.report import page
 from harness.report.page import Answer, PageView
 from tests.unit.made_up_runs import NASTY, SIZES, TARGETS, run, trained, view, whole
-from tests.unit.records import JAX, TENSORFLOW, cell, failed
+from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 
 class Page(HTMLParser):
@@ -79,6 +79,12 @@ class TestWhole:
         assert full.text.index("Use jax-cpu:jit with batch size 64.") < full.text.index("Figures")
         assert "Shown by three seeds." in full.text
         assert "More seeds." in full.text
+
+    def test_says_which_question_its_numbers_answer(self, full: Page) -> None:
+        assert full.text.index("As installed: ") < full.text.index("Figures")
+        tuned = dataclasses.replace(JAX, tuned=True)
+        cells = [record(cell(target=tuned))]
+        assert "At its best: " in shown(cells).text
 
     def test_closes_every_element_and_has_one_main_heading(self, full: Page) -> None:
         assert not full.open

@@ -45,7 +45,7 @@ def test_what_is_proven_is_said_with_its_steps_and_largest_error() -> None:
         "Of the timed training of 2 cells, 4 steps at a random moment were done again by the reference: the largest "
         "error is 5e-7 of the largest value."
     )
-    assert silent_too == "Not shown of tensorflow-cpu:graph: the backend does not count steps."
+    assert silent_too == "Of tensorflow-cpu:graph: the backend does not count steps."
     assert same_work.not_at_size(frame) == ""
 
 

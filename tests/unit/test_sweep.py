@@ -429,6 +429,18 @@ def test_only_batches_larger_than_the_training_examples_are_skipped(wanted: Swee
             assert planned.cell.steps_per_epoch >= 1
 
 
+def test_a_call_longer_than_an_epoch_is_skipped_and_is_the_same_work() -> None:
+    wanted = dataclasses.replace(BASE, batch_sizes=(128, 1024), seeds=(0,))
+    lanes = [target("a"), dataclasses.replace(target("a"), steps_per_call=8)]
+    planned = sweep.expand(wanted, MODELS[:1], lanes, DIGITS, digests)
+    assert [item.skip for item in planned] == [
+        *("", "", ""),
+        "8 steps per call are more than the 4 steps of an epoch at batch size 1024",
+    ]
+    assert len({item.cell.work_id for item in planned}) == 2
+    assert len({item.cell.cell_id for item in planned}) == 4
+
+
 def test_ten_thousand_cells_expand_with_their_ids_within_a_second_of_processor_time() -> None:
     wanted = dataclasses.replace(BASE, batch_sizes=tuple(range(1, 1001)), seeds=tuple(range(5)))
     model = models.load("mnist-cnn")

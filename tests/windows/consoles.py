@@ -1,4 +1,7 @@
-"""Ctrl-C and Ctrl-Break for another process, as its console would send them. Arguments: its number, the event's."""
+"""Ctrl-C for another process, as its console would send it. Argument: the process's number.
+
+Ctrl-Break is not here: under Wine it ends every program at once, whatever handler that has set.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,19 @@ import subprocess
 import sys
 from typing import Any
 
-CTRL_C, CTRL_BREAK = 0, 1
+CTRL_C = 0
 
 
-def press(process: subprocess.Popen[Any], event: int) -> None:
+def press_ctrl_c(process: subprocess.Popen[Any]) -> None:
     """In a process of its own, since it leaves its console for the other's."""
-    subprocess.run([sys.executable, __file__, str(process.pid), str(event)], check=True, timeout=60)
+    subprocess.run([sys.executable, __file__, str(process.pid)], check=True, timeout=60)
 
 
-def main(number: str, event: str) -> None:
+def main(number: str) -> None:
     kernel: Any = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.FreeConsole()
-    done = kernel.AttachConsole(int(number)) and kernel.SetConsoleCtrlHandler(None, True)
-    if event == str(CTRL_BREAK):  # cannot be ignored: whoever sends it ends by it, too
-        kernel.GenerateConsoleCtrlEvent(CTRL_BREAK, int(number))
-        return
-    if not done or not kernel.GenerateConsoleCtrlEvent(int(event), 0):
+    attached = kernel.AttachConsole(int(number)) and kernel.SetConsoleCtrlHandler(None, True)
+    if not attached or not kernel.GenerateConsoleCtrlEvent(CTRL_C, 0):
         raise ctypes.WinError(ctypes.get_last_error())
 
 
