@@ -14,7 +14,7 @@ from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, duration, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
-from harness.analysis import across_runs, comparison
+from harness.analysis import across_runs, comparison, journal
 from harness.analysis.comparison import Comparison, LaneKey
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
@@ -171,6 +171,7 @@ def compare(
         interleave="block",
     )
     kept = run_folder.Run.create(values.place(out) or default_folder("compare"), plan)
+    journal.keep(kept)
     with kept.locked():
         waiting = kept.pending(frozenset({"interrupted"}))
         stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, prepared.folder, wait, fork)

@@ -17,7 +17,7 @@ from harness.actions.progress import NEWS, duration, tell
 from harness.actions.report import ReportFigure
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
-from harness.analysis import comparison, explaining
+from harness.analysis import comparison, explaining, journal
 from harness.analysis.comparison import LaneKey
 from harness.analysis.explaining import Explanation, LaneOfSet
 from harness.core.cell import Cell
@@ -177,6 +177,7 @@ def explain(
         interleave="block",
     )
     kept = run_folder.Run.create(values.place(out) or default_folder("explain"), plan)
+    journal.keep(kept)
     with kept.locked():
         waiting = kept.pending(frozenset({"interrupted"}))
         stopped = bool(waiting) and _execute(kept, waiting, lanes, seconds, definitions, prepared.folder, wait, fork)

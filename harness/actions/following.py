@@ -17,6 +17,7 @@ from harness.actions.progress import RunProgress, tell
 from harness.actions.shown import Lines, Shown
 from harness.actions.slurm import settled, standing, tell_settled
 from harness.actions.sweep import SweepResult
+from harness.analysis import journal
 from harness.cluster.slurm import programs, submissions
 from harness.cluster.slurm.submissions import Standing
 from harness.core.errors import SchedulerError, StoreError
@@ -70,6 +71,7 @@ class RunStatus(Shown):
 def status(folder: Path) -> RunStatus:
     """How far a run is. Cells of jobs that ended without their records are given them. Raises StoreError."""
     kept = run_folder.open_run(folder)
+    journal.keep(kept)
     told = _told(kept)
     recorded, made = settled(kept, told)
     tell_settled(made)
@@ -84,6 +86,7 @@ def wait(folder: Path) -> tuple[SweepResult, int]:
     Raises FollowingStopped, a KeyboardInterrupt, which ends the following, not the run.
     """
     kept = run_folder.open_run(folder)
+    journal.keep(kept)
     recorded = kept.statuses()
     interrupted = {cell_id for cell_id, state in recorded.items() if state == "interrupted"}
     seen = recorded.keys() - interrupted
@@ -107,6 +110,7 @@ def wait(folder: Path) -> tuple[SweepResult, int]:
 def cancel(folder: Path) -> tuple[Lines, bool]:
     """End a run's jobs, and give what they leave its records. Also whether nothing of it runs any more."""
     kept = run_folder.open_run(folder)
+    journal.keep(kept)
     if not submissions.is_used(kept):
         holder = locks.is_held(kept.folder)
         return Lines(

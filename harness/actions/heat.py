@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.actions.progress import NEWS, RunProgress, tell
+from harness.analysis import journal
 from harness.core import record, system
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
@@ -30,6 +31,7 @@ def run_heats(folder: Path, numbers: Sequence[str]) -> None:
     if allocation.is_task_of_ray():
         _end_with_input()
     kept = run_folder.open_run(folder)
+    journal.keep(kept)
     wanted = [_number(text, kept) for text in numbers]
     cells = [cell for number in wanted for cell in kept.plan.heats[number].cells]
     told = setting.read(kept)

@@ -15,6 +15,7 @@ from harness.actions import ending
 from harness.actions.progress import name, tell
 from harness.actions.report import Report
 from harness.actions.shown import Shown
+from harness.analysis import journal
 from harness.core.cell import Cell
 from harness.paths import from_here
 from harness.report.printed import counts_in_words, new_table, print_table, say, status_counts
@@ -57,7 +58,7 @@ def merge(folders: Sequence[Path], out: Path) -> MergeResult:
                 "when it has ended, repeat this command: it adds what is new"
             )
     try:
-        merged = merging.merge(runs, out)
+        merged = merging.merge(runs, out, journal.keep)
     except merging.ConflictError as error:
         _tell_conflicts(error.conflicts)
         raise

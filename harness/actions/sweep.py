@@ -24,6 +24,7 @@ from harness.actions.report import Report
 from harness.actions.shown import RunStopped
 from harness.actions.slurm import Submitted
 from harness.actions.values import Place
+from harness.analysis import journal
 from harness.cluster.options import places
 from harness.cluster.ray import following as ray_following
 from harness.cluster.ray import options as ray_options
@@ -334,6 +335,7 @@ class _Sweeping:
             slurm.require(self._of_slurm)
         on_ray = ray_following.connect(self._of_ray) if self._of_ray else None
         kept = run_folder.Run.create(wish.out or default_folder(self._prepared.name), self.plan)
+        journal.keep(kept)
         part = shards.chosen(kept.plan, wish.shard, wish.only)
         with kept.locked():
             setting.write(kept, self._setting)

@@ -23,7 +23,7 @@ from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, duration, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
-from harness.analysis import comparison, tuning
+from harness.analysis import comparison, journal, tuning
 from harness.analysis.comparison import Comparison, LaneKey
 from harness.analysis.tuning import Gain
 from harness.core import codec, system
@@ -189,6 +189,7 @@ class _Stage:
             for work in works
         ]
         self.kept = Run.create(folder, _plan([cell for cells in self.heats for cell in cells], said))
+        journal.keep(self.kept)
 
     def trial(self, target: Target) -> Gain | None:
         """What was measured of a variant; None where it was not tried at every work."""
@@ -302,6 +303,7 @@ class _Search:
         (at,) = self._realised(target, [variant]).values()
         lanes = comparison.lane_keys([target, at])
         kept = Run.create(folder, _plan(heats.repeated(self._works, lanes, series.MOST_REPEATS), self._command))
+        journal.keep(kept)
         with kept.locked():
             waiting = kept.pending(INTERRUPTED)
             if waiting:

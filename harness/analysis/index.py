@@ -1,6 +1,7 @@
 """The rows of a run's records, of which those that have not changed need not be read: an index beside the records.
 
     RUN/.index.arrow    a line of JSON, then an Arrow file: a row of ``analysis.rows`` for each record
+    RUN/.index.lines/   rows that came while records were saved (``analysis.journal``), until a reader moves them there
 
 It is never the truth. A row counts only while the record's file is the one that it was made of, by name, size, times of
 change and inode; only of a run with the very same plan; and only where it was made by the very same code and libraries.
@@ -15,23 +16,18 @@ import hashlib
 import io
 import json
 import os
-import sysconfig
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from functools import cache
-from importlib import resources
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import polars as pl
 
-from harness.analysis import rows
+from harness.analysis import journal, rows
+from harness.analysis.journal import Signature
 from harness.core import codec
 from harness.core.errors import ContractError, StoreError
 from harness.core.system.processors import usable_processors
-from harness.paths import PLAN_FILE
 from harness.runs import helpers
 from harness.runs.folder import Run
 
@@ -58,10 +54,6 @@ _KEY: dict[str, Any] = {
     "file: changed in any way": pl.Int64,
     "file: inode": pl.UInt64,
 }
-_Key: TypeAlias = tuple[str, int, int, int, int]
-_LARGEST_INODE = 0xFFFF_FFFF_FFFF_FFFF
-_MADE_BY = ("core", "analysis", "runs", "statistics.py")
-"""What of this package decides what is in a row."""
 
 
 def read(run: Run, unreadable: list[StoreError] | None = None, helped: bool = False) -> pl.DataFrame:
@@ -73,34 +65,45 @@ def read(run: Run, unreadable: list[StoreError] | None = None, helped: bool = Fa
     """
     began = time.time_ns()
     present = _present(run)
-    known = _known(run)
-    if not known.height:
-        _ = run.plan  # an index is of a plan that was read and is the same
+    known, lines = _known(run), journal.Journals(run.folder)
     kept = known.filter([present.get(key[0]) == key for key in known.select(list(_KEY)).iter_rows()])
-    unchanged = set(kept["file: name"])
-    changed = [key for name, key in present.items() if name not in unchanged]
-    made = _made(run, changed, unreadable, helped) if changed else known.clear()
-    found = pl.concat([kept, made]).sort("file: name")
-    if int(made["file: bytes"].sum()) >= WORTH_KEEPING:
-        _keep(run, found.filter(pl.col("file: changed") < began - SETTLED_NANOSECONDS))
+    unknown = _without(present, kept)
+    noted = _noted(lines, unknown)
+    changed = _without(unknown, noted)
+    if not known.height and not noted.height:
+        _ = run.plan  # all else is of a plan that was read and is the same
+    made = _made(run, list(changed.values()), unreadable, helped) if changed else known.clear()
+    found = pl.concat([kept, noted, made]).sort("file: name")
+    settled = began - SETTLED_NANOSECONDS
+    if sum(int(new["file: bytes"].sum()) for new in (noted, made)) >= WORTH_KEEPING:
+        is_kept = _keep(run, found.filter(pl.col("file: changed") < settled))
+    else:
+        is_kept = not unknown
+    if is_kept:
+        lines.remove(settled)
     return found.drop(list(_KEY))
 
 
-def _present(run: Run) -> dict[str, _Key]:
+def _present(run: Run) -> dict[str, Signature]:
     """The files of records that there are, by name."""
     folder = os.path.join(run.records_folder, "")  # ten thousand paths as objects would take as long as all the rest
-    return {name: _key(folder, name) for name in run.record_names()}
+    return {name: journal.signature(folder, name) for name in run.record_names()}
 
 
-def _key(folder: str, name: str) -> _Key:
-    try:
-        found = os.stat(folder + name)
-    except OSError:
-        return name, -1, 0, 0, 0  # reading it tells what is wrong, unless it is set aside meanwhile
-    return name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _LARGEST_INODE
+def _without(files: dict[str, Signature], found: pl.DataFrame) -> dict[str, Signature]:
+    there = set(found["file: name"])
+    return {name: key for name, key in files.items() if name not in there}
 
 
-def _made(run: Run, files: Sequence[_Key], unreadable: list[StoreError] | None, helped: bool) -> pl.DataFrame:
+def _noted(lines: journal.Journals, wanted: dict[str, Signature]) -> pl.DataFrame:
+    """Rows that were written down as records were saved."""
+    columns = _schema()
+    found = list(lines.rows(wanted, len(columns)).values())
+    parts = [found[start : start + _ROWS_TOGETHER] for start in range(0, len(found), _ROWS_TOGETHER)]
+    return pl.concat([rows.frame([], columns), *(rows.frame([tuple(one) for one in part], columns) for part in parts)])
+
+
+def _made(run: Run, files: Sequence[Signature], unreadable: list[StoreError] | None, helped: bool) -> pl.DataFrame:
     """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
     from harness.analysis import quick_reading
 
@@ -131,9 +134,9 @@ def _made(run: Run, files: Sequence[_Key], unreadable: list[StoreError] | None, 
     return pl.concat(frames)
 
 
-def _parts(files: Sequence[_Key]) -> list[list[_Key]]:
+def _parts(files: Sequence[Signature]) -> list[list[Signature]]:
     """Files to be read together, those of alike sizes beside each other: they have equally many blocks."""
-    parts: list[list[_Key]] = []
+    parts: list[list[Signature]] = []
     room = 0
     for key in sorted(files, key=lambda key: key[1]):
         if not parts or room < key[1]:
@@ -172,38 +175,23 @@ def _known(run: Run) -> pl.DataFrame:
     return found if dict(found.schema) == _schema() else nothing
 
 
-def _keep(run: Run, found: pl.DataFrame) -> None:
-    """Write the index, where that can be done."""
+def _keep(run: Run, found: pl.DataFrame) -> bool:
+    """Write the index, where that can be done: whether it was."""
     body = io.BytesIO()
     found.write_ipc(body, compression="lz4")
     content = body.getvalue()
-    with suppress(OSError):
+    try:
         codec.write_atomically(run.folder / INDEX_FILE, json.dumps(_head(run, content)).encode() + b"\n" + content)
+    except OSError:
+        return False
+    return True
 
 
 def _head(run: Run, body: bytes) -> dict[str, Any]:
     """What an index must say of itself to be used."""
     return {
         "schema_version": codec.SCHEMA_VERSION,
-        "made_by": _code(),
-        "plan": hashlib.sha256((run.folder / PLAN_FILE).read_bytes()).hexdigest(),
+        "made_by": journal.code(),
+        "plan": journal.plan_digest(run.folder),
         "rows": hashlib.sha256(body).hexdigest(),
     }
-
-
-@cache
-def _code() -> str:
-    """Of all that decides what a row holds: this package's code, and the libraries and kind of machine that compute."""
-    made_with = ("numpy", version("numpy"), "polars", pl.__version__, sysconfig.get_platform())
-    digest = hashlib.sha256(" ".join(made_with).encode())
-    package = resources.files("harness")
-    for part in _MADE_BY:
-        for name, content in _sources(package / part):
-            digest.update(f"{part}/{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
-
-
-def _sources(place: Any) -> Iterable[tuple[str, bytes]]:
-    if place.is_file():
-        return [(place.name, place.read_bytes())]
-    return [(one.name, one.read_bytes()) for one in sorted(place.iterdir(), key=str) if one.name.endswith(".py")]

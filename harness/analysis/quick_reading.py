@@ -91,6 +91,12 @@ def rows(paths: Sequence[str]) -> list[tuple[Any, ...] | None]:
     return found
 
 
+def row_of(content: bytes) -> tuple[Any, ...]:
+    """The row of the record in a file's bytes. Raises NotUsual."""
+    record, arrays = QuickReader().read(content)
+    return row(record, blocks.figures([arrays])[0])
+
+
 def _content(path: str) -> bytes:
     """Of a file, in as few calls of the system as it takes."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

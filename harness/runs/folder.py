@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
@@ -54,6 +54,8 @@ class Run:
         self.records_folder, self.proofs_folder, self.inputs_folder, self.logs_folder, self.scratch_folder = (
             folder / name for name in FOLDERS
         )
+        self.on_saved: Callable[[Path, bytes], None] | None = None
+        """Told of each record that is saved: its file, and what was written there."""
 
     @classmethod
     def create(cls, folder: Path, plan: Plan) -> Run:
@@ -208,12 +210,15 @@ class Run:
             raise AlreadyRecorded(
                 f"{path}: attempt {record.attempt} cannot be saved, one is recorded; records never change"
             )
+        content = record_file.encode(record)
         try:
-            codec.write_atomically(path, record_file.encode(record), new=True)
+            codec.write_atomically(path, content, new=True)
         except FileExistsError:
             raise AlreadyRecorded(f"{path}: another process has recorded this cell; records never change") from None
         except OSError as error:
             raise refusals.unwritable(path, error) from error
+        if self.on_saved is not None:
+            self.on_saved(path, content)
 
     def set_aside(self, cell_id: str) -> int:
         """Make way for another attempt, keeping the present one. Returns the number of the next attempt.

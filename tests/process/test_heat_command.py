@@ -6,6 +6,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from harness.analysis import index, journal
 from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, wait_for
 
 
@@ -37,6 +40,16 @@ def test_heats_run_from_the_folder_alone_and_leave_what_a_sweep_leaves(sweeper: 
     kinds = {record.heat.interleave for record in sweeper.kept.records()}
     assert len(kinds) == 1
     assert list((sweeper.folder / "run" / "claims").iterdir()) == []
+
+
+def test_a_sweep_and_a_heat_write_the_rows_of_what_they_save(sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned(sweeper)
+    assert heat(sweeper, "1", "2").returncode == 0
+    monkeypatch.setattr(index, "_made", None)
+    rows = index.read(sweeper.kept)
+    assert set(rows["cell_id"]) == set(sweeper.kept.statuses())
+    assert rows.height == 3
+    assert len(list((sweeper.folder / "run" / journal.FOLDER).iterdir())) == 2
 
 
 def test_started_twice_at_the_same_time_one_runs_it(sweeper: Sweeper, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from harness.analysis import index
+from harness.analysis import index, journal
 from harness.cli import CONTEXT, cli
 from harness.cluster.slurm import options, submissions
 from harness.core.cell import Cell
@@ -456,6 +456,7 @@ FILES = (
     locks.LOCK_FILE,
     locks.HOLDER_FILE,
     index.INDEX_FILE,
+    journal.FOLDER,
 )
 """Files and folders of a run."""
 

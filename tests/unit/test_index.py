@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import analysis
-from harness.analysis import blocks, index, quick_reading, reading
+from harness.analysis import blocks, index, journal, quick_reading, reading
 from harness.analysis.blocks import BlockArrays
 from harness.core.errors import StoreError
 from harness.core.record import Blocks, Epoch, HeatFacts, Record
@@ -255,7 +255,7 @@ class TestIndex:
     def test_of_other_code_is_made_again(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, read_files: list[bytes]
     ) -> None:
-        monkeypatch.setattr(index, "_code", lambda: "another")
+        monkeypatch.setattr(journal, "code", lambda: "another")
         assert_as_from_records(run)
         assert len(read_files) == len(several())
 

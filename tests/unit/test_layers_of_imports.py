@@ -57,6 +57,7 @@ BESIDES = {
     "harness.analysis.reading": "plan proof runs",
     "harness.analysis.explaining": "runs",
     "harness.analysis.index": "runs",
+    "harness.analysis.journal": "runs",
     "harness.analysis.noise_scale": "runs",
     "harness.measure.series": "analysis",
     "harness.measure.noise_probe": "analysis",

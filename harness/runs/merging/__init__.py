@@ -19,7 +19,7 @@ file has already gets a digest of its content into its name, and the ``log`` of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,8 +54,10 @@ class Merged:
         return [cell for cell_id, cell in self.run.cells.items() if cell_id not in self.statuses]
 
 
-def merge(runs: Sequence[Run], out: Path) -> Merged:
+def merge(runs: Sequence[Run], out: Path, opened: Callable[[Run], None] | None = None) -> Merged:
     """Unite ``runs`` in the folder ``out``: a new one, or a run of the same plan, which may be one of ``runs``.
+
+    ``opened`` is told of it before anything is saved there.
 
     Raises UsageError for runs of different plans or no other run than ``out``; ConflictError; StoreError for a damaged
     or foreign file, or if ``out`` holds something else, cannot be written, or is in use. All but the latter two are
@@ -73,6 +75,8 @@ def merge(runs: Sequence[Run], out: Path) -> Merged:
     sources = [survey(run) for run in others]
     decide(sources)
     target = found or Run.create(out, first.plan)
+    if opened is not None:
+        opened(target)
     with target.locked():
         before = survey(target)
         merger = Writer(before, sources, decide([before, *sources]))

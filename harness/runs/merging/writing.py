@@ -113,7 +113,10 @@ class Writer:
             self._contribution(chain.final).added += 1
         elif chain.final.attempt in numbers:  # attempts before it have come: the same outcome, by its new number
             record = dataclasses.replace(read(chain.final), attempt=max(numbers) + 1)
-            codec.write_atomically(chain.final.path, record_file.encode(record))
+            content = record_file.encode(record)
+            codec.write_atomically(chain.final.path, content)
+            if self._out.on_saved is not None:
+                self._out.on_saved(chain.final.path, content)
 
     def _contribution(self, outcome: Outcome) -> Contribution:
         return self.contributions[outcome.path.parent.parent]
