@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from harness.core import system
 from harness.core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def refused(error: OSError, unnamed: str) -> str:
 
 def unwritable(path: Path, error: OSError) -> StoreError:
     """A person's sentence for what the operating system said."""
+    from harness.core import system  # a third of what ``harness --help`` takes
+
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"{path}: cannot be written, the disk is full; free some space and run the command again")
     if isinstance(error, system.HeldElsewhere):
