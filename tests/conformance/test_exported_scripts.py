@@ -79,7 +79,7 @@ def test_a_script_prints_the_losses_of_its_record(bench: Bench, lane: str, digit
             _exported(bench, record, tmp_path)
         return
     record, printed = _both(bench, lane, "unusual", EVERY_LAYER, digits, tmp_path)
-    other_adam = lane in ("tensorflow-cpu:graph", "tensorflow-cpu:xla")
+    other_adam = lane in ("tensorflow-cpu:graph", "tensorflow-cpu:xla", "tensorflow-cpu-tuned:graph")
     _assert_same(record, printed, SAME_BUT_FOR_ADAM if other_adam else SAME)
 
 
