@@ -63,7 +63,10 @@ class _Commands(Mapping[str, click.Command]):
         if name not in COMMANDS:
             raise KeyError(name)
         word = name.replace("-", "_")
-        return cast(click.Command, getattr(import_module(f"harness.commands.{word}"), word))
+        command = cast(click.Command, getattr(import_module(f"harness.commands.{word}"), word))
+        # A command keeps the help option of its first context, which need not be one below the group's.
+        command.context_settings = {**CONTEXT, **command.context_settings}
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
