@@ -370,7 +370,7 @@ def _plain(one: Tuned) -> dict[str, Any]:
         "target": one.target,
         "is_better": one.is_better,
         "winner": None if one.winner is None else dict(one.winner.changes),
-        "trials": [{"variant": dict(variant.changes), **codec.to_json(found)} for variant, found in one.trials.items()],
+        "trials": [{"setting": dict(variant.changes), **codec.to_json(found)} for variant, found in one.trials.items()],
         "untried": [dict(variant.changes) for variant in one.untried],
         "final": [comparison.to_plain(final) for final in one.final],
         "toml": one.toml,
