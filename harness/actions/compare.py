@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.actions import heats, said, values
-from harness.actions.progress import NEWS, duration, tell
+from harness.actions.progress import NEWS, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
-from harness.analysis import across_runs, comparison, journal
+from harness.analysis import across_runs, comparison
 from harness.analysis.comparison import Comparison, LaneKey
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.model import ModelSpec
-from harness.core.record import Record, now
+from harness.core.record import INTERRUPTED, Record
 from harness.core.training import TrainingSpec
 from harness.measure import heat, series, session
 from harness.measure import runner as measure_runner
@@ -157,23 +157,11 @@ def compare(
         TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
         lanes[0].target,
     )
-    cells = heats.repeated(
-        works,
-        lanes,
-        series.MOST_REPEATS,
-    )
-    plan = run_folder.Plan(
-        name="compare",
-        command=said.command(compare, given),
-        created=now(),
-        harness_version=said.harness_version(),
-        cells=tuple(cells),
-        interleave="block",
-    )
-    kept = run_folder.Run.create(values.place(out) or default_folder("compare"), plan)
-    journal.keep(kept)
+    cells = heats.repeated(works, lanes, series.MOST_REPEATS)
+    folder = values.place(out) or default_folder("compare")
+    kept = heats.kept(folder, "compare", said.command(compare, given), cells)
     with kept.locked():
-        waiting = kept.pending(frozenset({"interrupted"}))
+        waiting = kept.pending(INTERRUPTED)
         stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, prepared.folder, wait, fork)
     result = ComparisonResult(tuple(comparison.compare(_measured(kept), lanes)), kept.folder)
     if stopped:
@@ -197,15 +185,11 @@ def _execute(
     wanted = [key.target for key in lanes]
     pool, verifier, instruments = session.open_run(kept, definitions, wanted, NEWS, timeout, fork)
 
-    def told(found: list[Comparison], left: float) -> None:
-        for one in found:
-            tell(f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
-
     with pool, instruments, session.terminable():
         measure = heat.Measure(series.HEAT_SECONDS, kept.scratch_folder / "programs")
         runner = measure_runner.Runner(kept, pool, verifier, dataset, timeout, Quiet(), measure, instruments)
         try:
-            series.Series(kept, runner, lanes, goal, told).run(waiting)
+            series.Series(kept, runner, lanes, goal, heats.told).run(waiting)
         except KeyboardInterrupt:
             return True
     shutil.rmtree(kept.scratch_folder, ignore_errors=True)

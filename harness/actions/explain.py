@@ -17,13 +17,13 @@ from harness.actions.progress import NEWS, duration, tell
 from harness.actions.report import ReportFigure
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
-from harness.analysis import comparison, explaining, journal
+from harness.analysis import comparison, explaining
 from harness.analysis.comparison import LaneKey
 from harness.analysis.explaining import Explanation, LaneOfSet
 from harness.core.cell import Cell
 from harness.core.errors import HarnessError
 from harness.core.model import ModelSpec
-from harness.core.record import FAILED, Record, now
+from harness.core.record import FAILED, INTERRUPTED, Record
 from harness.core.training import TrainingSpec
 from harness.measure import heat, session
 from harness.measure.explaining import Explainer
@@ -168,18 +168,10 @@ def explain(
         lanes[0].target,
     )
     cells = heats.repeated(works, lanes, SETS)
-    plan = run_folder.Plan(
-        name="explain",
-        command=said.command(explain, given),
-        created=now(),
-        harness_version=said.harness_version(),
-        cells=tuple(cells),
-        interleave="block",
-    )
-    kept = run_folder.Run.create(values.place(out) or default_folder("explain"), plan)
-    journal.keep(kept)
+    folder = values.place(out) or default_folder("explain")
+    kept = heats.kept(folder, "explain", said.command(explain, given), cells)
     with kept.locked():
-        waiting = kept.pending(frozenset({"interrupted"}))
+        waiting = kept.pending(INTERRUPTED)
         stopped = bool(waiting) and _execute(kept, waiting, lanes, seconds, definitions, prepared.folder, wait, fork)
         result = _result(kept, lanes, clock)
         _draw(result)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from harness.actions import values
-from harness.analysis.comparison import LaneKey
+from harness.actions import said, values
+from harness.actions.progress import duration, tell
+from harness.analysis import journal
+from harness.analysis.comparison import Comparison, LaneKey
 from harness.core.cell import Cell, Dataset, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
+from harness.core.record import now
 from harness.core.training import TrainingSpec
 from harness.plan import inputs
+from harness.plan.plan import Plan
 from harness.plan.sweep import LARGEST_COUNT, require_fit
+from harness.report import comparing
+from harness.runs.folder import Run
 
 DEFAULT_BATCH_SIZES = (32, 128, 512)
 STEPS = 3000
@@ -53,3 +60,24 @@ def repeated(works: Sequence[Cell], lanes: Sequence[LaneKey], repeats: int) -> l
         for repeat in range(repeats)
         for key in lanes
     ]
+
+
+def kept(folder: Path, name: str, command: str, cells: Sequence[Cell]) -> Run:
+    """The run folder of heats whose lanes take turns: a new one, or the one that is there with the same cells."""
+    plan = Plan(
+        name=name,
+        command=command,
+        created=now(),
+        harness_version=said.harness_version(),
+        cells=tuple(cells),
+        interleave="block",
+    )
+    run = Run.create(folder, plan)
+    journal.keep(run)
+    return run
+
+
+def told(found: Sequence[Comparison], left: float) -> None:
+    """Say how comparisons stand after a heat; ``left``: seconds of the budget."""
+    for one in found:
+        tell(f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")

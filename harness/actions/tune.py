@@ -20,10 +20,10 @@ from rich.console import Console
 
 from harness.actions import compare as compare_action
 from harness.actions import heats, said, values
-from harness.actions.progress import NEWS, duration, tell
+from harness.actions.progress import NEWS, tell
 from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
-from harness.analysis import comparison, journal, tuning
+from harness.analysis import comparison, tuning
 from harness.analysis.comparison import Comparison, LaneKey
 from harness.analysis.tuning import Gain
 from harness.core import codec, system
@@ -38,11 +38,9 @@ from harness.measure.instruments import Instruments
 from harness.measure.runner import Runner
 from harness.paths import from_here
 from harness.plan import datasets, models, own_file, targets, variants
-from harness.plan.plan import Plan
 from harness.plan.prepare import prepare_dataset
 from harness.plan.targets import TargetDefinition
 from harness.plan.variants import Variant
-from harness.report import comparing
 from harness.report.printed import new_table, print_table, say
 from harness.runs.folder import Run, default_folder
 from harness.wording import plural
@@ -176,7 +174,9 @@ def tune(
 class _Stage:
     """One round of trials, in a run folder of its own: each of ``tried`` beside the target twice, at each work."""
 
-    def __init__(self, folder: Path, works: Sequence[Cell], base: Target, tried: Sequence[Target], said: str) -> None:
+    def __init__(
+        self, folder: Path, works: Sequence[Cell], base: Target, tried: Sequence[Target], command: str
+    ) -> None:
         self._base = comparison.lane_keys([base, base], control=False)
         groups = [tried[start : start + AT_ONCE] for start in range(0, len(tried), AT_ONCE)]
         self._works = works
@@ -188,29 +188,17 @@ class _Stage:
             for number, group in enumerate(groups)
             for work in works
         ]
-        self.kept = Run.create(folder, _plan([cell for cells in self.heats for cell in cells], said))
-        journal.keep(self.kept)
+        self.kept = heats.kept(folder, "tune", command, [cell for cells in self.heats for cell in cells])
 
     def trial(self, target: Target) -> Gain | None:
         """What was measured of a variant; None where it was not tried at every work."""
         lanes = [*self._base, LaneKey(target, 0)]
-        heats = [cells for cells in self.heats if any(cell.target == target for cell in cells)]
-        wanted = [cell for cells in heats for cell in cells if LaneKey(cell.target, cell.lane) in lanes]
+        of_target = [cells for cells in self.heats if any(cell.target == target for cell in cells)]
+        wanted = [cell for cells in of_target for cell in cells if LaneKey(cell.target, cell.lane) in lanes]
         records = [record for cell in wanted if (record := self.kept.record(cell.cell_id)) is not None]
         if len(records) < len(wanted) or any(record.status == "interrupted" for record in records):
             return None
         return tuning.trial(comparison.compare(records, lanes))
-
-
-def _plan(cells: Sequence[Cell], command: str) -> Plan:
-    return Plan(
-        name="tune",
-        command=command,
-        created=now(),
-        harness_version=said.harness_version(),
-        cells=tuple(cells),
-        interleave="block",
-    )
 
 
 class _Search:
@@ -302,12 +290,11 @@ class _Search:
         """The winner against the target on fresh processes, until that is as precise as wanted or the time is up."""
         (at,) = self._realised(target, [variant]).values()
         lanes = comparison.lane_keys([target, at])
-        kept = Run.create(folder, _plan(heats.repeated(self._works, lanes, series.MOST_REPEATS), self._command))
-        journal.keep(kept)
+        kept = heats.kept(folder, "tune", self._command, heats.repeated(self._works, lanes, series.MOST_REPEATS))
         with kept.locked():
             waiting = kept.pending(INTERRUPTED)
             if waiting:
-                series.Series(kept, self._runner(kept), lanes, goal, _told).run(waiting)
+                series.Series(kept, self._runner(kept), lanes, goal, heats.told).run(waiting)
         records = [record for record in kept.records() if record.status != "skipped"]
         return tuple(comparison.compare(records, lanes))
 
@@ -347,11 +334,6 @@ class _Search:
 
 def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", label)
-
-
-def _told(found: Sequence[Comparison], left: float) -> None:
-    for one in found:
-        tell(f"{comparing.line(one)}; {duration(max(left, 0.0))} of the budget left")
 
 
 def _gain(trial: Gain) -> str:

@@ -23,13 +23,7 @@ side = completing.one_of(completing.targets)
 @flags.one_option(
     "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
 )
-@flags.one_option(
-    "--compute-precision",
-    names_of=completing.precisions,
-    default="float32",
-    metavar="NAME",
-    help="float32, mixed_bfloat16, mixed_float16.",
-)
+@flags.compute_precision_option
 @click.option(
     "--clock",
     default="wall",
