@@ -142,7 +142,7 @@ class JaxSession:
         import jax
 
         self._jax = jax
-        self._cell, self._steps_per_epoch = cell, arrays.order.shape[1]
+        self._cell, self._steps_per_epoch, self._forms = cell, arrays.order.shape[1], forms
         self._places = _places(cell.model)
         self._at_once = cell.target.steps_per_call
         self._programs = jax_programs.build(cell.model, cell.training, arrays.order.shape[1], forms, self._at_once)
@@ -260,7 +260,9 @@ class JaxSession:
         """See ``backends.protocol.StepPart``."""
         data = self._resident or (*self._host_data, self._rows)
         source = jax_parts.BatchSource(data, is_resident=self._resident is not None)
-        return jax_parts.part(self._cell, self._steps_per_epoch, self._places, source, name, direction, given)
+        return jax_parts.part(
+            self._cell, self._steps_per_epoch, self._forms, self._places, source, name, direction, given
+        )
 
     def trace(self, steps: int, folder: str) -> None:
         """Of JAX's own profiler; nothing of Python's calls, which would be most of the events."""

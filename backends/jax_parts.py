@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends import jax_programs
-from harness.core import knobs, parts
+from harness.core import parts
 from harness.core.cell import Cell
 from harness.core.model import LayerTrace
 
@@ -72,13 +72,14 @@ class JaxPart:
 def part(
     cell: Cell,
     steps_per_epoch: int,
+    forms: Mapping[str, str],
     places: Places,
     source: BatchSource,
     name: str,
     direction: str,
     given: Mapping[str, Any],
 ) -> JaxPart:
-    """The part of that name; it is traced and compiled at its first call."""
+    """The part of that name; it is traced and compiled at its first call. ``forms``: the value of every knob."""
     if name == parts.DISPATCH:
         return _dispatch()
     if name == parts.INPUT:
@@ -88,7 +89,7 @@ def part(
     if name == parts.OPTIMIZER:
         return _optimizer(cell, steps_per_epoch, places, given)
     trace = next(trace for trace in cell.model.traced if trace.name == name)
-    return _layer(cell, trace, places, direction, given)
+    return _layer(cell, trace, forms, places, direction, given)
 
 
 def _counter() -> Any:
@@ -151,7 +152,7 @@ def _optimizer(cell: Cell, steps_per_epoch: int, places: Places, given: Mapping[
     import jax.numpy as jnp
     import optax
 
-    rule = jax_programs.rule(cell.training, steps_per_epoch)
+    rule = jax_programs.optimizer_rule(cell.training, steps_per_epoch)
     gradients = jax.device_put(_tree(places, given, "gradient/"))
 
     def update(carried: Any, gradients: Any) -> Any:
@@ -176,12 +177,18 @@ def _optimizer(cell: Cell, steps_per_epoch: int, places: Places, given: Mapping[
     return JaxPart(lambda carried: (step(carried, gradients), None), start, named)
 
 
-def _layer(cell: Cell, trace: LayerTrace, places: Places, direction: str, given: Mapping[str, Any]) -> JaxPart:
+def _layer(
+    cell: Cell,
+    trace: LayerTrace,
+    forms: Mapping[str, str],
+    places: Places,
+    direction: str,
+    given: Mapping[str, Any],
+) -> JaxPart:
     import jax
     import jax.numpy as jnp
 
     dtype = cell.training.compute_dtype
-    forms = knobs.chosen(cell.target.all_options, knobs.OF_BACKENDS["jax_flax"])
     module = jax_programs.layer_alone(trace, dtype, forms)
     key = jax.random.key(cell.training.seed)
     own = {short: places[f"{trace.name}/{short}"] for short in (*trace.parameters, *trace.statistics)}

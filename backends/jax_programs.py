@@ -76,7 +76,7 @@ def build(
 
     module = _module(model, training.compute_dtype, forms)
     scale = training.loss_scale
-    rule = _rule(training, steps_per_epoch)
+    rule = optimizer_rule(training, steps_per_epoch)
     steps_key, passes_key = jax.random.split(jax.random.key(training.seed))
 
     def start(parameters: Any, statistics: Any) -> State:
@@ -159,11 +159,6 @@ def layer_alone(trace: LayerTrace, dtype: str, forms: Mapping[str, str]) -> Any:
         return _layer(trace, values, training, dtype, forms)
 
     return type("Layer", (nn.Module,), {"__call__": nn.compact(alone)})()
-
-
-def rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
-    """The optimizer as ``build`` has it."""
-    return _rule(training, steps_per_epoch)
 
 
 def _module(model: ModelSpec, dtype: str, forms: Mapping[str, str]) -> Any:
@@ -258,7 +253,7 @@ def _activate(function: str, values: Any) -> Any:
     return values if function == "linear" else getattr(nn, function)(values)
 
 
-def _rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
+def optimizer_rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
     """The optimizer of ``harness.core.training`` as an optax transformation.
 
     The rate comes before the trace, so that the velocity carries it; ``optax.sgd`` multiplies after.
