@@ -53,8 +53,8 @@ def _rounding(layer: Callable[..., Any], bits: int, product: bool) -> Callable[.
     def apply(*given: Any) -> Any:
         output, pullback = layer(*(map(rounded, given) if product else given))
 
-        def back(gradient: Any) -> Any:
-            by_values, by_parameter = pullback(gradient)
+        def back(gradient: Any, *inward: bool) -> Any:
+            by_values, by_parameter = pullback(gradient, *inward)
             if product:
                 by_parameter = {name: rounded(value) for name, value in by_parameter.items()}
             return rounded(by_values), by_parameter
