@@ -62,10 +62,10 @@ def judged(**changes: float) -> Synchronisation:
     return Synchronisation("target:mode", figures(measured(**changes)))  # type: ignore[arg-type]
 
 
-def believed(seed: int, **changes: float) -> Synchronisation:
-    """After as many attempts as it takes, each with its own noise."""
-    seeds = itertools.count(seed * synchrony.ATTEMPTS)
-    return synchrony.believed("target", lambda: measured(**changes, seed=next(seeds)))  # type: ignore[arg-type]
+def believed(seed: int, lost: float = 0.0, **changes: float) -> Synchronisation:
+    """After as many attempts as it takes, each with its own noise, while others take ``lost`` processors."""
+    seeds = itertools.count(seed * synchrony.ATTEMPTS_BESIDE_OTHERS)
+    return synchrony.believed("target", lambda: measured(**changes, seed=next(seeds)), lambda: lost)  # type: ignore[arg-type]
 
 
 def test_an_asynchronous_framework_that_waits_passes() -> None:
@@ -144,7 +144,9 @@ def test_neither_hides_a_fault() -> None:
                 changes,
                 disturbed,
             )
-            assert not any(believed(seed, **changes, **disturbed).passed for seed in range(300)), (changes, disturbed)
+            for lost, seeds in ((0.0, 100), (1.0, 30)):
+                found = [believed(seed, lost=lost, **changes, **disturbed) for seed in range(seeds)]
+                assert not any(one.passed for one in found), (changes, disturbed, lost)
 
 
 def test_a_failure_is_believed_after_the_last_attempt_and_a_pass_at_once() -> None:
@@ -156,6 +158,12 @@ def test_a_failure_is_believed_after_the_last_attempt_and_a_pass_at_once() -> No
 
     assert not synchrony.believed("target", lambda: measure(0.1)).passed
     assert len(asked) == synchrony.ATTEMPTS
+    asked.clear()
+    assert not synchrony.believed("target", lambda: measure(0.1), lambda: synchrony.OTHERS).passed
+    assert len(asked) == synchrony.ATTEMPTS_BESIDE_OTHERS
+    asked.clear()
+    assert synchrony.believed("target", lambda: measure(0.0 if len(asked) > 4 else 0.2), lambda: 1.0).passed
+    assert len(asked) > synchrony.ATTEMPTS
     asked.clear()
     assert synchrony.believed("target", lambda: measure(0.0)).passed
     assert len(asked) == 1
