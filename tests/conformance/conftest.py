@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.definitions = targets.definitions()
+        self.definitions = targets.definitions() | _untrained()
         self.hosts: Hosts
         self.hosts, self.bundle = session.open_hosts(self.definitions, {}, folder / "scratch", folder / "logs", TIMEOUT)
         proofs = folder / "proofs"
@@ -57,6 +58,18 @@ class Bench:
     def reference(self) -> tuple[Target, Worker]:
         """The oracle and its worker."""
         return self.target(session.REFERENCE), self.worker(session.REFERENCE)
+
+
+def _untrained() -> dict[str, targets.TargetDefinition]:
+    """The targets of ``untrained_backends``: those of real backends, with another class."""
+    known, here = targets.definitions(), Path(__file__).parent
+    return {
+        name: replace(known[real], name=name, backend=f"untrained_backends:{backend}", path=here)
+        for name, real, backend in (
+            ("untrained-jax", "jax-cpu", "OnJax"),
+            ("untrained-tensorflow", "tensorflow-cpu", "OnTensorFlow"),
+        )
+    }
 
 
 @pytest.fixture(scope="session")

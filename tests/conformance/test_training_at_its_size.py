@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from harness.measure.schedule import rehearsal
 from harness.measure.witness import Moment
 from harness.plan import datasets, inputs, models
 from harness.plan.prepare import prepare_dataset
-from harness.proof.parity import Proof
 from harness.workers import Worker
 from harness.workers.cell_worker import Files
 
@@ -54,14 +52,14 @@ IN_PROOF = {
 
 IN_RUN = ("LateForEver",)
 
+FAULTY = [
+    pytest.param("untrained-tensorflow:graph"),
+    pytest.param("untrained-jax:jit", marks=pytest.mark.long),
+]
+
 
 def test_every_planted_fault_is_tried() -> None:
-    defined = {
-        name
-        for name, cls in vars(untrained_backends).items()
-        if isinstance(cls, type) and cls.__module__.endswith("untrained_backends")
-    }
-    assert {name for name in defined if not name.startswith("_")} == {*IN_PROOF, *IN_RUN}
+    assert set(untrained_backends.FAULTS) == {*IN_PROOF, *IN_RUN}
 
 
 @pytest.fixture(scope="module")
@@ -70,44 +68,47 @@ def digits() -> tuple[Path, datasets.Dataset]:
     return prepared.folder, datasets.limited(prepared.dataset, EXAMPLES, 500)
 
 
-def cell_of(name: str, dataset: datasets.Dataset, batch_size: int = 512, epochs: int = 2, seed: int = 1) -> Cell:
+def cell_of(target: Target, dataset: datasets.Dataset, batch_size: int = 512, epochs: int = 2, seed: int = 1) -> Cell:
     training = TrainingSpec(batch_size, epochs, OptimizerSpec("momentum"), seed=seed)
-    target = Target(name, name, "cpu", "numpy", "resident", f"python:{sys.executable}")
     return Cell(SMALL, training, dataset, inputs.identify(SMALL, dataset.train_examples, epochs, seed), target)
 
 
-def proven(bench: Bench, folder: Path, backend: str, cell: Cell, dataset: Path) -> Proof:
-    with bench.planted(folder, backend) as worker:
-        return bench.verifier.at_size.proof(cell, dataset, rehearsal, lambda: worker, fresh=True)
+def faulty(bench: Bench, target: str, fault: str) -> tuple[Target, Worker]:
+    """A target whose name tells its backend which fault to have, and its worker."""
+    found = bench.target(target)
+    return replace(found, name=fault, settings=fault), bench.hosts.worker(found)
 
 
 @pytest.mark.parametrize("fault", IN_PROOF)
+@pytest.mark.parametrize("target", FAULTY, scope="session")
 def test_a_fault_of_training_fails_the_proof_at_its_size(
-    bench: Bench, tmp_path: Path, digits: tuple[Path, datasets.Dataset], fault: str
+    bench: Bench, digits: tuple[Path, datasets.Dataset], target: str, fault: str
 ) -> None:
     folder, dataset = digits
-    found = proven(bench, tmp_path, f"untrained_backends:{fault}", cell_of(fault, dataset), folder)
+    named, worker = faulty(bench, target, fault)
+    found = bench.verifier.at_size.proof(cell_of(named, dataset), folder, rehearsal, lambda: worker, fresh=True)
     assert not found.problem, found.problem
     assert not found.passed
     assert IN_PROOF[fault] in {one.name for one in found.quantities if not one.passed}, found.reason
 
 
+@pytest.mark.parametrize("target", FAULTY, scope="session")
 def test_a_fault_of_large_batches_is_none_of_smaller_ones(
-    bench: Bench, tmp_path: Path, digits: tuple[Path, datasets.Dataset]
+    bench: Bench, digits: tuple[Path, datasets.Dataset], target: str
 ) -> None:
     folder, dataset = digits
-    cell = cell_of("WrongFrom512-small", dataset, batch_size=256)
-    found = proven(bench, tmp_path, "untrained_backends:WrongFrom512", cell, folder)
+    named, worker = faulty(bench, target, "WrongFrom512")
+    cell = cell_of(named, dataset, batch_size=256)
+    found = bench.verifier.at_size.proof(cell, folder, rehearsal, lambda: worker, fresh=True)
     assert found.passed, found.reason
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 512])
-def test_the_reference_without_a_fault_passes(
-    bench: Bench, tmp_path: Path, digits: tuple[Path, datasets.Dataset], batch_size: int
-) -> None:
+def test_the_reference_itself_passes(bench: Bench, digits: tuple[Path, datasets.Dataset], batch_size: int) -> None:
     folder, dataset = digits
-    cell = cell_of(f"none-{batch_size}", dataset, batch_size)
-    found = proven(bench, tmp_path, "reference", cell, folder)
+    target, worker = bench.reference()
+    cell = cell_of(target, dataset, batch_size)
+    found = bench.verifier.at_size.proof(cell, folder, rehearsal, lambda: worker, fresh=True)
     assert found.passed, found.reason or found.problem
     assert found.steps >= 12
     assert found.largest_error == 0.0
@@ -120,13 +121,7 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def trained(bench: Bench, folder: Path, backend: str, cell: Cell, dataset: Path, drawn: random.Random) -> Lane:
-    """A lane of a planted backend, trained to its end and judged by what was seen of it."""
-    with bench.planted(folder, backend) as worker:
-        return trained_on(bench, folder, worker, cell, dataset, drawn)[0]
-
-
-def trained_on(
+def trained(
     bench: Bench, folder: Path, worker: Worker, cell: Cell, dataset: Path, drawn: random.Random
 ) -> tuple[Lane, Evidence]:
     """A lane on a worker, trained to its end, and what was seen of it."""
@@ -163,25 +158,15 @@ class Draws(random.Random):
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.1, "ok"), (0.9, "parity_failed"), (1.0, "parity_failed")])
+@pytest.mark.parametrize("target", FAULTY, scope="session")
 def test_what_is_left_out_after_every_proof_is_seen_in_the_run(
-    bench: Bench, scratch: Path, digits: tuple[Path, datasets.Dataset], share: float, status: str
+    bench: Bench, scratch: Path, digits: tuple[Path, datasets.Dataset], target: str, share: float, status: str
 ) -> None:
     """Once the moment comes to it. With dropout on: the masks are the backend's own."""
     folder, dataset = digits
-    cell = cell_of("LateForEver", dataset, batch_size=64, epochs=4)
-    lane = trained(bench, scratch, "untrained_backends:LateForEver", cell, folder, Draws(share))
+    named, worker = faulty(bench, target, "LateForEver")
+    lane, _ = trained(bench, scratch, worker, cell_of(named, dataset, batch_size=64, epochs=4), folder, Draws(share))
     assert lane.status == status, lane.record({}, "", 1, "").reason
-
-
-def test_a_run_without_a_fault_is_seen_to_be_the_work(
-    bench: Bench, scratch: Path, digits: tuple[Path, datasets.Dataset]
-) -> None:
-    folder, dataset = digits
-    lane = trained(bench, scratch, "reference", cell_of("none", dataset, 64), folder, random.Random(0))
-    record = lane.record({}, "", 1, "")
-    assert (record.status, record.reason) == ("ok", "")
-    assert lane.inventory is not None
-    assert lane.inventory.steps == lane.steps_done == lane.cell.total_steps
 
 
 def seen_and_proven(bench: Bench, folder: Path, cell: Cell, dataset: Path) -> None:
@@ -190,10 +175,12 @@ def seen_and_proven(bench: Bench, folder: Path, cell: Cell, dataset: Path) -> No
     found = bench.verifier.at_size.proof(cell, dataset, rehearsal, give, fresh=True)
     assert found.passed, found.reason
     assert found.steps >= 12
-    lane, shown = trained_on(bench, folder, give(), cell, dataset, random.Random(cell.training.batch_size))
+    lane, shown = trained(bench, folder, give(), cell, dataset, random.Random(cell.training.batch_size))
     record = lane.record({}, "", 1, "")
     assert (record.status, record.reason) == ("ok", "")
     assert shown.facts.counted_steps == cell.total_steps
+    assert lane.inventory is not None
+    assert lane.inventory.steps == lane.steps_done == cell.total_steps
     assert len(shown.facts.held) == 3
     told = [line for line in shown.facts.not_shown if not line.startswith("dropout's masks")]
     assert told == []

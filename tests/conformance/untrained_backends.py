@@ -1,183 +1,196 @@
-"""The reference with one planted fault each that shows only in training at its real size, or some way into it.
+"""Real backends with one planted fault each that shows only in training at its real size, or some way into it.
 
-The device's own count of steps goes on whatever the fault: what is not trained is claimed to be.
+The fault is the name of the cell's target, so that one loaded framework serves all. A faulty session lies as well as it
+can: its own count of steps goes on whatever it trains, and it shows the data and the order that it was given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from backends import reference_layers as layers
+from backends import jax_programs, tensorflow_model, tensorflow_steps
+from backends.jax_flax import JaxBackend
 from backends.protocol import Arrays
-from backends.reference import ReferenceBackend, ReferenceSession
-from backends.reference_optimizers import Optimizer
+from backends.tensorflow_keras import TensorFlowBackend
 from harness.core.cell import Cell
+from harness.core.model import Dense
+from harness.core.training import TrainingSpec
 
 LATE = 100
 """Beyond every step of a proof, within a cell."""
 
+NOT_TRAINED: dict[str, Callable[[Cell, int], bool]] = {
+    "EarlyStepNotTrained": lambda cell, step: step == 1,
+    "LateStepNotTrained": lambda cell, step: step == cell.total_steps - 3,
+    "NowAndThenNotTrained": lambda cell, step: step % 5 == 4,
+    "LastBlockNotTrained": lambda cell, step: step == cell.total_steps - 1,
+    "FrozenAfterAnEpoch": lambda cell, step: step >= cell.steps_per_epoch,
+    "LateForEver": lambda cell, step: step >= LATE,
+}
+"""Which steps leave everything as it was but the count."""
 
-class _Session(ReferenceSession):
-    """Knows its cell. Faults change ``update``, what a step does to the parameters, or what it trains on."""
 
-    def __init__(self, cell: Cell, arrays: Arrays) -> None:
-        super().__init__(cell, arrays)
-        self.cell = cell
-        right = self._optimizer
-        session = self
+def _sixth_batch_twice(order: Any) -> None:
+    steps = order.reshape(-1, order.shape[-1])
+    steps[5] = steps[4]
 
-        class Faulty(Optimizer):
-            def update(self, parameters: Any, gradients: Any, rate: float) -> None:
-                if session.trains(session._next_step):
-                    super().update(parameters, session.changed(gradients), session.rate(rate))
+
+def _last_row_is_first(order: Any) -> None:
+    order[..., -1] = order[..., 0]
+
+
+def _one_row_is_another(order: Any) -> None:
+    order[-1, -1, 0] = order[-1, -1, 1]
+
+
+OTHER_ORDER: dict[str, Callable[[Any], None]] = {
+    "BatchTakenTwice": _sixth_batch_twice,
+    "RowRepeated": _last_row_is_first,
+    "OtherOrder": _one_row_is_another,
+}
+OTHERS = (
+    "RowLeftOut",
+    "WrongFrom512",
+    "LateDropMissed",
+    "HalfPrecisionInALayer",
+    "EvaluatesTrainingData",
+    "CountsWhatItDidNotTrain",
+)
+FAULTS = (*NOT_TRAINED, *OTHER_ORDER, *OTHERS)
+
+
+class FaultySession:
+    """A real session, and what its fault makes of it."""
+
+    def __init__(self, session: Any, fault: str, cell: Cell, arrays: Arrays, unchanged: Callable[..., None]) -> None:
+        self._session, self._fault, self._cell, self._arrays = session, fault, cell, arrays
+        self._unchanged = unchanged
+        self._done = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def train(self, steps: int) -> None:
+        is_left_out = NOT_TRAINED.get(self._fault)
+        if is_left_out is None:
+            self._session.train(steps)
+        else:
+            for step in range(self._done, self._done + steps):
+                if is_left_out(self._cell, step):
+                    self._unchanged(self._session)
                 else:
-                    self._steps += 1
+                    self._session.train(1)
+        self._done += steps
 
-        self._optimizer = Faulty(cell.training.optimizer, self._parameters)
-        assert right.steps == self._optimizer.steps
+    def steps_done(self) -> int:
+        counted: int = self._session.steps_done()
+        return counted - (self._fault == "CountsWhatItDidNotTrain")
 
-    def trains(self, step: int) -> bool:
-        return True
-
-    def changed(self, gradients: Any) -> Any:
-        return gradients
-
-    def rate(self, rate: float) -> float:
-        return rate
-
-    def rows(self, examples: Any) -> Any:
-        return examples
-
-    def _train_on(self, examples: Any, rate: float) -> None:
-        super()._train_on(self.rows(examples), rate)
+    def held(self) -> dict[str, Any]:
+        held: dict[str, Any] = self._session.held()
+        if self._fault != "OtherOrder":
+            held["order"] = self._arrays.order.reshape(-1, self._arrays.order.shape[-1])
+        return held
 
 
-class _Faulty(ReferenceBackend):
-    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
-        made: ReferenceSession = self.Session(cell, arrays)  # type: ignore[attr-defined]
-        return made
+def _arrays(fault: str, arrays: Arrays) -> Arrays:
+    """What the real session is given instead."""
+    order = arrays.order.copy()
+    if fault in OTHER_ORDER:
+        OTHER_ORDER[fault](order)
+    if fault == "RowLeftOut":
+        order = order[..., :-1]
+    if fault == "EvaluatesTrainingData":
+        count = len(arrays.test_images)
+        return replace(arrays, test_images=arrays.train_images[:count], test_labels=arrays.train_labels[:count])
+    return replace(arrays, order=order)
 
 
-class EarlyStepNotTrained(_Faulty):
-    class Session(_Session):
-        def trains(self, step: int) -> bool:
-            return step != 1
+def _miss_the_drop() -> None:
+    right = TrainingSpec.learning_rates
+
+    def first_only(*given: Any) -> Any:
+        return right(*given)[:1]
+
+    TrainingSpec.learning_rates = first_only  # type: ignore[method-assign]
 
 
-class LateStepNotTrained(_Faulty):
-    class Session(_Session):
-        def trains(self, step: int) -> bool:
-            return step != self.cell.total_steps - 3
+class OnJax(JaxBackend):
+    def session(self, cell: Cell, arrays: Arrays) -> Any:
+        fault = cell.target.name
+        if fault == "LateDropMissed":
+            _miss_the_drop()
+        elif fault == "HalfPrecisionInALayer":
+            right_layer = jax_programs._layer
+
+            def rounded(trace: Any, *given: Any) -> Any:
+                values = right_layer(trace, *given)
+                return values.astype("float16").astype("float32") if isinstance(trace.layer, Dense) else values
+
+            jax_programs._layer = rounded
+        elif fault == "WrongFrom512" and cell.training.batch_size >= 512:
+            right_rule = jax_programs.optimizer_rule
+
+            def lossy(*given: Any) -> Any:
+                import jax
+                import optax
+
+                rule = right_rule(*given)
+
+                def update(gradients: Any, *others: Any) -> Any:
+                    leaves, tree = jax.tree.flatten(gradients)
+                    return rule.update(jax.tree.unflatten(tree, [leaves[0] * 0.999, *leaves[1:]]), *others)
+
+                return optax.GradientTransformation(rule.init, update)
+
+            jax_programs.optimizer_rule = lossy
+        return FaultySession(super().session(cell, _arrays(fault, arrays)), fault, cell, arrays, self._unchanged)
+
+    @staticmethod
+    def _unchanged(session: Any) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        before = jax.tree.map(jnp.copy, session._state)  # the step takes the state's own memory
+        session.train(1)
+        session._state = before._replace(step=session._state.step)
 
 
-class NowAndThenNotTrained(_Faulty):
-    class Session(_Session):
-        def trains(self, step: int) -> bool:
-            return step % 5 != 4
+class OnTensorFlow(TensorFlowBackend):
+    def session(self, cell: Cell, arrays: Arrays) -> Any:
+        import tensorflow as tf
 
+        fault = cell.target.name
+        if fault == "LateDropMissed":
+            _miss_the_drop()
+        elif fault == "HalfPrecisionInALayer":
+            right_layer = tensorflow_model.keras_layer
 
-class LastBlockNotTrained(_Faulty):
-    class Session(_Session):
-        def trains(self, step: int) -> bool:
-            return step != self.cell.total_steps - 1
+            def rounded(layer: Any, *given: Any) -> Any:
+                made = right_layer(layer, *given)
+                if isinstance(layer, Dense):
+                    right_call = made.call
+                    made.call = lambda values, **_: tf.cast(tf.cast(right_call(values), tf.float16), tf.float32)
+                return made
 
+            tensorflow_model.keras_layer = rounded
+        elif fault == "WrongFrom512" and cell.training.batch_size >= 512:
+            right_apply = tensorflow_steps._Update.apply
 
-class BatchTakenTwice(_Faulty):
-    class Session(_Session):
-        def rows(self, examples: Any) -> Any:
-            return self._arrays.order.reshape(-1, len(examples))[self._next_step - (self._next_step == 5)]
+            def lossy(update: Any, gradients: list[Any], *others: Any) -> None:
+                right_apply(update, [gradients[0] * 0.999, *gradients[1:]], *others)
 
+            tensorflow_steps._Update.apply = lossy  # type: ignore[method-assign]
+        return FaultySession(super().session(cell, _arrays(fault, arrays)), fault, cell, arrays, self._unchanged)
 
-class RowLeftOut(_Faulty):
-    """The last image of each batch counts for nothing."""
-
-    class Session(_Session):
-        def rows(self, examples: Any) -> Any:
-            return examples[:-1]
-
-
-class RowRepeated(_Faulty):
-    """The first image stands for the last one too."""
-
-    class Session(_Session):
-        def rows(self, examples: Any) -> Any:
-            return np.append(examples[:-1], examples[0])
-
-
-class WrongFrom512(_Faulty):
-    """A thousandth of one parameter's gradient is lost, from some batch size on."""
-
-    class Session(_Session):
-        def changed(self, gradients: Any) -> Any:
-            if self.cell.training.batch_size < 512:
-                return gradients
-            name = next(iter(gradients))
-            return {**gradients, name: gradients[name] * 0.999}
-
-
-class LateDropMissed(_Faulty):
-    class Session(_Session):
-        def rate(self, rate: float) -> float:
-            return self._rates[0][1]
-
-
-class HalfPrecisionInALayer(ReferenceBackend):
-    """The results of dense layers rounded to float16."""
-
-    def load(self) -> None:
-        right = layers.dense
-
-        def dense(values: Any, kernel: Any, bias: Any) -> Any:
-            output, pullback = right(values, kernel, bias)
-            return output.astype(np.float16).astype(np.float64), pullback
-
-        layers.dense = dense
-
-
-class EvaluatesTrainingData(_Faulty):
-    class Session(_Session):
-        def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
-            from dataclasses import replace
-
-            right = self._arrays
-            count = len(right.test_images)
-            self._arrays = replace(
-                right, test_images=right.train_images[:count], test_labels=right.train_labels[:count]
-            )
-            try:
-                return super().evaluate(first_batch_only)
-            finally:
-                self._arrays = right
-
-
-class FrozenAfterAnEpoch(_Faulty):
-    class Session(_Session):
-        def trains(self, step: int) -> bool:
-            return step < self.cell.steps_per_epoch
-
-
-class LateForEver(_Faulty):
-    """Nothing is trained from a step on that no proof comes to."""
-
-    class Session(_Session):
-        def trains(self, step: int) -> bool:
-            return step < LATE
-
-
-class CountsWhatItDidNotTrain(_Faulty):
-    """Leaves steps out, and its own count with them."""
-
-    class Session(_Session):
-        def train(self, steps: int) -> None:
-            super().train(steps)
-            self._optimizer._steps -= 1
-
-
-class OtherOrder(_Faulty):
-    """Holds, and trains on, rows of its own."""
-
-    def session(self, cell: Cell, arrays: Arrays) -> ReferenceSession:
-        arrays.order[-1, -1, 0] = arrays.order[-1, -1, 1]
-        return ReferenceSession(cell, arrays)
+    @staticmethod
+    def _unchanged(session: Any) -> None:
+        network, slots = session._network, session._trainer._update._slots
+        variables = [*network.trained.values(), *network.moving.values(), *(one for slot in slots for one in slot)]
+        before = [variable.numpy() for variable in variables]
+        session.train(1)
+        session.synchronise()
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
