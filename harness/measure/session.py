@@ -23,7 +23,7 @@ from harness.cache import room
 from harness.cache.keeping import Keeping
 from harness.core import system
 from harness.core.cell import Cell, Target
-from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported
+from harness.core.errors import EnvironmentBuildError, StoreError, Unsupported, UsageError
 from harness.core.record import FAILED_TOO, INTERRUPTED
 from harness.machine import allocation, nvidia
 from harness.machine import facts as machine_facts
@@ -38,7 +38,7 @@ from harness.plan.news import News
 from harness.plan.targets import TargetDefinition
 from harness.proof import verifier as proof_verifier
 from harness.runs import folder as run_folder
-from harness.workers import environments, hosts
+from harness.workers import environments, flags, hosts
 from harness.workers.cell_worker import CellWorker
 
 REFERENCE = "reference"
@@ -174,15 +174,21 @@ def with_reference(definitions: Mapping[str, TargetDefinition], news: News) -> d
 def build_environments(
     definitions: Mapping[str, TargetDefinition], wanted: Sequence[Target], news: News
 ) -> dict[str, str]:
-    """Make every wanted target's environment ready; returns those that cannot be, with the reason."""
+    """Make every wanted target's environment ready; returns those that cannot be, with the reason.
+
+    Raises UsageError for a target whose framework does not know the flags that its definition gives it.
+    """
     problems: dict[str, str] = {}
     for name in dict.fromkeys(target.name for target in wanted):
         definition = definitions[name]
         try:
-            environments.ensure(definition, news.tell)
+            python = environments.ensure(definition, news.tell)
         except EnvironmentBuildError as error:
             problems[name] = str(error)
             news.tell(f"warning: target {name} cannot be used: {error}")
+            continue
+        if why := flags.refused(python, definition.backend, definition.env):
+            raise UsageError(f"target {name!r}: {why}")
     return problems
 
 
