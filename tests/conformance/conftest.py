@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,23 @@ def every_lane() -> list[str]:
         if definition.name != session.REFERENCE and definition.accelerator == "cpu"
         for mode in (definition.modes[:1] if definition.tuned else definition.modes)
     ]
+
+
+WHOLE = ("tensorflow-cpu:graph", "tensorflow210-cpu:graph", "jax-cpu:jit")
+"""One lane of each framework in each version: what it does with every case the other lanes show with one."""
+
+
+def spread(cases: Sequence[tuple[Any, ...]], shift: int = 0) -> list[Any]:
+    """(lane, *case): every case for the lanes of WHOLE, one for each of the others, which take turns.
+
+    With XLA, which compiles several times as long as others trace, and with ``fit`` it is a long test.
+    """
+    found = []
+    for number, lane in enumerate(every_lane(), shift):
+        chosen = cases if lane in WHOLE else [cases[number % len(cases)]]
+        marks = pytest.mark.long if lane.endswith((":xla", ":fit")) else []
+        found += [pytest.param(lane, *case, marks=marks) for case in chosen]
+    return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,7 +19,7 @@ from harness.proof.probes import dropout_rates
 from harness.proof.rounding import compare
 from harness.proof.tolerances import UNIT_ROUNDOFF
 
-from .conftest import TIMEOUT, Bench, paired
+from .conftest import TIMEOUT, Bench, paired, spread
 from .test_parity import POOLED, UNUSUAL
 
 FLOAT32 = 2.0**-24
@@ -105,12 +105,11 @@ CASES = [(*pair, (33, 1)[number % 2]) for number, pair in enumerate(paired(model
 """Every model, every optimizer and both batch sizes, in as few cases as that takes."""
 
 
-@pytest.mark.long_modes("xla", "fit")
-@pytest.mark.parametrize(("name", "optimizer", "batch_size"), CASES)
+@pytest.mark.parametrize(("target", "name", "optimizer", "batch_size"), spread(CASES))
 def test_training_stays_within_what_rounding_may_do(
-    bench: Bench, lane: str, name: str, optimizer: str, batch_size: int, tmp_path: Path
+    bench: Bench, target: str, name: str, optimizer: str, batch_size: int, tmp_path: Path
 ) -> None:
-    _assert_within(Trained(bench, lane, models.load(name), training(optimizer, batch_size), (1, 1, 1, 3), tmp_path))
+    _assert_within(Trained(bench, target, models.load(name), training(optimizer, batch_size), (1, 1, 1, 3), tmp_path))
 
 
 @pytest.mark.long
@@ -119,10 +118,11 @@ def test_a_large_batch_stays_within_it(bench: Bench, target: str, tmp_path: Path
     _assert_within(Trained(bench, target, models.load("lenet5"), training("adam", 512), (1, 1), tmp_path))
 
 
-@pytest.mark.long_modes("xla", "fit")
-@pytest.mark.parametrize("model", [UNUSUAL, POOLED], ids=lambda model: model.name)
-def test_layers_in_unusual_forms_stay_within_it(bench: Bench, lane: str, model: ModelSpec, tmp_path: Path) -> None:
-    _assert_within(Trained(bench, lane, model, training("nesterov", 16), (1, 1, 4), tmp_path))
+@pytest.mark.parametrize(
+    ("target", "model"), spread([(UNUSUAL,), (POOLED,)]), ids=lambda one: getattr(one, "name", one)
+)
+def test_layers_in_unusual_forms_stay_within_it(bench: Bench, target: str, model: ModelSpec, tmp_path: Path) -> None:
+    _assert_within(Trained(bench, target, model, training("nesterov", 16), (1, 1, 4), tmp_path))
 
 
 def _assert_within(trained: Trained) -> None:

@@ -23,7 +23,7 @@ from harness.workers import Worker
 from harness.workers.cell_worker import Files
 
 from . import untrained_backends
-from .conftest import TIMEOUT, Bench, every_lane, paired
+from .conftest import TIMEOUT, WHOLE, Bench, every_lane, paired
 
 SMALL = ModelSpec(
     "small",
@@ -203,7 +203,7 @@ def test_no_lane_raises_a_false_alarm(
 @pytest.mark.parametrize(
     ("model", "optimizer", "batch_size"), [(*pair, (33, 1, 128)[n % 3]) for n, pair in enumerate(CASES)]
 )
-@pytest.mark.parametrize("target", [lane for lane in every_lane() if lane.endswith((":graph", ":jit"))])
+@pytest.mark.parametrize("target", WHOLE)
 def test_no_model_optimizer_or_batch_size_raises_a_false_alarm(
     bench: Bench,
     scratch: Path,
