@@ -20,13 +20,10 @@ from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.record import INTERRUPTED, Record
-from harness.core.training import TrainingSpec
 from harness.measure import heat, series, session
 from harness.measure import runner as measure_runner
-from harness.measure.lane import Progress
 from harness.paths import from_here
-from harness.plan import datasets, models, own_file, targets
-from harness.plan.prepare import prepare_dataset
+from harness.plan import own_file, targets
 from harness.plan.targets import TargetDefinition
 from harness.report import comparing
 from harness.report.printed import say
@@ -146,23 +143,15 @@ def compare(
     if any(are_runs):
         raise UsageError("compare: found targets and run folders together, allowed: targets only, or two run folders")
     goal = series.Goal(values.half_width(precision), values.seconds_of(budget))
-    values.compute_precision(compute_precision)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in sides])
-    prepared = prepare_dataset(values.dataset(given["dataset"]), values.place(data_dir), NEWS)
-    works = heats.works(
-        model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
-        datasets.limited(prepared.dataset, None, None),
-        heats.batch_sizes(values.texts(given["batch_size"])),
-        TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
-        lanes[0].target,
-    )
+    works, dataset_folder = heats.asked(given, lanes[0].target)
     cells = heats.repeated(works, lanes, series.MOST_REPEATS)
     folder = values.place(out) or default_folder("compare")
     kept = heats.kept(folder, "compare", said.command(compare, given), cells)
     with kept.locked():
         waiting = kept.pending(INTERRUPTED)
-        stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, prepared.folder, wait, fork)
+        stopped = bool(waiting) and _execute(kept, waiting, lanes, goal, definitions, dataset_folder, wait, fork)
     result = ComparisonResult(tuple(comparison.compare(_measured(kept), lanes)), kept.folder)
     if stopped:
         raise RunStopped(result, said.resuming(compare, given, str(kept.folder)))
@@ -187,7 +176,7 @@ def _execute(
 
     with pool, instruments, session.terminable():
         measure = heat.Measure(series.HEAT_SECONDS, kept.scratch_folder / "programs")
-        runner = measure_runner.Runner(kept, pool, verifier, dataset, timeout, Quiet(), measure, instruments)
+        runner = measure_runner.Runner(kept, pool, verifier, dataset, timeout, heats.Quiet(), measure, instruments)
         try:
             series.Series(kept, runner, lanes, goal, heats.told).run(waiting)
         except KeyboardInterrupt:
@@ -228,19 +217,3 @@ def _stored(folders: Sequence[Path]) -> ComparisonResult:
     if not found:
         raise UsageError("compare: the two runs have no work in common (same model, training, dataset and inputs)")
     return ComparisonResult(tuple(found), None)
-
-
-class Quiet:
-    """A comparison reports heat by heat, not cell by cell; what fails is said at once."""
-
-    def started(self, cell: Cell, doing: str) -> None:
-        """Nothing."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Nothing: drawing would take the processor that the next block is measured on."""
-
-    def finished(self, record: Record) -> None:
-        """Say what went wrong."""
-        if record.status not in ("ok", "skipped"):
-            what = f"{record.cell.target.label}, batch {record.cell.training.batch_size}"
-            tell(f"{what}: {record.status.replace('_', ' ')}: {record.reason}")

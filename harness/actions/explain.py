@@ -23,14 +23,11 @@ from harness.analysis.explaining import Explanation, LaneOfSet
 from harness.core.cell import Cell
 from harness.core.errors import HarnessError
 from harness.core.model import ModelSpec
-from harness.core.record import FAILED, INTERRUPTED, Record
-from harness.core.training import TrainingSpec
+from harness.core.record import FAILED, INTERRUPTED
 from harness.measure import heat, session
 from harness.measure.explaining import Explainer
-from harness.measure.lane import Progress
 from harness.paths import from_here
-from harness.plan import datasets, models, own_file, targets
-from harness.plan.prepare import prepare_dataset
+from harness.plan import own_file, targets
 from harness.plan.targets import TargetDefinition
 from harness.report import explaining as explained
 from harness.report.printed import say
@@ -155,24 +152,16 @@ def explain(
     given = {name: values.plain(value) for name, value in locals().items()}
     wait = values.timeout(timeout)
     seconds = values.seconds_of(budget)
-    values.compute_precision(compute_precision)
     values.one_of("--clock", clock, explaining.CLOCKS)
     definitions = own_file.target_definitions()
     lanes = comparison.lane_keys([targets.resolve(str(side), definitions) for side in (base, target)])
-    prepared = prepare_dataset(values.dataset(given["dataset"]), values.place(data_dir), NEWS)
-    works = heats.works(
-        model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"])),
-        datasets.limited(prepared.dataset, None, None),
-        heats.batch_sizes(values.texts(given["batch_size"]), DEFAULT_BATCH_SIZES),
-        TrainingSpec(1, 1, values.optimizer(optimizer), precision=compute_precision),
-        lanes[0].target,
-    )
+    works, dataset_folder = heats.asked(given, lanes[0].target, DEFAULT_BATCH_SIZES)
     cells = heats.repeated(works, lanes, SETS)
     folder = values.place(out) or default_folder("explain")
     kept = heats.kept(folder, "explain", said.command(explain, given), cells)
     with kept.locked():
         waiting = kept.pending(INTERRUPTED)
-        stopped = bool(waiting) and _execute(kept, waiting, lanes, seconds, definitions, prepared.folder, wait, fork)
+        stopped = bool(waiting) and _execute(kept, waiting, lanes, seconds, definitions, dataset_folder, wait, fork)
         result = _result(kept, lanes, clock)
         _draw(result)
     if stopped:
@@ -196,8 +185,8 @@ def _execute(
     wanted = [key.target for key in lanes]
     pool, verifier, instruments = session.open_run(kept, definitions, wanted, NEWS, timeout, fork)
     reference = targets.resolve(session.REFERENCE, definitions)
-    measure = heat.Measure(0.0, kept.scratch_folder / "programs")
-    means = heat.Means(pool, verifier, dataset, timeout, kept.scratch_folder, _Quiet(), measure, instruments)
+    measure, watcher = heat.Measure(0.0, kept.scratch_folder / "programs"), heats.Quiet(says_failures=False)
+    means = heat.Means(pool, verifier, dataset, timeout, kept.scratch_folder, watcher, measure, instruments)
     with pool, instruments, session.terminable():
         explainer = Explainer(kept, means, lambda: (reference, pool.worker(reference, REFERENCE_PLACE)))
         try:
@@ -292,16 +281,3 @@ def _draw(result: ExplanationResult) -> None:
             pictures.write(figures, result.folder / PICTURES_FOLDER, format)
     except HarnessError as error:
         tell(f"warning: no page: {error}")
-
-
-class _Quiet:
-    """It is told set by set; what fails, in the set's line."""
-
-    def started(self, cell: Cell, doing: str) -> None:
-        """Nothing."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Nothing."""
-
-    def finished(self, record: Record) -> None:
-        """Nothing."""

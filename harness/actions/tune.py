@@ -18,7 +18,6 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.actions import compare as compare_action
 from harness.actions import heats, said, values
 from harness.actions.progress import NEWS, tell
 from harness.actions.shown import RunStopped, Shown
@@ -31,14 +30,12 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.record import INTERRUPTED, now
-from harness.core.training import TrainingSpec
 from harness.machine import facts as machine_facts
 from harness.measure import heat, series, session
 from harness.measure.instruments import Instruments
 from harness.measure.runner import Runner
 from harness.paths import from_here
-from harness.plan import datasets, models, own_file, targets, variants
-from harness.plan.prepare import prepare_dataset
+from harness.plan import own_file, targets, variants
 from harness.plan.targets import TargetDefinition
 from harness.plan.variants import Variant
 from harness.report.printed import new_table, print_table, say
@@ -149,13 +146,9 @@ def tune(
     wait, goal = values.timeout(timeout), series.Goal(values.half_width(precision), values.seconds_of(budget))
     definitions = dict(own_file.target_definitions())
     wanted = list(dict.fromkeys(targets.resolve(name, definitions) for name in names or session.DEFAULT_TARGETS))
-    spec = model if isinstance(model, ModelSpec) else models.load(values.text("--model", given["model"]))
-    sizes = heats.batch_sizes(values.texts(given["batch_size"]), DEFAULT_BATCH_SIZES)
-    prepared = prepare_dataset(values.dataset(given["dataset"]), values.place(data_dir), NEWS)
-    training = TrainingSpec(1, 1, values.optimizer(optimizer), precision=values.compute_precision(compute_precision))
-    works = heats.works(spec, datasets.limited(prepared.dataset, None, None), sizes, training, wanted[0])
+    works, dataset_folder = heats.asked(given, wanted[0], DEFAULT_BATCH_SIZES)
     folder = (values.place(out) or default_folder("tune")).absolute()
-    search = _Search(folder, works, prepared.folder, wait, said.command(tune, given))
+    search = _Search(folder, works, dataset_folder, wait, said.command(tune, given))
     stopped = False
     try:
         with search.opened(definitions, wanted, fork):
@@ -306,7 +299,7 @@ class _Search:
             self._verifier,
             self._dataset,
             self._timeout,
-            compare_action.Quiet(),
+            heats.Quiet(),
             measure,
             self._instruments,
             self._folder / "scratch",

@@ -12,15 +12,7 @@ from harness.commands import completing, flags, printing
 
 @click.command()
 @click.argument("sides", nargs=-1, metavar="A B [C]...", shell_complete=completing.targets_or_run_folders)
-@flags.batch_sizes_option("Batch sizes; 32, 128 and 512 if not given.")
-@flags.one_option(
-    "--model", "-m", names_of=completing.models, default="mnist-cnn", metavar="NAME|FILE", help="The model."
-)
-@flags.dataset_option("The dataset.", default="digits")
-@flags.one_option(
-    "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
-)
-@flags.compute_precision_option
+@flags.heats_options("32, 128 and 512")
 @click.option(
     "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the ratio's interval."
 )
@@ -43,13 +35,5 @@ def compare(sides: tuple[str, ...], json: bool, **asked: Any) -> int:
       harness compare tensorflow-cpu:graph tensorflow-cpu:xla --precision 0.01 --budget 5m
       harness compare jax-cpu@cpus=1 jax-cpu@cpus=2
     """
-    from harness.actions.shown import RunStopped
-
-    try:
-        result = harness.compare(*sides, **asked)
-    except RunStopped as stop:
-        printing.show(stop.result, json)
-        printing.tell(f"stopped; what was measured until then is above; this resumes: {stop.how_to_resume}")
-        return 1
-    printing.show(result, json)
-    return 0 if result.is_comparable else 1
+    found = printing.show_until_stopped(lambda: harness.compare(*sides, **asked), json)
+    return 0 if found is not None and found.is_comparable else 1

@@ -15,15 +15,7 @@ side = completing.one_of(completing.targets)
 @click.command()
 @click.argument("base", metavar="A", shell_complete=side)
 @click.argument("target", metavar="B", shell_complete=side)
-@flags.batch_sizes_option("Batch sizes; 32 and 128 if not given.")
-@flags.one_option(
-    "--model", "-m", names_of=completing.models, default="mnist-cnn", metavar="NAME|FILE", help="The model."
-)
-@flags.dataset_option("The dataset.", default="digits")
-@flags.one_option(
-    "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
-)
-@flags.compute_precision_option
+@flags.heats_options("32 and 128")
 @click.option(
     "--clock",
     default="wall",
@@ -49,13 +41,5 @@ def explain(base: str, target: str, json: bool, **asked: Any) -> int:
       harness explain tensorflow-cpu jax-cpu --batch-size 32,128
       harness explain tensorflow-cpu:graph tensorflow-cpu:xla --model lenet5 --budget 5m
     """
-    from harness.actions.shown import RunStopped
-
-    try:
-        result = harness.explain(base, target, **asked)
-    except RunStopped as stop:
-        printing.show(stop.result, json)
-        printing.tell(f"stopped; what was measured until then is above; this resumes: {stop.how_to_resume}")
-        return 1
-    printing.show(result, json)
-    return 0 if result.is_whole else 1
+    found = printing.show_until_stopped(lambda: harness.explain(base, target, **asked), json)
+    return 0 if found is not None and found.is_whole else 1

@@ -185,3 +185,25 @@ precisions_option = axis(
     help="float32, mixed_bfloat16, mixed_float16; float32 if not given.",
     complete=completing.several_of(completing.precisions),
 )
+
+
+def heats_options(usual: str) -> Decorator:
+    """What is trained in heats: batch sizes, ``usual`` where none is named, of one model, dataset and optimizer."""
+    options = (
+        batch_sizes_option(f"Batch sizes; {usual} if not given."),
+        one_option(
+            "--model", "-m", names_of=completing.models, default="mnist-cnn", metavar="NAME|FILE", help="The model."
+        ),
+        dataset_option("The dataset.", default="digits"),
+        one_option(
+            "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
+        ),
+        compute_precision_option,
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

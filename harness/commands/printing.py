@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.actions.shown import Shown
     from harness.actions.sweep import SweepResult
+
+S = TypeVar("S", bound="Shown")
 
 
 def standard_output() -> Console:
@@ -26,6 +29,20 @@ def show(found: Shown, json: bool = False) -> None:
         write_json(found.plain())
     else:
         found.print_to(standard_output())
+
+
+def show_until_stopped(action: Callable[[], S], json: bool) -> S | None:
+    """Print what an action gives. None if it was stopped: what there was until then is printed, and how to go on."""
+    from harness.actions.shown import RunStopped
+
+    try:
+        found = action()
+    except RunStopped as stop:
+        show(stop.result, json)
+        tell(f"stopped; what was measured until then is above; this resumes: {stop.how_to_resume}")
+        return None
+    show(found, json)
+    return found
 
 
 def show_run(result: SweepResult, json: bool) -> None:

@@ -6,20 +6,12 @@ from typing import Any
 
 import click
 
-from harness.commands import completing, flags, printing
+from harness.commands import flags, printing
 
 
 @click.command()
 @flags.targets_argument
-@flags.batch_sizes_option("Batch sizes that count together; 32 and 128 if not given.")
-@flags.one_option(
-    "--model", "-m", names_of=completing.models, default="mnist-cnn", metavar="NAME|FILE", help="The model."
-)
-@flags.dataset_option("The dataset.", default="digits")
-@flags.one_option(
-    "--optimizer", names_of=completing.optimizers, default="momentum", metavar="NAME", help="The optimizer."
-)
-@flags.compute_precision_option
+@flags.heats_options("32 and 128, which count together,")
 @click.option(
     "--precision", default="0.02", show_default=True, metavar="X", help="Wanted half width of the winner's interval."
 )
@@ -42,14 +34,7 @@ def tune(names: tuple[str, ...], json: bool, **asked: Any) -> int:
       harness tune jax-cpu --batch-size 32,128
       harness tune tensorflow-cpu jax-cpu --model lenet5 --budget 5m
     """
-    from harness.actions.shown import RunStopped
     from harness.actions.tune import tune
 
-    try:
-        found = tune(*names, **asked)
-    except RunStopped as stop:
-        printing.show(stop.result, json)
-        printing.tell(f"stopped; what was found until then is above; this resumes: {stop.how_to_resume}")
-        return 1
-    printing.show(found, json)
-    return 0 if found.is_whole else 1
+    found = printing.show_until_stopped(lambda: tune(*names, **asked), json)
+    return 0 if found is not None and found.is_whole else 1
