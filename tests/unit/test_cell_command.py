@@ -92,10 +92,10 @@ def test_the_script_and_its_arrays_are_written_beside_each_other(
     assert [name for name in arrays if "/" in name] == list(cell.model.parameter_shapes)
     for name, expected in {**drawn, "order": order}.items():
         np.testing.assert_array_equal(arrays[name], expected)
-    own = np.load(tmp_path / "own.npz")
-    for part, count in LABELS.items():
-        np.testing.assert_array_equal(arrays[f"{part}_images"][..., 0], own[f"x_{part}"][:count])
-        np.testing.assert_array_equal(arrays[f"{part}_labels"], own[f"y_{part}"][:count])
+    with np.load(tmp_path / "own.npz") as own:
+        for part, count in LABELS.items():
+            np.testing.assert_array_equal(arrays[f"{part}_images"][..., 0], own[f"x_{part}"][:count])
+            np.testing.assert_array_equal(arrays[f"{part}_labels"], own[f"y_{part}"][:count])
     np.testing.assert_array_equal(arrays["recorded"], [[1.25, 1.125, 0.5], [np.nan] * 3])
 
 
