@@ -139,7 +139,7 @@ def sweep(
     dataset: Place | None = ...,
     seed: int | str | Iterable[int | str] = ...,
     optimizer: str | Iterable[str] = ...,
-    learning_rate: float | str | Iterable[float | str] = ...,
+    learning_rate: float | str | Iterable[float | str] | Mapping[int, float] = ...,
     compute_precision: str | Iterable[str] = ...,
     scaling: str | None = ...,
     train_examples: int | str | None = ...,
@@ -176,7 +176,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     dataset: Place | None = None,
     seed: int | str | Iterable[int | str] = (),
     optimizer: str | Iterable[str] = (),
-    learning_rate: float | str | Iterable[float | str] = (),
+    learning_rate: float | str | Iterable[float | str] | Mapping[int, float] = (),
     compute_precision: str | Iterable[str] = (),
     scaling: str | None = None,
     train_examples: int | str | None = None,
@@ -205,7 +205,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         cpus, steps_per_call: whole numbers too: processors per worker, training steps in one call of the framework.
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
-        optimizer, learning_rate, compute_precision, scaling: how to train.
+        optimizer, learning_rate, compute_precision, scaling: how to train. A mapping of batch sizes to learning rates,
+            such as {32: 0.01, 512: 0.08}, gives each its own.
         train_examples, test_examples: only the first so many images.
         interleave: how cells of equal work take turns: "block", "cell", "none".
         data_dir: a folder with the four MNIST files.

@@ -25,7 +25,9 @@ from harness.commands import completing, flags, printing
 @flags.dataset_option("mnist, digits, or a file of your own.")
 @flags.axis("--seed", metavar="N,...", help="Seeds of initial parameters, order and dropout.")
 @flags.optimizers_option("sgd, momentum, nesterov, adam.")
-@flags.axis("--learning-rate", metavar="X,...", help="Learning rates.")
+@flags.axis(
+    "--learning-rate", metavar="X,...|N:X,...", help="Learning rates; 32:0.01,512:0.08 is one for each batch size."
+)
 @flags.precisions_option
 @click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")
 @click.option("--train-examples", metavar="N", help="Use only the first N training images.")

@@ -160,6 +160,57 @@ def test_flags_replace_the_values_of_the_file(tmp_path: Path) -> None:
     assert loaded.optimizers == (OptimizerSpec("adam"),)
 
 
+def test_a_rate_for_each_batch_size_is_that_rate_written_plainly(tmp_path: Path) -> None:
+    text = HEAD.replace("= 32", "= [512, 32]")
+    wanted = load(tmp_path, text + "[training]\nlearning_rate = { 32 = 0.01, 512 = 0.08 }\n")
+    assert wanted.rates_by_size == ((32, LearningRate(0.01)), (512, LearningRate(0.08)))
+    for rates in ("32:0.01,512:0.08", ("512:0.08", "32:0.01"), ({32: 0.01, 512: 0.08},)):
+        assert load(tmp_path, text, learning_rate=rates).rates_by_size == wanted.rates_by_size
+    cells = cells_of(sweep.expand(wanted, MODELS[:1], [target("a"), target("b")], DIGITS, digests))
+    plain = [
+        cell
+        for size, rate in (("32", "0.01"), ("512", "0.08"))
+        for cell in cells_of(
+            sweep.expand(
+                load(tmp_path, text, batch_size=size, learning_rate=rate),
+                MODELS[:1],
+                [target("a"), target("b")],
+                DIGITS,
+                digests,
+            )
+        )
+    ]
+    assert [cell.cell_id for cell in cells] == [cell.cell_id for cell in plain]
+
+
+@pytest.mark.parametrize(
+    ("rates", "others", "expected"),
+    [
+        ("32:0.01", {}, "--learning-rate: no rate for batch size 512, allowed: one for each of 32, 512"),
+        (
+            "32:0.01,64:1,512:1",
+            {},
+            "--learning-rate: found a rate for batch size 64, allowed: those of the sweep (32, 512)",
+        ),
+        ("32:0.01,512:fast", {}, "--learning-rate: found 'fast' for 512, allowed: a number greater than 0"),
+        ("32:0.01,512:-1", {}, "--learning-rate: found -1 for 512, allowed: a number greater than 0"),
+        ("32:0.01,0.08", {}, "--learning-rate: found '32:0.01', allowed: a number greater than 0"),
+        ("32:0.01,32:0.08", {}, "--learning-rate: found '32:0.01', allowed: a number greater than 0"),
+        (
+            "32:0.01,512:1",
+            {"scaling": "linear"},
+            "--scaling: found 'linear' beside a learning rate for each batch size, allowed: none",
+        ),
+    ],
+)
+def test_rates_by_batch_size_that_do_not_fit_the_sweep_are_told(
+    rates: str, others: dict[str, str], expected: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        sweep.load("quick", {"batch_size": "32,512", "learning_rate": rates, **others})
+    assert str(caught.value) == expected
+
+
 def test_flags_not_given_change_nothing(tmp_path: Path) -> None:
     assert load(tmp_path, HEAD, batch_size=None, target=(), model=[], learning_rate=None) == load(tmp_path, HEAD)
 
