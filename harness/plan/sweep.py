@@ -32,7 +32,16 @@ from harness import wording
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
-from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
+from harness.core.training import (
+    DECAYS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    WEIGHT_DECAY_FORMS,
+    LearningRate,
+    OptimizerSpec,
+    TrainingSpec,
+)
 from harness.plan import shipped, tomlfile
 from harness.plan.plan import INTERLEAVES
 
@@ -48,7 +57,10 @@ LARGEST_EPOCHS = 10_000
 """The order of examples in every epoch is drawn beforehand and held in memory."""
 
 PATH_KEYS = ("model", "dataset")
-TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision", "interleave")
+TEXT_KEYS = (
+    *("name", "description", "target", "optimizer", "scaling", "precision", "interleave"),
+    *("decay", "weight_decay_form"),
+)
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
 
 TARGET_AXES = ("cpus", "steps_per_call")
@@ -90,6 +102,7 @@ Count = Annotated[int, Field(ge=1), _at_most(LARGEST_COUNT)]
 Epochs = Annotated[int, Field(ge=1), _at_most(LARGEST_EPOCHS)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -108,6 +121,15 @@ class TrainingForm(BaseModel):
     drop_factor: Positive = LearningRate().factor
     scaling: Annotated[str, _one_of(SCALINGS)] = LearningRate().scaling
     base_batch_size: Count = LearningRate().base_batch_size
+    warmup_steps: Annotated[int, Field(ge=0), _at_most(LARGEST_COUNT)] = LearningRate().warmup_steps
+    warmup_epochs: Annotated[int, Field(ge=0), _at_most(LARGEST_EPOCHS)] = LearningRate().warmup_epochs
+    decay: Annotated[str, _one_of(DECAYS)] = LearningRate().decay
+    decay_power: Positive = LearningRate().decay_power
+    decay_to: Fraction = LearningRate().decay_to
+    weight_decay: NotNegative = OptimizerSpec().weight_decay
+    weight_decay_form: Annotated[str, _one_of(WEIGHT_DECAY_FORMS)] = OptimizerSpec().weight_decay_form
+    clip_norm: NotNegative = OptimizerSpec().clip_norm
+    label_smoothing: Fraction = 0.0
     precision: Annotated[list[Annotated[str, _one_of(PRECISIONS)]], _LISTED, _AXIS] = [PRECISIONS[0]]
 
 
@@ -164,6 +186,7 @@ class Sweep:
     base: Path
     flags: dict[str, str] = field(default_factory=dict)
     rates_by_size: tuple[tuple[int, LearningRate], ...] = ()
+    label_smoothing: float = 0.0
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, int]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
@@ -235,6 +258,7 @@ def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
         by_size = training[RATE_KEY]
         data["training"] = {key: value for key, value in training.items() if key != RATE_KEY}
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
+    _check_schedule(form.training, source, flags)
     found = _sweep(form, source, base, flags)
     return found if by_size is None else _with_rates(found, by_size, form.training)
 
@@ -259,7 +283,7 @@ def expand(
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
             for precision, optimizer, (rate, size) in product(*axes):
-                training = TrainingSpec(size, epochs, optimizer, rate, seed, precision)
+                training = TrainingSpec(size, epochs, optimizer, rate, seed, precision, sweep.label_smoothing)
                 for target in _once(targets):
                     skip = _reason_to_skip(training, dataset, target)
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
@@ -348,6 +372,7 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         source=source,
         base=base,
         flags=flags,
+        label_smoothing=training.label_smoothing,
     )
 
 
@@ -391,13 +416,32 @@ def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[st
     return texts
 
 
+def _check_schedule(training: TrainingForm, source: str, flags: Mapping[str, str]) -> None:
+    """Raise UsageError for parts of a schedule that do not go together."""
+    for key, other in (("warmup_steps", "warmup_epochs"), ("decay", "drop_epochs")):
+        values = getattr(training, key), getattr(training, other)
+        if values[0] != TrainingForm.model_fields[key].default and values[1]:
+            raise UsageError(
+                f"{_where(f'training.{key}', source, flags)}: found {wording.shown(values[0])} beside {other}, "
+                "allowed: one of the two"
+            )
+
+
 def _optimizer(name: str, training: TrainingForm) -> OptimizerSpec:
     """Constants that the optimizer ignores keep their defaults, so that equal work has equal ids."""
+    unused = OptimizerSpec()
+    spec = replace(
+        unused,
+        name=name,
+        weight_decay=training.weight_decay,
+        weight_decay_form=training.weight_decay_form if training.weight_decay else unused.weight_decay_form,
+        clip_norm=training.clip_norm,
+    )
     if name in ("momentum", "nesterov"):
-        return OptimizerSpec(name, momentum=training.momentum)
+        return replace(spec, momentum=training.momentum)
     if name == "adam":
-        return OptimizerSpec(name, beta_1=training.beta_1, beta_2=training.beta_2, epsilon=training.epsilon)
-    return OptimizerSpec(name)
+        return replace(spec, beta_1=training.beta_1, beta_2=training.beta_2, epsilon=training.epsilon)
+    return spec
 
 
 def _learning_rate(base: float, training: TrainingForm) -> LearningRate:
@@ -410,6 +454,11 @@ def _learning_rate(base: float, training: TrainingForm) -> LearningRate:
         factor=training.drop_factor if drops else unused.factor,
         scaling=training.scaling,
         base_batch_size=unused.base_batch_size if training.scaling == "none" else training.base_batch_size,
+        warmup_steps=training.warmup_steps,
+        warmup_epochs=training.warmup_epochs,
+        decay=training.decay,
+        decay_power=training.decay_power if training.decay == "polynomial" else unused.decay_power,
+        decay_to=training.decay_to if training.decay != "none" else unused.decay_to,
     )
 
 
