@@ -23,7 +23,7 @@ from harness.core import knobs, system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import LAYERS, ModelSpec
-from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.core.training import OPTIMIZERS, OPTIONS, PRECISIONS
 
 if TYPE_CHECKING:
     from backends.protocol import Booleans, Floats, Integers
@@ -54,6 +54,7 @@ class JaxBackend:
             precisions=PRECISIONS,
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
+            options=OPTIONS,
             can_fork=True,
             refusals={},
             loops={"jit": ("resident", "host")},

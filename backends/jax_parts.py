@@ -85,7 +85,7 @@ def part(
     if name == parts.INPUT:
         return _input(source)
     if name == parts.LOSS:
-        return _loss(direction, given)
+        return _loss(cell, direction, given)
     if name == parts.OPTIMIZER:
         return _optimizer(cell, steps_per_epoch, places, given)
     trace = next(trace for trace in cell.model.traced if trace.name == name)
@@ -127,14 +127,13 @@ def _input(source: BatchSource) -> JaxPart:
     return JaxPart(copy, lambda: 0)
 
 
-def _loss(direction: str, given: Mapping[str, Any]) -> JaxPart:
+def _loss(cell: Cell, direction: str, given: Mapping[str, Any]) -> JaxPart:
     import jax
-    import optax
 
     logits, labels = jax.device_put((given["input"], given["labels"]))
 
     def loss_of(logits: Any, labels: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return jax_programs.mean_loss(cell.training, logits, labels)
 
     @jax.jit
     def call(counter: Any, logits: Any, labels: Any) -> tuple[Any, Any]:
@@ -157,7 +156,7 @@ def _optimizer(cell: Cell, steps_per_epoch: int, places: Places, given: Mapping[
 
     def update(carried: Any, gradients: Any) -> Any:
         parameters, state = carried
-        updates, state = rule.update(gradients, state)
+        updates, state = rule.update(gradients, state, parameters)
         return optax.apply_updates(parameters, updates), state
 
     step = jax.jit(update, donate_argnums=0)

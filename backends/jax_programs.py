@@ -26,7 +26,10 @@ from harness.core.model import (
     ModelSpec,
     pair_strides,
 )
-from harness.core.training import TrainingSpec
+from harness.core.training import DECOUPLED, L2, TrainingSpec
+
+MOST_JOINED = 8
+"""Pieces of a schedule that are joined; more are a table by step, as each piece joined is an operation of its own."""
 
 
 class State(NamedTuple):
@@ -85,7 +88,7 @@ def build(
     def loss_of(parameters: Any, statistics: Any, images: Any, labels: Any, key: Any) -> Any:
         variables = {"params": parameters, "batch_stats": statistics}
         logits, moved = module.apply(variables, images, True, mutable=["batch_stats"], rngs={"dropout": key})
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        loss = mean_loss(training, logits, labels)
         return loss * scale, (loss, logits, moved.get("batch_stats", {}))
 
     def differentiated(*given: Any) -> Any:
@@ -96,7 +99,7 @@ def build(
     def advance(state: State, images: Any, labels: Any) -> tuple[State, Any]:
         key = jax.random.fold_in(steps_key, state.step)
         loss, _, statistics, gradients = differentiated(state.parameters, state.statistics, images, labels, key)
-        updates, optimizer = rule.update(gradients, state.optimizer)
+        updates, optimizer = rule.update(gradients, state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), statistics, optimizer), loss
 
     def pick_and_advance(state: State, images: Any, labels: Any, rows: Any) -> tuple[State, Any]:
@@ -253,6 +256,17 @@ def _activate(function: str, values: Any) -> Any:
     return values if function == "linear" else getattr(nn, function)(values)
 
 
+def mean_loss(training: TrainingSpec, logits: Any, labels: Any) -> Any:
+    """Mean softmax cross-entropy () of a batch as training has it, from logits (B, classes) and labels (B,)."""
+    import jax
+    import optax
+
+    if not training.label_smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), training.label_smoothing)
+    return optax.softmax_cross_entropy(logits, wanted).mean()
+
+
 def optimizer_rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
     """The optimizer of ``harness.core.training`` as an optax transformation.
 
@@ -261,18 +275,66 @@ def optimizer_rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
     import optax
 
     spec = training.optimizer
+    schedule = _schedule(training, steps_per_epoch)
+    rate = optax.scale_by_learning_rate(schedule)
+    parts = [optax.clip_by_global_norm(spec.clip_norm)] if spec.clip_norm else []
+    if spec.weight_decay and spec.weight_decay_form == L2:
+        parts.append(optax.add_decayed_weights(spec.weight_decay, _kernels))
+    if spec.name == "adam":
+        parts += [_scale_by_adam(spec.beta_1, spec.beta_2, spec.epsilon), rate]
+    elif spec.name == "sgd":
+        parts.append(rate)
+    else:
+        parts += [rate, optax.trace(spec.momentum, nesterov=spec.name == "nesterov")]
+    if spec.weight_decay and spec.weight_decay_form == DECOUPLED:
+        parts.append(_decoupled_decay(spec.weight_decay, schedule))
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def _schedule(training: TrainingSpec, steps_per_epoch: int) -> Any:
+    """The rate: a number, or what gives it for the number of a step."""
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
     pieces = training.learning_rates(steps_per_epoch)
     if len(pieces) == 1:
         # No schedule, so no counter in the state: on a CPU that counter alone cost 3 % of a step.
-        rate = optax.scale_by_learning_rate(pieces[0][1])
-    else:
+        return pieces[0][1]
+    if len(pieces) <= MOST_JOINED:
         schedules = [optax.constant_schedule(rate) for _, rate in pieces]
-        rate = optax.scale_by_learning_rate(optax.join_schedules(schedules, [first for first, _ in pieces[1:]]))
-    if spec.name == "sgd":
-        return rate
-    if spec.name == "adam":
-        return optax.chain(_scale_by_adam(spec.beta_1, spec.beta_2, spec.epsilon), rate)
-    return optax.chain(rate, optax.trace(spec.momentum, nesterov=spec.name == "nesterov"))
+        return optax.join_schedules(schedules, [first for first, _ in pieces[1:]])
+    starts, rates = zip(*pieces, strict=True)
+    lengths = np.diff([*starts, max(starts[-1] + 1, steps_per_epoch * training.epochs)])
+    by_step = np.repeat(np.asarray(rates, np.float32), lengths)
+    return lambda step: jnp.asarray(by_step)[step]
+
+
+def _kernels(parameters: Any) -> Any:
+    """Which of Flax's parameters weight decay is for."""
+    return {module: {leaf: leaf == "kernel" for leaf in leaves} for module, leaves in parameters.items()}
+
+
+def _decoupled_decay(decay: float, schedule: Any) -> Any:
+    """Beside the step of the optimizer before it in a chain, minus rate times ``decay`` times each kernel."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    def init(_: Any) -> Any:
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32)) if callable(schedule) else optax.EmptyState()
+
+    def update(updates: Any, state: Any, parameters: Any) -> Any:
+        rate = schedule(state.count) if callable(schedule) else schedule
+        decayed = jax.tree.map(
+            lambda step, value, decays: step - rate * decay * value if decays else step,
+            updates,
+            parameters,
+            _kernels(parameters),
+        )
+        return decayed, state._replace(count=state.count + 1) if callable(schedule) else state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_by_adam(beta_1: float, beta_2: float, epsilon: float) -> Any:

@@ -13,13 +13,14 @@ each in the process that will train (a forked child, or a process of its own):
 
 Rules. Layouts are canonical (see ``harness.core.model``): the adapter transposes, nobody else does.
 Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_epoch]``: a row of example
-indices. Mathematics is canonical (``harness.core.training``); dropout masks are the framework's own,
-seeded from ``cell.training.seed``. ``train`` may return before the work is done and must not wait for
-it; it does nothing that the shortest loop in that framework would not do. Where ``cell.target.steps_per_call``
-is K, which only a backend that declares it is asked for, ``train(n)`` makes n // K calls of K steps each and single
-steps of the rest; there is a loss for every step all the same. A backend that can keep compiled programs in a folder
-has a method ``keep_programs(folder)`` as well, which is called before ``initialise``. One that can show what its
-device does at most has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
+indices. Mathematics is canonical (``harness.core.training``), its ``TrainingSpec.options`` included, of which a backend
+is asked for those alone that it declares; dropout masks are the framework's own, seeded from ``cell.training.seed``.
+``train`` may return before the work is done and must not wait for it; it does nothing that the shortest loop in that
+framework would not do. Where ``cell.target.steps_per_call`` is K, which only a backend that declares it is asked for,
+``train(n)`` makes n // K calls of K steps each and single steps of the rest; there is a loss for every step all the
+same. A backend that can keep compiled programs in a folder has a method ``keep_programs(folder)`` as well, which is
+called before ``initialise``. One that can show what its device does at most has ``yardstick(target)``, which gives a
+``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
 ``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
 
@@ -80,6 +81,8 @@ class Capabilities:
     each. ``can_fork``: whether the loaded framework survives a fork, on systems where a process may fork at all.
     ``loops`` maps each mode that can train several steps in one call to the inputs with which it can; one that says
     nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result.
+    ``options``: those of ``harness.core.training.OPTIONS`` that it can train with; ``refusals`` may say why not, or
+    "THING in MODE" of one that it cannot do there.
     """
 
     accelerators: tuple[str, ...]
@@ -92,11 +95,15 @@ class Capabilities:
     refusals: Mapping[str, str]
     loops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """On one batch in training form: logits (B, classes), mean loss, and full parameter name -> gradient."""
+    """On one batch in training form: logits (B, classes), mean loss, and full parameter name -> gradient.
+
+    The loss is that of training, label smoothing included. Gradients are the loss's own: not clipped, without decay.
+    """
 
     logits: Floats
     loss: float
@@ -113,12 +120,12 @@ class Session(Protocol):
         """Return only when every enqueued step is finished on the device."""
 
     def losses(self) -> list[float]:
-        """Mean batch loss of each step since the last call. Called after ``synchronise``, untimed."""
+        """Mean batch loss of each step since the last call, labels smoothed. Called after ``synchronise``, untimed."""
 
     def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
         """Mean loss and accuracy over the test set (or its first EVALUATION_BATCH images), in evaluation form.
 
-        Finished on return.
+        Labels are as they are, not smoothed. Finished on return.
         """
 
     def gradients(self, images: Floats, labels: Integers) -> Gradients:

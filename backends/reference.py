@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ from harness.core.model import (
     ModelSpec,
     pair_strides,
 )
-from harness.core.training import OPTIMIZERS
+from harness.core.training import OPTIMIZERS, OPTIONS
 
 if TYPE_CHECKING:
     from backends.protocol import Booleans, Floats, Integers
@@ -389,7 +390,7 @@ class _Exactly:
         return (output,), back, moments
 
     def loss(self, logits: passes.Value, labels: Integers, batch_size: int) -> tuple[passes.Value, passes.Value]:
-        losses, gradient = layers.cross_entropy(logits[0], labels)
+        losses, gradient = layers.cross_entropy(logits[0], labels, self._session._training.label_smoothing)
         return (losses,), (gradient * (len(labels) / batch_size),)
 
 
@@ -408,6 +409,7 @@ class ReferenceBackend:
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
             can_fork=True,
+            options=OPTIONS,
             refusals={
                 "mixed_bfloat16": "the reference computes in float64 only",
                 "mixed_float16": "the reference computes in float64 only",
@@ -467,4 +469,4 @@ def _dropouts(model: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 def _rate_at(step: int, rates: tuple[tuple[int, float], ...]) -> float:
     """The learning rate of a step: that of the last piece that has begun."""
-    return next(rate for first, rate in reversed(rates) if first <= step)
+    return rates[bisect_right(rates, (step, math.inf)) - 1][1]

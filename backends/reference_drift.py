@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.reference_optimizers import Optimizer
+from backends.reference_optimizers import Optimizer, clipped_share
 from backends.reference_rounding import FUNCTION_ROUNDINGS, ONE, Roundoff, Uncertain
-from harness.core.training import OptimizerSpec
+from harness.core.training import DECOUPLED, L2, OptimizerSpec
 
 if TYPE_CHECKING:
     from backends.protocol import Floats
@@ -36,6 +36,7 @@ class Drift:
         self.second = {name: np.zeros(value.shape) for name, value in parameters.items()}
         self._together = {name: np.zeros(value.shape) for name, value in parameters.items()}
         self.moved = False
+        self._of_clipping = 0.0
 
     def known(self, name: str, value: Floats) -> Uncertain:
         """A parameter with its variance, if it has one yet."""
@@ -50,9 +51,39 @@ class Drift:
     def shared(self, steps: int) -> float:
         """The deviation of all of step number ``steps``, relative to it, by its coefficients."""
         if self._spec.name != "adam":
-            return math.sqrt(2 * self._kept)
+            return math.sqrt(2 * self._kept + self._of_clipping)
         one_of_many = 1.0 / max(1.0 - self._spec.beta_2, 1e-9)
-        return math.sqrt(self._of_correction(steps) + 3 * self._kept * one_of_many**2 / 4)
+        return math.sqrt(self._of_correction(steps) + 3 * self._kept * one_of_many**2 / 4 + self._of_clipping)
+
+    def trained(
+        self, gradients: Mapping[str, Floats], trained: Mapping[str, Floats], variances: Mapping[str, Floats]
+    ) -> dict[str, Floats]:
+        """The variances of ``Optimizer.trained``, ``variances`` being those of the gradients before it.
+
+        Clipping's share c / n is off by what moves the norm: dn / n = sum of g dg / n^2, and the rounding of the sum of
+        squares, one parameter after the other, whose error relative to n is half of that relative to n^2. That error is
+        shared by all. L2 adds the parameter's own.
+        """
+        share, spec = clipped_share(self._spec.clip_norm, gradients), self._spec
+        found = dict(variances)
+        if share < 1.0:
+            squares = sum(float(np.sum(np.square(gradient))) for gradient in gradients.values())
+            passed = sum(float(np.sum(np.square(gradients[name]) * variances[name])) for name in gradients)
+            count = max(gradient.size for gradient in gradients.values()) + len(gradients)
+            own = self._kept * (count / 4 + FUNCTION_ROUNDINGS**2)
+            self._of_clipping = passed / squares**2 + own
+            for name, variance in variances.items():
+                found[name] = (
+                    share**2 * variance + (self._of_clipping + 2 * self._kept) * (share * gradients[name]) ** 2
+                )
+        else:
+            self._of_clipping = 0.0
+        for name in found:
+            if spec.decays(name, L2):
+                added = 2 * self._kept * (trained[name] - share * gradients[name]) ** 2
+                found[name] = found[name] + spec.weight_decay**2 * self.parameters[name] + added
+                found[name] = found[name] + self._kept * trained[name] ** 2
+        return found
 
     def _of_correction(self, steps: int) -> float:
         """The variance of Adam's correction, relative to its square."""
@@ -68,7 +99,11 @@ class Drift:
         variances: Mapping[str, Floats],
         rate: float,
     ) -> None:
-        """Follow a step that ``optimizer`` has just taken to ``parameters`` by ``gradients`` of these variances."""
+        """Follow a step that ``optimizer`` has just taken to ``parameters`` by ``gradients`` of these variances.
+
+        The gradients are those that it trained with (``Optimizer.trained``). Decay pulls errors towards zero as well;
+        that they fade is left out.
+        """
         state = optimizer.state()
         for name, parameter in parameters.items():
             gradient, variance = gradients[name], variances[name].astype(np.float64)
@@ -79,6 +114,9 @@ class Drift:
             else:
                 self._momentum(name, state[f"velocity/{name}"], gradient, variance, rate)
             self.parameters[name] += self._kept * parameter**2
+            if self._spec.decays(name, DECOUPLED):
+                decay = self._spec.weight_decay * rate * parameter
+                self.parameters[name] += self._kept * (parameter**2 + 3 * decay**2)
         self.moved = True
 
     def _momentum(self, name: str, velocity: Floats, gradient: Floats, variance: Floats, rate: float) -> None:

@@ -288,15 +288,21 @@ def batch_norm(
     return scale * normal + offset, pullback
 
 
-def cross_entropy(logits: Array, labels: NDArray[np.integer]) -> tuple[Array, Array]:
-    """Softmax cross-entropy of each example (N,), and the gradient (N, classes) of their mean."""
+def cross_entropy(logits: Array, labels: NDArray[np.integer], smoothing: float = 0.0) -> tuple[Array, Array]:
+    """Softmax cross-entropy of each example (N,), and the gradient (N, classes) of their mean.
+
+    ``smoothing``: the share of the label that all classes have in equal parts.
+    """
     shifted = logits - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     sums = exponentials.sum(axis=1, keepdims=True)
     rows = np.arange(len(labels))
-    losses = np.log(sums[:, 0]) - shifted[rows, labels]
+    losses = np.log(sums[:, 0]) - (1.0 - smoothing) * shifted[rows, labels]
     by_logits = exponentials / sums
-    by_logits[rows, labels] -= 1.0
+    by_logits[rows, labels] -= 1.0 - smoothing
+    if smoothing:
+        losses -= smoothing * shifted.mean(axis=1)
+        by_logits -= smoothing / logits.shape[1]
     return losses, by_logits / len(labels)
 
 

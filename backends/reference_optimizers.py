@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.core.training import OptimizerSpec
+from harness.core.training import DECOUPLED, L2, OptimizerSpec
 
 if TYPE_CHECKING:
     from backends.protocol import Floats
@@ -27,8 +27,20 @@ class Optimizer:
     def update(self, parameters: Mapping[str, Floats], gradients: Mapping[str, Floats], rate: float) -> None:
         """Take one step: change every parameter in place by its gradient at learning rate ``rate``."""
         self._steps += 1
+        trained = self.trained(parameters, gradients)
         for name, parameter in parameters.items():
-            parameter += self._change(name, gradients[name], rate)
+            decay = self._spec.weight_decay * rate * parameter if self._spec.decays(name, DECOUPLED) else 0.0
+            parameter += self._change(name, trained[name], rate) - decay
+
+    def trained(self, parameters: Mapping[str, Floats], gradients: Mapping[str, Floats]) -> dict[str, Floats]:
+        """The gradients as a step takes them: clipped, and with what L2 adds."""
+        spec = self._spec
+        share = clipped_share(spec.clip_norm, gradients)
+        found = {name: gradient if share == 1.0 else share * gradient for name, gradient in gradients.items()}
+        for name in found:
+            if spec.decays(name, L2):
+                found[name] = found[name] + spec.weight_decay * parameters[name]
+        return found
 
     @property
     def steps(self) -> int:
@@ -60,3 +72,11 @@ class Optimizer:
             return -rate * correction * first / (np.sqrt(second) + spec.epsilon)
         velocity = self._first[name] = spec.momentum * self._first[name] - rate * gradient
         return velocity if spec.name == "momentum" else spec.momentum * velocity - rate * gradient
+
+
+def clipped_share(clip_norm: float, gradients: Mapping[str, Floats]) -> float:
+    """What clipping leaves of the gradients; 1 where they are short enough, or are not clipped at all."""
+    if not clip_norm:
+        return 1.0
+    norm = math.sqrt(sum(float(np.sum(np.square(gradient))) for gradient in gradients.values()))
+    return clip_norm / norm if norm > clip_norm else 1.0

@@ -50,7 +50,7 @@ def part(
         return ReferencePart(_updates(cell, rate, given))
     values = np.asarray(given["input"], np.float64)
     if name == parts.LOSS:
-        return ReferencePart(_loss(values, given["labels"], direction))
+        return ReferencePart(_loss(values, given["labels"], direction, cell.training.label_smoothing))
     own = {
         key.partition("/")[2]: np.asarray(array, np.float64)
         for key, array in given.items()
@@ -83,9 +83,9 @@ def chained(steps: list[tuple[Array, Pullback]]) -> tuple[Array, Callable[[Array
     return steps[-1][0], pullback
 
 
-def _loss(logits: Array, labels: Any, direction: str) -> Callable[[], dict[str, Floats]]:
+def _loss(logits: Array, labels: Any, direction: str, smoothing: float) -> Callable[[], dict[str, Floats]]:
     def once() -> dict[str, Floats]:
-        losses, gradient = reference_layers.cross_entropy(logits, labels)
+        losses, gradient = reference_layers.cross_entropy(logits, labels, smoothing)
         found: dict[str, Floats] = {"output": np.asarray(losses.mean())}
         return found if direction == parts.FORWARD else {**found, "gradient/input": gradient}
 

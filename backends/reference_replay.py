@@ -59,7 +59,9 @@ class Following:
         roundoff: Roundoff,
         rehearsal: passes.Arithmetic | None,
         shifts: Named,
+        smoothing: float = 0.0,
     ) -> None:
+        self._smoothing = smoothing
         self._exact, self._parameters, self._terms, self._roundoff = exact, parameters, terms, roundoff
         self._rehearsal, self._shifts = rehearsal, shifts
 
@@ -99,7 +101,9 @@ class Following:
     def loss(self, logits: passes.Value, labels: Integers, batch_size: int) -> tuple[passes.Value, passes.Value]:
         """Each example's loss, and the gradient by the logits."""
         (losses,), (gradient,) = self._exact.loss(logits[:1], labels, batch_size)
-        of_losses, of_gradient = rounding.cross_entropy(logits[0], logits[1], labels, gradient, self._roundoff)
+        of_losses, of_gradient = rounding.cross_entropy(
+            logits[0], logits[1], labels, gradient, self._roundoff, self._smoothing
+        )
         again = None
         if self._rehearsal is not None:
             (again,) = self._rehearsal.loss(logits[2:], labels, batch_size)[1]
@@ -202,6 +206,7 @@ class Follower:
         self._again = copy.deepcopy(optimizer)
         self._parameters, self._statistics, self._optimizer = parameters, statistics, optimizer
         self._terms = batch_terms(model, training.batch_size)
+        self._smoothing = training.label_smoothing
         self._drift = Drift(training.optimizer, parameters, self._roundoff)
         self._of_statistics = {name: np.zeros(value.shape) for name, value in statistics.items()}
         self._losses: list[tuple[float, float]] = []
@@ -212,7 +217,9 @@ class Follower:
         known = {name: self._drift.known(name, value) for name, value in self._parameters.items()}
         shifts: Named = {}
         rehearsal = self._exact(self._off(), shifts) if self._rehearses else None
-        following = Following(self._exact(self._parameters), known, self._terms, self._roundoff, rehearsal, shifts)
+        following = Following(
+            self._exact(self._parameters), known, self._terms, self._roundoff, rehearsal, shifts, self._smoothing
+        )
         value = images, None, images if self._rehearses else None
         found = passes.differentiate(self._model, following, value, labels, numbers)
         gradients = {name: found.gradients[name][0] for name in self._parameters}
@@ -221,8 +228,10 @@ class Follower:
         loss = mean, of_loss + self._of_shared(gradients, found.moments)
         self._losses.append(loss)
         variances = {name: self._widened(own[name], *found.gradients[name][::2]) for name in self._parameters}
+        trained = self._optimizer.trained(self._parameters, gradients)
+        of_trained = self._drift.trained(gradients, trained, variances)
         self._optimizer.update(self._parameters, gradients, rate)
-        self._drift.update(self._parameters, self._optimizer, gradients, variances, rate)
+        self._drift.update(self._parameters, self._optimizer, trained, of_trained, rate)
         if self._rehearses:
             self._rehearse({name: found.gradients[name][2] for name in self._parameters}, own, rate)
         for trace in self._model.traced:

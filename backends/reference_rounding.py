@@ -441,9 +441,17 @@ def global_average_pool(values: Array, variance: Variance | None, output: Array)
 
 
 def cross_entropy(
-    logits: Array, variance: Variance | None, labels: NDArray[np.integer[Any]], gradient: Array, roundoff: Roundoff
+    logits: Array,
+    variance: Variance | None,
+    labels: NDArray[np.integer[Any]],
+    gradient: Array,
+    roundoff: Roundoff,
+    smoothing: float = 0.0,
 ) -> tuple[Variance, Variance]:
-    """Of each example's loss (N,), and of the gradient by the logits (N, classes) of the batch's mean."""
+    """Of each example's loss (N,), and of the gradient by the logits (N, classes) of the batch's mean.
+
+    With ``smoothing`` the loss is a sum over all classes of what they are to be, rounded itself, times their logarithm.
+    """
     if variance is None:
         variance = np.zeros(logits.shape, np.float32)
     rows = np.arange(len(labels))
@@ -456,13 +464,24 @@ def cross_entropy(
     of_sum = (square(shares) * relative).sum(axis=1) + ONE * (logits.shape[1] / 2 + 1)
     logarithm = np.log(sums[:, 0])
     slopes = shares.copy()
-    slopes[rows, labels] -= 1.0
+    slopes[rows, labels] -= 1.0 - smoothing
+    slopes -= smoothing / logits.shape[1]
     losses = (square(slopes) * variance).sum(axis=1)
-    own = of_sum + function * square(logarithm) + 2 * ONE * square(shifted[rows, labels])
-    losses += roundoff.kept * (own + ONE * square(logarithm - shifted[rows, labels]))
+    own = of_sum + function * square(logarithm)
+    if smoothing:
+        wanted = shares - slopes
+        terms = wanted * (logarithm[:, None] - shifted)
+        squares = square(terms).sum(axis=1)
+        own += (2 * ONE * square(wanted * shifted)).sum(axis=1) + 4 * ONE * squares
+        own += accumulated(terms.sum(axis=1), squares, logits.shape[1])
+    else:
+        own += 2 * ONE * square(shifted[rows, labels]) + ONE * square(logarithm - shifted[rows, labels])
+    losses += roundoff.kept * own
     # dp_c = p_c (dz_c - sum of p_k dz_k), and what the functions round
     through = square(shares) * ((1 - 2 * shares) * variance + (square(shares) * variance).sum(axis=1, keepdims=True))
     through += roundoff.kept * square(shares) * (relative + of_sum[:, None] + ONE)
+    if smoothing:
+        through += roundoff.kept * ONE * square(shares - slopes)
     size = np.abs(gradient).sum(axis=1, keepdims=True) / np.maximum(np.abs(slopes).sum(axis=1, keepdims=True), 1e-300)
     return losses, (np.maximum(through, 0.0) * square(size) + ONE * square(gradient)).astype(np.float32)
 

@@ -17,7 +17,7 @@ from backends import arrays, loop, witnessing
 from backends.pipe import Pipe
 from backends.protocol import Backend, StepPart
 from harness.core import knobs, system
-from harness.core.cell import Target
+from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, HarnessError, Unsupported
 from harness.core.messages import (
     Block,
@@ -97,6 +97,21 @@ def failure(backend: Backend | None, error: BaseException) -> Failed:
     return Failed(status=status, reason=line[:LONGEST_REASON], peak_memory_bytes=system.peak_memory_bytes())
 
 
+def require_trainable(backend: Backend, cell: Cell) -> None:
+    """Refuse options of training that the backend does not declare. Raises Unsupported."""
+    asked = cell.training.options
+    if not asked:
+        return  # backends from before there were such declare nothing
+    able, mode = backend.capabilities(), cell.target.mode
+    for option in asked:
+        elsewhere = able.refusals.get(
+            f"{option} in {mode}", able.refusals.get(f"{option} on {cell.target.accelerator}")
+        )
+        if elsewhere is not None or option not in getattr(able, "options", ()):
+            why = elsewhere or able.refusals.get(option, "its adapter does not declare it")
+            raise Unsupported(f"{backend.name} cannot train with {option} in mode {mode!r}: {why}")
+
+
 def require_offered(backend: Backend, target: Target) -> None:
     """Refuse several steps per call, and options, that the backend does not declare. Raises Unsupported."""
     at_once, options = target.steps_per_call, target.all_options
@@ -117,6 +132,7 @@ class _OpenCell:
         _work_in(opening.scratch)
         cell = opening.cell
         require_offered(backend, cell.target)
+        require_trainable(backend, cell)
         processors = system.use_processors(cell.target.cpus)
         keep_programs = getattr(backend, "keep_programs", None) if opening.programs else None
         if keep_programs is not None:

@@ -19,8 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backends.protocol import Arrays
-from backends.tensorflow_layers import is_keras_2, tf_variable
-from backends.tensorflow_model import Network, steps_of
+from backends.tensorflow_layers import KERAS_NAMES, is_keras_2, tf_variable
+from backends.tensorflow_model import Network, per_step, steps_of
 from harness.core.cell import Cell
 from harness.core.errors import ContractError, WorkerCrashed
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PREFETCHED_BATCHES = 2
 """A constant rather than AUTOTUNE: a parked fit then does no more than fill these."""
 STOP_SECONDS = 10.0
+MOST_PIECES = 8
+"""Of a schedule, as Keras's own looks at each in every step; more are a table by step."""
+NOT_DECAYED = ("bias", "scale", "offset")
 
 
 class FitTrainer:
@@ -39,7 +42,7 @@ class FitTrainer:
         at_once = cell.target.steps_per_call
         network.model.compile(
             optimizer=_optimizer(cell),
-            loss=_keras().losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=_loss(network, cell),
             jit_compile=False,
             **({} if at_once == 1 else {"steps_per_execution": at_once}),
         )
@@ -128,7 +131,8 @@ class FitTrainer:
             own = values = [tf.Variable(array) for array in initial]
             optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         else:
-            own = [_keras().Variable(array) for array in initial]
+            names = [KERAS_NAMES[name.rpartition("/")[2]] for name in self._cell.model.parameter_shapes]
+            own = [_keras().Variable(array, name=name) for array, name in zip(initial, names, strict=True)]
             values = [variable.value for variable in own]
             optimizer.build(own)
             gradients = [gradient * scale for gradient in gradients]
@@ -289,6 +293,26 @@ def _batches(images: Any, labels: Any, order: Any) -> Any:
         return batches.prefetch(PREFETCHED_BATCHES)
 
 
+def _loss(network: Network, cell: Cell) -> Any:
+    """Keras's own loss; it has none that smooths labels which are whole numbers."""
+    if cell.training.label_smoothing:
+        return network.losses
+    return _keras().losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _by_step(rates: Floats) -> Any:
+    """A schedule of Keras's with a rate for each step, float32 (steps,)."""
+    import tensorflow as tf
+
+    table = tf.constant(rates)
+
+    class ByStep(_keras().optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            return tf.gather(table, tf.minimum(tf.cast(step, tf.int64), len(rates) - 1))
+
+    return ByStep()
+
+
 def _optimizer(cell: Cell) -> Any:
     """Keras's own optimizer and schedule: its formulas are the canonical ones.
 
@@ -298,21 +322,27 @@ def _optimizer(cell: Cell) -> Any:
     optimizers = _keras().optimizers
     pieces = cell.training.learning_rates(cell.steps_per_epoch)
     rate: Any = pieces[0][1]
-    if len(pieces) > 1:
+    if len(pieces) > MOST_PIECES:
+        rate = _by_step(per_step(pieces, cell.total_steps))
+    elif len(pieces) > 1:
         # Keras holds a value up to and including its boundary.
         boundaries = [first - 1 for first, _ in pieces[1:]]
         rate = optimizers.schedules.PiecewiseConstantDecay(boundaries, [value for _, value in pieces])
     spec, scale = cell.training.optimizer, cell.training.loss_scale
-    scaling: dict[str, Any] = {}
+    further: dict[str, Any] = {"global_clipnorm": spec.clip_norm} if spec.clip_norm else {}
+    if spec.weight_decay:
+        further["weight_decay"] = spec.weight_decay
     if is_keras_2():
         optimizers = optimizers.legacy
     elif scale != 1.0:
-        scaling["loss_scale_factor"] = scale
+        further["loss_scale_factor"] = scale
     if spec.name == "adam":
-        found = optimizers.Adam(rate, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon, **scaling)
+        found = optimizers.Adam(rate, beta_1=spec.beta_1, beta_2=spec.beta_2, epsilon=spec.epsilon, **further)
     else:
         momentum = 0.0 if spec.name == "sgd" else spec.momentum
-        found = optimizers.SGD(rate, momentum=momentum, nesterov=spec.name == "nesterov", **scaling)
+        found = optimizers.SGD(rate, momentum=momentum, nesterov=spec.name == "nesterov", **further)
+    if spec.weight_decay:
+        found.exclude_from_weight_decay(var_names=[KERAS_NAMES[key] for key in NOT_DECAYED])
     if scale != 1.0 and is_keras_2():
         return _keras().mixed_precision.LossScaleOptimizer(found, dynamic=False, initial_scale=scale)
     return found

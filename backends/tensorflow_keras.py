@@ -27,7 +27,7 @@ from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WorkerCrashed, WrongDevice
 from harness.core.messages import Placed
 from harness.core.model import LAYERS
-from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.core.training import OPTIMIZERS, OPTIONS, PRECISIONS
 
 if TYPE_CHECKING:
     from backends.protocol import Booleans, Floats, Integers
@@ -51,6 +51,7 @@ OUT_OF_MEMORY_SIGNS = ("out of memory", "OOM", "failed to allocate", "ALLOC_FAIL
 NO_BFLOAT16_ON_DIRECTML = "DirectML has no bfloat16 kernels for conv, matmul, relu, pool and cast"
 NO_BFLOAT16_IN_KERAS_2 = "TensorFlow 2.10 fails in bfloat16 convolutions, average pools and fused batch normalisation"
 """Measured on CPUs; its other devices are not offered what was never tried."""
+NO_WEIGHT_DECAY_IN_KERAS_2 = "Keras 2.10's optimizers have none, but for those that turn XLA on by themselves"
 REASON_LENGTH = 300
 
 
@@ -73,9 +74,11 @@ class TensorFlowBackend:
             precisions=tuple(name for name in PRECISIONS if name not in self._refused),
             layers=tuple(LAYERS),
             optimizers=OPTIMIZERS,
+            options=OPTIONS,
             can_fork=True,
             refusals={
                 **self._refused,
+                "l2_weight_decay in fit": "Keras would add it to the loss, which it reports and clips with it",
                 "mixed_bfloat16 on directml": NO_BFLOAT16_ON_DIRECTML,
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
@@ -91,7 +94,11 @@ class TensorFlowBackend:
         # tf.keras is imported on first use: here, once for all forks, rather than in each of them.
         for part in ("layers", "optimizers", "callbacks", "losses"):
             getattr(tf.keras, part)
-        self._refused = {"mixed_bfloat16": NO_BFLOAT16_IN_KERAS_2} if is_keras_2() else {}
+        if is_keras_2():
+            self._refused = {
+                "mixed_bfloat16": NO_BFLOAT16_IN_KERAS_2,
+                "decoupled_weight_decay in fit": NO_WEIGHT_DECAY_IN_KERAS_2,
+            }
         tf.get_logger().setLevel("ERROR")
 
     def versions(self) -> dict[str, str]:

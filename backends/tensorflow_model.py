@@ -59,6 +59,7 @@ class Network:
         self._image_shape = spec.input_shape
         self._compiled = compiled
         self._loss_scale = training.loss_scale
+        self._smoothing = training.label_smoothing
         self._evaluation: Any = None
         self._dropouts = [
             (trace, layer)
@@ -69,10 +70,21 @@ class Network:
         self._masking: Any = None
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Mean softmax cross-entropy of a batch, as a graph operation."""
+        """Mean softmax cross-entropy of a batch as training has it, as a graph operation."""
         import tensorflow as tf
 
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        return tf.reduce_mean(self.losses(labels, logits))
+
+    def losses(self, labels: Any, logits: Any) -> Any:
+        """That of each example (B,); labels as whole numbers (B,), or where they are smoothed as Keras gives them."""
+        import tensorflow as tf
+
+        if not self._smoothing:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        rest = self._smoothing / logits.shape[-1]
+        labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+        wanted = tf.one_hot(labels, logits.shape[-1], 1.0 - self._smoothing + rest, rest)
+        return tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=logits)
 
     def differentiate(self, images: Any, labels: Any) -> tuple[Any, Any, list[Any]]:
         """Logits, loss and gradients of a batch in training form, as graph operations; moves the statistics."""
@@ -205,3 +217,11 @@ def steps_of(arrays: Arrays) -> Integers:
     """
     rows: Integers = np.ascontiguousarray(arrays.order.reshape(-1, arrays.order.shape[-1]), np.int64)
     return rows
+
+
+def per_step(pieces: tuple[tuple[int, float], ...], steps: int) -> Floats:
+    """The learning rate of each step, float32 (steps,)."""
+    starts: Integers = np.array([start for start, _ in pieces])
+    piece = np.searchsorted(starts, np.arange(steps), side="right") - 1
+    rates: Floats = np.array([rate for _, rate in pieces], np.float32)[piece]
+    return rates

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import Arrays
-from backends.tensorflow_model import Network, steps_of
+from backends.tensorflow_model import Network, per_step, steps_of
 from harness.core import knobs
 from harness.core.cell import Cell
-from harness.core.training import OptimizerSpec
+from harness.core.training import DECOUPLED, L2, OptimizerSpec
 
 if TYPE_CHECKING:
-    from backends.protocol import Floats, Integers
+    from backends.protocol import Floats
 
 
 class StepTrainer:
@@ -232,10 +232,11 @@ class _Update:
 
         self._spec = cell.training.optimizer
         self._variables = variables
+        self._names = tuple(cell.model.parameter_shapes)
         slots = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}[self._spec.name]
         self._slots = [[tf.Variable(tf.zeros_like(v), trainable=False) for v in variables] for _ in range(slots)]
         pieces = cell.training.learning_rates(cell.steps_per_epoch)
-        self._rates = pieces[0][1] if len(pieces) == 1 else tf.constant(_per_step(pieces, steps))
+        self._rates = pieces[0][1] if len(pieces) == 1 else tf.constant(per_step(pieces, steps))
         if self._spec.name == "adam":
             self._powers = tf.constant(_beta_powers(self._spec, steps))
 
@@ -249,6 +250,10 @@ class _Update:
 
         rate = self._rates if isinstance(self._rates, float) else tf.gather(self._rates, step)
         spec = self._spec
+        if spec.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, spec.clip_norm)
+        if spec.weight_decay:
+            gradients = self._decayed(gradients, rate)
         powers = tf.unstack(tf.gather(self._powers, step)) if spec.name == "adam" else []
         for index, (variable, gradient) in enumerate(zip(self._variables, gradients, strict=True)):
             slots = [slot[index].handle for slot in self._slots]
@@ -277,13 +282,14 @@ class _Update:
                     use_nesterov=spec.name == "nesterov",
                 )
 
-
-def _per_step(pieces: tuple[tuple[int, float], ...], steps: int) -> Floats:
-    """The learning rate of each step, float32 (steps,)."""
-    starts: Integers = np.array([start for start, _ in pieces])
-    piece = np.searchsorted(starts, np.arange(steps), side="right") - 1
-    rates: Floats = np.array([rate for _, rate in pieces], np.float32)[piece]
-    return rates
+    def _decayed(self, gradients: list[Any], rate: Any) -> list[Any]:
+        """The gradients with what L2 adds; what is decoupled is taken off the variables at once."""
+        spec, found = self._spec, []
+        for name, variable, gradient in zip(self._names, self._variables, gradients, strict=True):
+            if spec.decays(name, DECOUPLED):
+                variable.assign_sub(rate * spec.weight_decay * variable)
+            found.append(gradient + spec.weight_decay * variable if spec.decays(name, L2) else gradient)
+        return found
 
 
 def _beta_powers(spec: OptimizerSpec, steps: int) -> Floats:

@@ -158,7 +158,7 @@ def _row(cell: Cell, note: str, seconds: Mapping[str, float]) -> dict[str, Any]:
         "batch_size": cell.training.batch_size,
         "epochs": cell.training.epochs,
         "seed": cell.training.seed,
-        "optimizer": cell.training.optimizer.name,
+        "optimizer": cell.training.method,
         "learning_rate": cell.training.learning_rate.base,
         "precision": cell.training.precision,
         "skip": note,

@@ -46,6 +46,11 @@ from harness.runs.folder import default_folder
 from harness.wording import plural
 
 Options = Iterable[str] | Mapping[str, object]
+TRAINING_FLAGS = (
+    *("warmup_steps", "warmup_epochs", "decay", "decay_power", "decay_to"),
+    *("weight_decay", "weight_decay_form", "clip_norm", "label_smoothing"),
+)
+"""Keys of a sweep's training of which it has one value."""
 """KEY=VALUE, or a mapping that says the same."""
 
 LAUNCHERS = ("local", "slurm", "ray")
@@ -139,9 +144,18 @@ def sweep(
     dataset: Place | None = ...,
     seed: int | str | Iterable[int | str] = ...,
     optimizer: str | Iterable[str] = ...,
-    learning_rate: float | str | Iterable[float | str] = ...,
+    learning_rate: float | str | Iterable[float | str] | Mapping[int, float] = ...,
     compute_precision: str | Iterable[str] = ...,
     scaling: str | None = ...,
+    warmup_steps: int | str | None = ...,
+    warmup_epochs: int | str | None = ...,
+    decay: str | None = ...,
+    decay_power: float | str | None = ...,
+    decay_to: float | str | None = ...,
+    weight_decay: float | str | None = ...,
+    weight_decay_form: str | None = ...,
+    clip_norm: float | str | None = ...,
+    label_smoothing: float | str | None = ...,
     train_examples: int | str | None = ...,
     test_examples: int | str | None = ...,
     interleave: str | None = ...,
@@ -176,9 +190,18 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     dataset: Place | None = None,
     seed: int | str | Iterable[int | str] = (),
     optimizer: str | Iterable[str] = (),
-    learning_rate: float | str | Iterable[float | str] = (),
+    learning_rate: float | str | Iterable[float | str] | Mapping[int, float] = (),
     compute_precision: str | Iterable[str] = (),
     scaling: str | None = None,
+    warmup_steps: int | str | None = None,
+    warmup_epochs: int | str | None = None,
+    decay: str | None = None,
+    decay_power: float | str | None = None,
+    decay_to: float | str | None = None,
+    weight_decay: float | str | None = None,
+    weight_decay_form: str | None = None,
+    clip_norm: float | str | None = None,
+    label_smoothing: float | str | None = None,
     train_examples: int | str | None = None,
     test_examples: int | str | None = None,
     interleave: str | None = None,
@@ -205,7 +228,10 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         cpus, steps_per_call: whole numbers too: processors per worker, training steps in one call of the framework.
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
-        optimizer, learning_rate, compute_precision, scaling: how to train.
+        optimizer, learning_rate, compute_precision, scaling: how to train. A mapping of batch sizes to learning rates,
+            such as {32: 0.01, 512: 0.08}, gives each its own.
+        warmup_steps, warmup_epochs, decay, decay_power, decay_to: how the rate grows at first, and falls over the run.
+        weight_decay, weight_decay_form, clip_norm, label_smoothing: what becomes of the loss and its gradient.
         train_examples, test_examples: only the first so many images.
         interleave: how cells of equal work take turns: "block", "cell", "none".
         data_dir: a folder with the four MNIST files.
@@ -241,6 +267,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         "learning_rate": values.several(given["learning_rate"]),
         "precision": values.several(given["compute_precision"]),
         "scaling": scaling,
+        **{key: given[key] for key in TRAINING_FLAGS},
         "train_examples": given["train_examples"],
         "test_examples": given["test_examples"],
         "interleave": interleave,

@@ -65,7 +65,7 @@ def _of_cell(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         training.batch_size,
         training.epochs,
         training.seed,
-        training.optimizer.name,
+        training.method,
         training.learning_rate.base,
         training.learning_rate.scaling,
         training.precision,

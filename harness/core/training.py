@@ -11,9 +11,24 @@ With gradient g of the batch's mean loss, parameter p, learning rate a_t at step
                 (Kingma and Ba, ICLR 2015, end of section 2: epsilon here is their "epsilon hat")
 
 The rate is folded into the velocity, so a change of rate does not rescale what was gathered before.
-The loss is the mean softmax cross-entropy of the batch. An epoch has floor(examples / batch size)
-steps: the examples left over are not trained in that epoch (the order differs in the next), so every
-step of a cell has one shape and compiles once.
+The loss is the mean softmax cross-entropy of the batch. With ``label_smoothing`` e, over K classes, training takes it
+against (1 - e) for the label and e / K for every class (Szegedy et al., arXiv 1512.00567, section 7); a test does not.
+
+What becomes of the gradient before the optimizer sees it, in this order:
+
+- a loss scale is divided out;
+- ``clip_norm`` c: n = sqrt(sum of g^2 over all parameters together); where n > c, g <- c / n g (Pascanu et al., arXiv
+  1211.5063, algorithm 1). It is the gradient of the loss alone that is clipped, so that weight decay means the same
+  with clipping as without;
+- ``weight_decay`` w, form ``l2``: g <- g + w p, the gradient of w / 2 p^2.
+
+With form ``decoupled`` the optimizer's step has -a_t w p beside it, p as it was before the step: Loshchilov and Hutter,
+arXiv 1711.05101, algorithms 1 and 2, but for the rate: they multiply w by the schedule's multiplier alone, whereas
+here, as in optax and Keras, it is by the whole rate a_t. Either decays kernels only, neither biases nor what batch
+normalisation scales and shifts by (He et al., arXiv 1812.01187, section 3.1, "no bias decay").
+
+An epoch has floor(examples / batch size) steps: the examples left over are not trained in that epoch (the order differs
+in the next), so every step of a cell has one shape and compiles once.
 
 Precisions. ``float32`` is float32 throughout. In the mixed ones (Micikevicius et al., ICLR 2018) the narrow type of
 ``compute_dtype`` is that of the images, cast once, of every activation, and of the inputs and results of every
@@ -30,10 +45,19 @@ overflows: the loss turns NaN, and the record shows it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from harness.core.codec import LATER
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 SCALINGS = ("none", "linear", "sqrt")
+DECAYS = ("none", "cosine", "polynomial")
+DECOUPLED, L2 = "decoupled", "l2"
+WEIGHT_DECAY_FORMS = (DECOUPLED, L2)
+OPTIONS = ("warmup", "rate_decay", "decoupled_weight_decay", "l2_weight_decay", "clip_norm", "label_smoothing")
+"""What a training may ask for beyond its optimizer and a rate that drops; a backend declares those that it can do."""
+
 COMPUTE_DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 PRECISIONS = tuple(COMPUTE_DTYPES)
 LOSS_SCALES = {"float32": 1.0, "mixed_bfloat16": 1.0, "mixed_float16": 2.0**10}
@@ -43,13 +67,23 @@ below 64 within its largest, 65504; bfloat16 has float32's range and needs none.
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer by name with its constants; those that it does not use are ignored by it."""
+    """An optimizer by name with its constants; those that it does not use are ignored by it.
+
+    ``weight_decay``, of a form in WEIGHT_DECAY_FORMS, and ``clip_norm`` are none where they are 0.
+    """
 
     name: str = "momentum"
     momentum: float = 0.9
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
+    weight_decay: float = field(default=0.0, metadata=LATER)
+    weight_decay_form: str = field(default=DECOUPLED, metadata=LATER)
+    clip_norm: float = field(default=0.0, metadata=LATER)
+
+    def decays(self, name: str, form: str) -> bool:
+        """Whether the parameter of that full name is decayed in that form."""
+        return self.weight_decay > 0 and self.weight_decay_form == form and name.endswith("/kernel")
 
 
 @dataclass(frozen=True)
@@ -59,6 +93,14 @@ class LearningRate:
     ``scaling`` adapts it to the batch size B relative to ``base_batch_size``: ``none``; ``linear``,
     times B / base (Goyal et al., arXiv 1706.02677); ``sqrt``, times sqrt(B / base) (Krizhevsky,
     arXiv 1404.5997). ``drop_epochs`` count from 0: (1,) drops it after the first epoch.
+
+    Warm-up over W steps, ``warmup_steps`` or those of ``warmup_epochs``: the rate of step t < W is (t + 1) / W times
+    what it would be, so that it grows by a constant amount at each step (Goyal et al., arXiv 1706.02677, section 2.2).
+    ``decay`` is over what is left of the training after warm-up. With s the share of that which is done before the
+    step, and f = ``decay_to``, the rate is multiplied by
+
+    - ``cosine``      f + (1 - f) (1 + cos(pi s)) / 2         (Loshchilov and Hutter, arXiv 1608.03983, equation 5)
+    - ``polynomial``  f + (1 - f) (1 - s)^``decay_power``
     """
 
     base: float = 0.01
@@ -66,6 +108,25 @@ class LearningRate:
     factor: float = 0.1
     scaling: str = "none"
     base_batch_size: int = 32
+    warmup_steps: int = field(default=0, metadata=LATER)
+    warmup_epochs: int = field(default=0, metadata=LATER)
+    decay: str = field(default="none", metadata=LATER)
+    decay_power: float = field(default=1.0, metadata=LATER)
+    decay_to: float = field(default=0.0, metadata=LATER)
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the rate is not the whole one from the first step."""
+        return bool(self.warmup_steps or self.warmup_epochs)
+
+    def decayed(self, share: float) -> float:
+        """What the rate is multiplied by after that share of the decay, from 0 to 1."""
+        left = 1.0
+        if self.decay == "cosine":
+            left = (1 + math.cos(math.pi * share)) / 2
+        elif self.decay == "polynomial":
+            left = math.pow(1 - share, self.decay_power)
+        return self.decay_to + (1 - self.decay_to) * left
 
 
 @dataclass(frozen=True)
@@ -78,6 +139,43 @@ class TrainingSpec:
     learning_rate: LearningRate = LearningRate()
     seed: int = 0
     precision: str = "float32"
+    label_smoothing: float = field(default=0.0, metadata=LATER)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of OPTIONS that it asks for."""
+        decays = self.optimizer.weight_decay > 0
+        asked = (
+            self.learning_rate.warms_up,
+            self.learning_rate.decay != "none",
+            *(decays and self.optimizer.weight_decay_form == form for form in WEIGHT_DECAY_FORMS),
+            self.optimizer.clip_norm > 0,
+            self.label_smoothing > 0,
+        )
+        return tuple(name for name, is_asked in zip(OPTIONS, asked, strict=True) if is_asked)
+
+    @property
+    def method(self) -> str:
+        """The optimizer and what goes with it, in words: ``momentum with weight decay 0.0005 and cosine decay``."""
+        told = [*self._told()]
+        listed = " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
+        return f"{self.optimizer.name} with {listed}" if told else self.optimizer.name
+
+    def _told(self) -> Iterator[str]:
+        spec, rule = self.optimizer, self.learning_rate
+        if spec.weight_decay:
+            form = " (L2)" if spec.weight_decay_form == L2 else ""
+            yield f"weight decay {spec.weight_decay:g}{form}"
+        if spec.clip_norm:
+            yield f"gradients clipped at {spec.clip_norm:g}"
+        if self.label_smoothing:
+            yield f"label smoothing {self.label_smoothing:g}"
+        if rule.warms_up:
+            count, unit = (rule.warmup_steps, "step") if rule.warmup_steps else (rule.warmup_epochs, "epoch")
+            yield f"warm-up of {count:,} {unit}{'' if count == 1 else 's'}"
+        if rule.decay != "none":
+            power = f" (power {rule.decay_power:g})" if rule.decay == "polynomial" else ""
+            yield f"{rule.decay} decay{power}{f' to {rule.decay_to:g} of it' if rule.decay_to else ''}"
 
     @property
     def compute_dtype(self) -> str:
@@ -94,11 +192,32 @@ class TrainingSpec:
         return examples // self.batch_size
 
     def learning_rates(self, steps_per_epoch: int) -> tuple[tuple[int, float], ...]:
-        """The schedule as (first step, rate) pieces in step order; the first piece starts at step 0."""
+        """The schedule as (first step, rate) pieces in step order; the first piece starts at step 0.
+
+        Warm-up and decay make a piece of each step, up to the end of the training.
+        """
         rule = self.learning_rate
         ratio = self.batch_size / rule.base_batch_size
         scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule.scaling]
         pieces = {0: rule.base * scale}
         for number, epoch in enumerate(sorted(rule.drop_epochs), start=1):
             pieces[epoch * steps_per_epoch] = rule.base * scale * rule.factor**number
-        return tuple(sorted(pieces.items()))
+        found = tuple(sorted(pieces.items()))
+        if not rule.warms_up and rule.decay == "none":
+            return found
+        return _by_step(rule, found, steps_per_epoch * self.epochs, steps_per_epoch)
+
+
+def _by_step(
+    rule: LearningRate, pieces: tuple[tuple[int, float], ...], steps: int, steps_per_epoch: int
+) -> tuple[tuple[int, float], ...]:
+    """Pieces with warm-up and decay, equal neighbours as one."""
+    warmup = rule.warmup_steps or rule.warmup_epochs * steps_per_epoch
+    found: list[tuple[int, float]] = []
+    for (first, rate), end in zip(pieces, (*(start for start, _ in pieces[1:]), max(steps, 1)), strict=True):
+        for step in range(first, min(end, max(steps, 1))):
+            share = max(step - warmup, 0) / max(steps - warmup, 1)
+            now = rate * min(1.0, (step + 1) / warmup if warmup else 1.0) * rule.decayed(share)
+            if not found or found[-1][1] != now:
+                found.append((step, now))
+    return tuple(found)

@@ -97,7 +97,7 @@ def expected(cell: Cell, step: int, batches: int) -> NoiseScale:
         model=cell.model.name,
         dataset=cell.dataset.name,
         train_examples=cell.dataset.train_examples,
-        optimizer=training.optimizer.name,
+        optimizer=training.method,
         learning_rate=training.learning_rate.base,
         seed=training.seed,
         target=cell.target.label,

@@ -121,7 +121,8 @@ class Preparation:
 
     def _proof(self, cell: Cell, place: int) -> Proof:
         training, give = cell.training, partial(self._worker, cell, place)
-        return self._means.verifier.proof(cell.target, cell.model, training.optimizer, training.precision, give)
+        proof = self._means.verifier.proof
+        return proof(cell.target, cell.model, training.optimizer, training.precision, give, like=training)
 
     def _at_size(self, cell: Cell, place: int) -> Proof | None:
         """The proof at the cell's batch size; None where its images do not fill one batch."""

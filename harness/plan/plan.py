@@ -29,7 +29,7 @@ _AXES: dict[str, Callable[[Cell], object]] = {
     "training examples": lambda cell: cell.dataset.train_examples,
     "batch size": lambda cell: cell.training.batch_size,
     "epochs": lambda cell: cell.training.epochs,
-    "optimizer": lambda cell: cell.training.optimizer.name,
+    "optimizer": lambda cell: cell.training.method,
     "learning rate": lambda cell: cell.training.learning_rate.base,
     "seed": lambda cell: cell.training.seed,
     "precision": lambda cell: cell.training.precision,

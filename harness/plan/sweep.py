@@ -12,14 +12,16 @@
 
 Axes take one value or a list: model, target, cpus, steps_per_call, batch_size, epochs, seed, optimizer, learning_rate,
 precision. A sweep has one cell for each combination of them; each number of cpus, or of steps per call, makes of each
-target one of its own. Presets are the files in ``harness/plan/builtin/sweeps/``. Every mistake is a ``UsageError`` of
-one line that names file and key, or the flag.
+target one of its own. ``learning_rate = { 32 = 0.01, 512 = 0.08 }`` goes with the batch size instead. Presets are the
+files in ``harness/plan/builtin/sweeps/``. Every mistake is a ``UsageError`` of one line that names file and key, or the
+flag.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,7 +32,16 @@ from harness import wording
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
-from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
+from harness.core.training import (
+    DECAYS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    WEIGHT_DECAY_FORMS,
+    LearningRate,
+    OptimizerSpec,
+    TrainingSpec,
+)
 from harness.plan import shipped, tomlfile
 from harness.plan.plan import INTERLEAVES
 
@@ -46,11 +57,17 @@ LARGEST_EPOCHS = 10_000
 """The order of examples in every epoch is drawn beforehand and held in memory."""
 
 PATH_KEYS = ("model", "dataset")
-TEXT_KEYS = ("name", "description", "target", "optimizer", "scaling", "precision", "interleave")
+TEXT_KEYS = (
+    *("name", "description", "target", "optimizer", "scaling", "precision", "interleave"),
+    *("decay", "weight_decay_form"),
+)
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
 
 TARGET_AXES = ("cpus", "steps_per_call")
 """Axes of targets: each value makes of each target one of its own."""
+
+RATE_KEY = "learning_rate"
+"""The key that may also be a table: batch size -> rate."""
 
 FLAGS = {"precision": "--compute-precision"}
 """Keys whose flags have another name: ``harness compare --precision`` is that of its interval."""
@@ -85,6 +102,7 @@ Count = Annotated[int, Field(ge=1), _at_most(LARGEST_COUNT)]
 Epochs = Annotated[int, Field(ge=1), _at_most(LARGEST_EPOCHS)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -103,6 +121,15 @@ class TrainingForm(BaseModel):
     drop_factor: Positive = LearningRate().factor
     scaling: Annotated[str, _one_of(SCALINGS)] = LearningRate().scaling
     base_batch_size: Count = LearningRate().base_batch_size
+    warmup_steps: Annotated[int, Field(ge=0), _at_most(LARGEST_COUNT)] = LearningRate().warmup_steps
+    warmup_epochs: Annotated[int, Field(ge=0), _at_most(LARGEST_EPOCHS)] = LearningRate().warmup_epochs
+    decay: Annotated[str, _one_of(DECAYS)] = LearningRate().decay
+    decay_power: Positive = LearningRate().decay_power
+    decay_to: Fraction = LearningRate().decay_to
+    weight_decay: NotNegative = OptimizerSpec().weight_decay
+    weight_decay_form: Annotated[str, _one_of(WEIGHT_DECAY_FORMS)] = OptimizerSpec().weight_decay_form
+    clip_norm: NotNegative = OptimizerSpec().clip_norm
+    label_smoothing: Fraction = 0.0
     precision: Annotated[list[Annotated[str, _one_of(PRECISIONS)]], _LISTED, _AXIS] = [PRECISIONS[0]]
 
 
@@ -135,7 +162,8 @@ class Sweep:
 
     ``own_targets`` are the tables ``[targets.NAME]`` as written, ``launchers`` those of ``[slurm]`` and ``[ray]``.
     ``source`` is the preset or file as the person named it; ``base`` the folder that its relative paths refer to.
-    ``flags`` maps dotted keys that came from the command line to their flags.
+    ``flags`` maps dotted keys that came from the command line to their flags. ``rates_by_size``: a rate for each batch
+    size, in rising order, in place of ``learning_rates``, which are then empty.
     """
 
     name: str
@@ -157,6 +185,14 @@ class Sweep:
     source: str
     base: Path
     flags: dict[str, str] = field(default_factory=dict)
+    rates_by_size: tuple[tuple[int, LearningRate], ...] = ()
+    label_smoothing: float = 0.0
+
+    def rates_and_sizes(self) -> list[tuple[LearningRate, int]]:
+        """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
+        if self.rates_by_size:
+            return [(rate, size) for size, rate in self.rates_by_size]
+        return list(product(_once(self.learning_rates), sorted(set(self.batch_sizes))))
 
     def where(self, key: str) -> str:
         """How an error should name a key: its flag, or the file and the key."""
@@ -217,8 +253,14 @@ def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
         if not nested or isinstance(training, dict):
             (training if nested else data)[key] = _from_flag(key, value)
             flags[f"training.{key}" if nested else key] = FLAGS.get(key, f"--{key.replace('_', '-')}")
+    by_size = None
+    if isinstance(training, dict) and isinstance(training.get(RATE_KEY), Mapping):
+        by_size = training[RATE_KEY]
+        data["training"] = {key: value for key, value in training.items() if key != RATE_KEY}
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
-    return _sweep(form, source, base, flags)
+    _check_schedule(form.training, source, flags)
+    found = _sweep(form, source, base, flags)
+    return found if by_size is None else _with_rates(found, by_size, form.training)
 
 
 def expand(
@@ -235,14 +277,13 @@ def expand(
     ``targets``; among the rest the batch size rises. Raises UsageError if a model does not fit the dataset.
     """
     planned: list[Planned] = []
-    sizes = sorted(set(sweep.batch_sizes))
     for model in _once(models):
         require_fit(sweep.where("model"), model, dataset)
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
-            axes = _once(sweep.precisions), _once(sweep.optimizers), _once(sweep.learning_rates), sizes
-            for precision, optimizer, rate, size in product(*axes):
-                training = TrainingSpec(size, epochs, optimizer, rate, seed, precision)
+            axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
+            for precision, optimizer, (rate, size) in product(*axes):
+                training = TrainingSpec(size, epochs, optimizer, rate, seed, precision, sweep.label_smoothing)
                 for target in _once(targets):
                     skip = _reason_to_skip(training, dataset, target)
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
@@ -276,6 +317,8 @@ def _path(source: str) -> Path:
 
 def _from_flag(key: str, value: Any) -> Any:
     """A flag's value or values as TOML would have it; a path refers to the current folder."""
+    if key == RATE_KEY and isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], Mapping):
+        return value[0]
     parts: list[Any] = []
     for item in value if isinstance(value, (list, tuple)) else [value]:
         if not isinstance(item, str):
@@ -286,6 +329,10 @@ def _from_flag(key: str, value: Any) -> Any:
             parts.append(item)
         else:
             parts.extend(_number(part) for part in item.split(","))
+    if key == RATE_KEY and parts and all(isinstance(part, str) and ":" in part for part in parts):
+        rates = {size: _number(rate) for size, _, rate in (part.partition(":") for part in parts)}
+        if len(rates) == len(parts):
+            return rates
     return parts[0] if len(parts) == 1 else parts
 
 
@@ -325,7 +372,33 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         source=source,
         base=base,
         flags=flags,
+        label_smoothing=training.label_smoothing,
     )
+
+
+def _with_rates(sweep: Sweep, by_size: Mapping[Any, Any], training: TrainingForm) -> Sweep:
+    """The sweep with a rate for each batch size. Raises UsageError, where one has none or is not in the sweep."""
+    where, sizes = sweep.where(f"training.{RATE_KEY}"), sorted(sweep.batch_sizes)
+    if training.scaling != "none":
+        raise UsageError(
+            f"{sweep.where('training.scaling')}: found {training.scaling!r} beside a learning rate for each batch "
+            "size, allowed: none"
+        )
+    named = {str(size): size for size in sizes}
+    rates: dict[int, LearningRate] = {}
+    for key, rate in by_size.items():
+        size = named.get(str(key).strip())
+        if size is None:
+            raise UsageError(
+                f"{where}: found a rate for batch size {key}, allowed: those of the sweep ({', '.join(named)})"
+            )
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise UsageError(f"{where}: found {wording.shown(rate)} for {size}, allowed: a number greater than 0")
+        rates[size] = _learning_rate(float(rate), training)
+    for size in sizes:
+        if size not in rates:
+            raise UsageError(f"{where}: no rate for batch size {size}, allowed: one for each of {', '.join(named)}")
+    return replace(sweep, learning_rates=(), rates_by_size=tuple(sorted(rates.items())))
 
 
 def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[str, ...]:
@@ -343,13 +416,32 @@ def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[st
     return texts
 
 
+def _check_schedule(training: TrainingForm, source: str, flags: Mapping[str, str]) -> None:
+    """Raise UsageError for parts of a schedule that do not go together."""
+    for key, other in (("warmup_steps", "warmup_epochs"), ("decay", "drop_epochs")):
+        values = getattr(training, key), getattr(training, other)
+        if values[0] != TrainingForm.model_fields[key].default and values[1]:
+            raise UsageError(
+                f"{_where(f'training.{key}', source, flags)}: found {wording.shown(values[0])} beside {other}, "
+                "allowed: one of the two"
+            )
+
+
 def _optimizer(name: str, training: TrainingForm) -> OptimizerSpec:
     """Constants that the optimizer ignores keep their defaults, so that equal work has equal ids."""
+    unused = OptimizerSpec()
+    spec = replace(
+        unused,
+        name=name,
+        weight_decay=training.weight_decay,
+        weight_decay_form=training.weight_decay_form if training.weight_decay else unused.weight_decay_form,
+        clip_norm=training.clip_norm,
+    )
     if name in ("momentum", "nesterov"):
-        return OptimizerSpec(name, momentum=training.momentum)
+        return replace(spec, momentum=training.momentum)
     if name == "adam":
-        return OptimizerSpec(name, beta_1=training.beta_1, beta_2=training.beta_2, epsilon=training.epsilon)
-    return OptimizerSpec(name)
+        return replace(spec, beta_1=training.beta_1, beta_2=training.beta_2, epsilon=training.epsilon)
+    return spec
 
 
 def _learning_rate(base: float, training: TrainingForm) -> LearningRate:
@@ -362,6 +454,11 @@ def _learning_rate(base: float, training: TrainingForm) -> LearningRate:
         factor=training.drop_factor if drops else unused.factor,
         scaling=training.scaling,
         base_batch_size=unused.base_batch_size if training.scaling == "none" else training.base_batch_size,
+        warmup_steps=training.warmup_steps,
+        warmup_epochs=training.warmup_epochs,
+        decay=training.decay,
+        decay_power=training.decay_power if training.decay == "polynomial" else unused.decay_power,
+        decay_to=training.decay_to if training.decay != "none" else unused.decay_to,
     )
 
 

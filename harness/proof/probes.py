@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core import codec
 from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.model import Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
@@ -21,6 +23,10 @@ EXAMPLES, BATCH_SIZE, EPOCHS = 8, 4, 2
 
 
 PROBE_EPSILON = 1e-3
+
+
+PROBE_DECAY, PROBE_CLIP = 0.1, 1.0
+"""In place of a training's own weight decay and clipping: as large as the gradients, so that they show."""
 
 
 DRAWS = 8
@@ -62,8 +68,12 @@ def training_probe(
     target: Target,
     parameters: dict[str, NDArray[np.float32]],
     draw: int = 0,
+    like: TrainingSpec | None = None,
 ) -> ProbeCell:
-    """The probe of a model and optimizer; ``parameters`` are its initial ones, ``draw`` numbers the images."""
+    """The probe of a model and optimizer; ``parameters`` are its initial ones, ``draw`` numbers the images.
+
+    ``like``: a training whose label smoothing and kind of schedule it has.
+    """
     generator = np.random.default_rng([PARITY_VERSION, EXAMPLES, draw])
     images = generator.random((EXAMPLES, *model.input_shape), dtype=np.float32)
     labels = generator.integers(0, model.classes, EXAMPLES).astype(np.int32)
@@ -71,9 +81,15 @@ def training_probe(
     training = TrainingSpec(
         batch_size=BATCH_SIZE,
         epochs=EPOCHS,
-        optimizer=replace(optimizer, epsilon=PROBE_EPSILON),
-        learning_rate=LearningRate(base=0.01, drop_epochs=(1,), factor=0.3),
+        optimizer=replace(
+            optimizer,
+            epsilon=PROBE_EPSILON,
+            weight_decay=PROBE_DECAY if optimizer.weight_decay else 0.0,
+            clip_norm=PROBE_CLIP if optimizer.clip_norm else 0.0,
+        ),
+        learning_rate=schedule(like, LearningRate(base=0.01, drop_epochs=(1,), factor=0.3), STEPS // 2),
         precision=precision,
+        label_smoothing=like.label_smoothing if like else 0.0,
     )
     return ProbeCell(
         cell=_cell(without_dropout(model), training, target, EXAMPLES, TEST_EXAMPLES),
@@ -86,15 +102,45 @@ def training_probe(
     )
 
 
+def schedule(like: TrainingSpec | None, plain: LearningRate, warmup_steps: int) -> LearningRate:
+    """``plain``, or where ``like`` has more than drops what it has, with so short a warm-up."""
+    rule = like.learning_rate if like else LearningRate()
+    if not rule.warms_up and rule.decay == "none":
+        return plain
+    return replace(
+        plain if rule.drop_epochs else LearningRate(plain.base),
+        warmup_steps=warmup_steps if rule.warms_up else 0,
+        decay=rule.decay,
+        decay_power=rule.decay_power,
+        decay_to=rule.decay_to,
+    )
+
+
+def beyond(training: TrainingSpec) -> dict[str, Any]:
+    """What a proof depends on besides model, optimizer and precision; empty for most trainings."""
+    plain = LearningRate()
+    rule = schedule(training, plain, 1)
+    smoothing = training.label_smoothing
+    return {
+        **(
+            {}
+            if rule == plain
+            else {"schedule": {**codec.to_json(rule), "drops": bool(training.learning_rate.drop_epochs)}}
+        ),
+        **({"label_smoothing": smoothing} if smoothing else {}),
+    }
+
+
 def placement_probe(
     model: ModelSpec,
     optimizer: OptimizerSpec,
     precision: str,
     target: Target,
     parameters: dict[str, NDArray[np.float32]],
+    like: TrainingSpec | None = None,
 ) -> ProbeCell:
     """Like ``training_probe``, but with the model's dropout: its operations must be somewhere as well."""
-    probe = training_probe(model, optimizer, precision, target, parameters)
+    probe = training_probe(model, optimizer, precision, target, parameters, like=like)
     return replace(probe, cell=replace(probe.cell, model=model))
 
 
@@ -140,16 +186,18 @@ def calls_probe(
     precision: str,
     target: Target,
     parameters: dict[str, NDArray[np.float32]],
+    like: TrainingSpec | None = None,
 ) -> ProbeCell:
     """Two whole calls of a target that trains several steps per call, and a single step but in ``fit``, which has none.
 
     At a low rate: over many steps roundings would grow to another answer.
     """
     steps = 2 * target.steps_per_call + (target.mode != "fit")
-    probe = training_probe(model, optimizer, precision, target, parameters)
+    probe = training_probe(model, optimizer, precision, target, parameters, like=like)
     examples = steps * BATCH_SIZE
     generator = np.random.default_rng([PARITY_VERSION, examples])
-    training = replace(probe.cell.training, epochs=1, learning_rate=LearningRate(base=CALLS_RATE))
+    rate = replace(schedule(like, LearningRate(base=CALLS_RATE), 2), drop_epochs=())
+    training = replace(probe.cell.training, epochs=1, learning_rate=rate)
     return replace(
         probe,
         cell=_cell(probe.cell.model, training, target, examples, TEST_EXAMPLES),

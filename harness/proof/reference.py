@@ -11,7 +11,7 @@ from harness.core import codec
 from harness.core.cell import Target
 from harness.core.errors import CellError, HarnessError
 from harness.core.model import ModelSpec
-from harness.core.training import OptimizerSpec
+from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.plan import inputs
 from harness.proof import probes
 from harness.proof.probing import ATTEMPTS, Arrays, run_probe
@@ -56,12 +56,18 @@ class Reference:
         return self._answers[identity]
 
     def best_draw(
-        self, model: ModelSpec, optimizer: OptimizerSpec, precision: str, target: Target, initial: Arrays
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        precision: str,
+        target: Target,
+        initial: Arrays,
+        like: TrainingSpec | None = None,
     ) -> tuple[probes.ProbeCell, Arrays]:
         """The training probe on which it stays farthest from a branch, and what it makes of that."""
         best: tuple[float, probes.ProbeCell] | None = None
         for draw in range(probes.DRAWS):
-            probe = probes.training_probe(model, optimizer, precision, target, initial, draw)
+            probe = probes.training_probe(model, optimizer, precision, target, initial, draw, like)
             margin = float(self.answer(probe)["kink_margin"])
             if best is None or margin > best[0]:
                 best = margin, probe

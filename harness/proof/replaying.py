@@ -161,6 +161,7 @@ def gradient_of_step(
 ) -> Arrays:
     """The gradient that one step trained with, from what it did to the state (``harness.core.training``).
 
+    With what clipping and weight decay made of it, as far as the state has it.
     Full name -> float64 array, keyed ``gradient/NAME``. With ``deviation/`` keys in ``after`` their deviations too.
     """
     spec = training.optimizer

@@ -32,7 +32,7 @@ from harness.core.model import without_dropout
 from harness.core.record import now
 from harness.core.training import LearningRate
 from harness.plan import inputs
-from harness.proof import conservation, replaying, tolerances
+from harness.proof import conservation, probes, replaying, tolerances
 from harness.proof.kept import KeptProofs
 from harness.proof.parity import Proof, Quantity
 from harness.proof.probing import ATTEMPTS, load_probed, opened
@@ -103,6 +103,7 @@ class SizedProofs:
             sized_version=SIZED_VERSION,
             batch_size=training.batch_size,
             dataset=codec.digest(cell.dataset),
+            **probes.beyond(training),
         )
         return replace(blank, batch_size=training.batch_size, dataset=cell.dataset.name)
 
@@ -168,7 +169,9 @@ def proof_cell(cell: Cell) -> Cell:
         training=replace(
             cell.training,
             epochs=epochs,
-            learning_rate=LearningRate(RATE, drop_epochs=(epochs // 2,), factor=FACTOR),
+            learning_rate=probes.schedule(
+                cell.training, LearningRate(RATE, drop_epochs=(epochs // 2,), factor=FACTOR), epochs * per_epoch // 3
+            ),
             seed=0,
         ),
         # Called as the cells of probes are: what is written for those holds for this one.

@@ -15,7 +15,7 @@ from harness.core.errors import CellError
 from harness.core.messages import Forward, Probe
 from harness.core.model import ModelSpec
 from harness.core.record import now
-from harness.core.training import OptimizerSpec
+from harness.core.training import OptimizerSpec, TrainingSpec
 from harness.plan import inputs
 from harness.proof import device as device_proof
 from harness.proof import parity, probes
@@ -66,21 +66,24 @@ class Verifier:
         precision: str,
         worker: Callable[[], CellWorker],
         fresh: bool = False,
+        like: TrainingSpec | None = None,
     ) -> Proof:
         """The proof for one combination: a stored one, or a new one (always, if ``fresh``), stored.
 
+        ``like``: a training whose label smoothing and kind of schedule are proven as well.
         ``worker`` gives the target's live worker, and is asked before each probe: where a host cannot fork it
         ends with its cell. Raises CellError if it does not even start; a probe that fails later is a proof
         with its ``problem``, which is not stored, and not believed before it failed ``ATTEMPTS`` times. Raises
         HarnessError if the reference itself fails.
         """
-        blank = self._kept.blank(target, model, optimizer, precision, worker().ready.worker)
+        further = probes.beyond(like) if like else {}
+        blank = self._kept.blank(target, model, optimizer, precision, worker().ready.worker, **further)
         identity = blank.id
         if identity in self._known:
             return self._known[identity]
         proof = None if fresh else self._kept.find(identity)
         if proof is None:
-            proof = self._prove(blank, target, model, optimizer, precision, worker)
+            proof = self._prove(blank, target, model, optimizer, precision, worker, like)
             if not proof.problem:
                 self._kept.keep(proof)
         self._problems[identity] += bool(proof.problem)
@@ -96,18 +99,20 @@ class Verifier:
         optimizer: OptimizerSpec,
         precision: str,
         worker: Callable[[], CellWorker],
+        like: TrainingSpec | None,
     ) -> Proof:
         try:
             initial = inputs.draw_parameters(model, seed=0)
-            probe, expected = self._reference.best_draw(model, optimizer, precision, target, initial)
+            probe, expected = self._reference.best_draw(model, optimizer, precision, target, initial, like)
             found = run_probe(probe, worker(), self._scratch / f"probe-{blank.id}", self._timeout, evaluate=True)
-            shown = probes.placement_probe(model, optimizer, precision, target, initial)
+            shown = probes.placement_probe(model, optimizer, precision, target, initial, like)
             placement = self._placement(shown, worker)
             quantities = parity.compare_training(expected, found, initial, precision)
             if probes.has_ties(model):
                 quantities += self._once(("ties", target, precision), partial(self._ties, precision, target, worker))
             if target.steps_per_call > 1:
-                quantities += self._calls(probes.calls_probe(model, optimizer, precision, target, initial), worker)
+                calls = probes.calls_probe(model, optimizer, precision, target, initial, like)
+                quantities += self._calls(calls, worker)
             for rate in probes.dropout_rates(model):
                 quantities += self._once(
                     (rate, target, precision), partial(self._dropout, rate, precision, target, worker)

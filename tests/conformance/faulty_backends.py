@@ -144,8 +144,8 @@ class LossSummedOverTheBatch(ReferenceBackend):
     def load(self) -> None:
         right = layers.cross_entropy
 
-        def entropy(logits: Any, labels: Any) -> Any:
-            losses, gradient = right(logits, labels)
+        def entropy(*given: Any) -> Any:
+            losses, gradient = right(*given)
             return losses, gradient * len(losses)
 
         layers.cross_entropy = entropy

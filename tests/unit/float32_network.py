@@ -84,9 +84,17 @@ class Float32Network:
         shifted = values - values.max(axis=1, keepdims=True)
         exponentials = np.exp(shifted)
         totals = self._sum(exponentials, 1)
-        losses = np.log(totals) - shifted[np.arange(len(labels)), labels]
         gradient = exponentials / totals[:, None]
-        gradient[np.arange(len(labels)), labels] -= F(1)
+        smoothing = self._training.label_smoothing
+        if smoothing:
+            rest = F(smoothing / values.shape[1])
+            wanted = np.full_like(values, rest)
+            wanted[np.arange(len(labels)), labels] = F(1 - smoothing) + rest
+            losses = self._sum(wanted * (np.log(totals)[:, None] - shifted), 1)
+            gradient -= wanted
+        else:
+            losses = np.log(totals) - shifted[np.arange(len(labels)), labels]
+            gradient[np.arange(len(labels)), labels] -= F(1)
         gradient /= F(len(labels))
         found = {"logits": values, "loss": self._sum(losses, 0) / F(len(labels))}
         for name, back in reversed(backs):
@@ -107,8 +115,21 @@ class Float32Network:
     def _update(self, number: int, found: dict[str, Array]) -> None:
         spec = self._training.optimizer
         rate = F(next(rate for first, rate in reversed(self._rates) if first <= number))
+        share = F(1)
+        if spec.clip_norm:
+            squares = [
+                self._sum((found[f"gradient/{name}"] ** 2).reshape(-1), 0) for name in self._model.parameter_shapes
+            ]
+            norm = np.sqrt(self._sum(np.stack(squares), 0))
+            share = F(spec.clip_norm) * min(F(1) / norm, F(1) / F(spec.clip_norm))
         for name in self._model.parameter_shapes:
             gradient = found[f"gradient/{name}"]
+            gradient = gradient * share if spec.clip_norm else gradient
+            if spec.decays(name, "l2"):
+                gradient = gradient + F(spec.weight_decay) * self.state[f"parameter/{name}"]
+            if spec.decays(name, "decoupled"):
+                kernel = self.state[f"parameter/{name}"]
+                self.state[f"parameter/{name}"] = kernel - rate * F(spec.weight_decay) * kernel
             key, velocity = f"parameter/{name}", f"optimizer/velocity/{name}"
             if spec.name == "sgd":
                 self.state[key] = self.state[key] - rate * gradient

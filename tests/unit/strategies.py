@@ -91,6 +91,8 @@ optimizers = st.builds(
     beta_1=fractions,
     beta_2=fractions,
     epsilon=positives,
+    weight_decay=st.sampled_from([0.0, 5e-4]),
+    clip_norm=st.sampled_from([0.0, 1.0]),
 )
 learning_rates = st.builds(
     LearningRate,

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from backends.protocol import Capabilities
-from backends.serving import require_offered
+from backends.serving import require_offered, require_trainable
 from harness.core import knobs
+from harness.core.cell import Cell, Dataset, Inputs
 from harness.core.errors import Unsupported
-from tests.unit.records import JAX
+from harness.core.training import OPTIONS, OptimizerSpec, TrainingSpec
+from tests.unit.records import JAX, MODEL
 
 OLD = {
     "accelerators": ("cpu",),
@@ -96,4 +98,38 @@ def test_what_is_asked_beside_the_name_counts_more_than_the_definition() -> None
 
 
 def test_the_later_declarations_are_the_only_ones_with_defaults() -> None:
-    assert {field.name for field in fields(Capabilities)} - OLD.keys() == {"loops", "knobs"}
+    assert {field.name for field in fields(Capabilities)} - OLD.keys() == {"loops", "knobs", "options"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "refusals", "reason"),
+    [
+        ((), {}, "mine cannot train with l2_weight_decay in mode 'jit': its adapter does not declare it"),
+        ((), {"l2_weight_decay": "slow"}, "mine cannot train with l2_weight_decay in mode 'jit': slow"),
+        (
+            OPTIONS,
+            {"l2_weight_decay in jit": "not here"},
+            "mine cannot train with l2_weight_decay in mode 'jit': not here",
+        ),
+        (OPTIONS, {"l2_weight_decay in fit": "not there"}, ""),
+        (
+            OPTIONS,
+            {"l2_weight_decay on cpu": "no kernel"},
+            "mine cannot train with l2_weight_decay in mode 'jit': no kernel",
+        ),
+    ],
+)
+def test_what_a_training_asks_for_is_refused_where_it_is_not_declared(
+    declared: tuple[str, ...], refusals: dict[str, str], reason: str
+) -> None:
+    optimizer = OptimizerSpec("sgd", weight_decay=0.1, weight_decay_form="l2")
+    cell = Cell(MODEL, TrainingSpec(4, optimizer=optimizer), Dataset("d", "", 8, 8, (4, 4, 1), 3), Inputs("", ""), JAX)
+    backend = Backend(Capabilities(**{**OLD, "options": declared, "refusals": refusals}))  # type: ignore[arg-type]
+    if not reason:
+        require_trainable(backend, cell)  # type: ignore[arg-type]
+        return
+    with pytest.raises(Unsupported) as caught:
+        require_trainable(backend, cell)  # type: ignore[arg-type]
+    assert str(caught.value) == reason
+    plain = replace(cell, training=TrainingSpec(4))
+    require_trainable(backend, plain)  # type: ignore[arg-type]

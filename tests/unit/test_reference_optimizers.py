@@ -85,3 +85,33 @@ def test_first_step_of_adam_has_the_size_of_the_rate_with_epsilon_outside_the_bi
     spec = OptimizerSpec(name="adam", epsilon=1e-4)
     step = 1.0 - trajectory(spec, [1e-3], [0.01])[0]
     assert step == pytest.approx(0.01 * 1e-3 / (1e-3 + 1e-4 / math.sqrt(1 - 0.999)), rel=1e-10)
+
+
+def two_kernels(spec: OptimizerSpec) -> dict[str, float]:
+    """Where two steps take a kernel and a bias, both from 1, by gradients of 3 and 4, at rates 0.1 and 0.01."""
+    parameters = {"a/kernel": np.array([1.0]), "a/bias": np.array([1.0])}
+    optimizer = Optimizer(spec, parameters)
+    for rate in (0.1, 0.01):
+        optimizer.update(parameters, {"a/kernel": np.array([3.0]), "a/bias": np.array([4.0])}, rate)
+    return {name: float(value[0]) for name, value in parameters.items()}
+
+
+def test_decoupled_decay_is_beside_the_step_and_l2_within_it_and_neither_takes_biases():
+    decoupled = two_kernels(OptimizerSpec("momentum", momentum=0.5, weight_decay=0.2))
+    first = 1.0 - 0.1 * 0.2 * 1.0 - 0.3
+    assert decoupled["a/kernel"] == pytest.approx(first - 0.01 * 0.2 * first + 0.5 * -0.3 - 0.03, rel=1e-14)
+    l2 = two_kernels(OptimizerSpec("momentum", momentum=0.5, weight_decay=0.2, weight_decay_form="l2"))
+    velocity = -0.1 * (3.0 + 0.2 * 1.0)
+    first = 1.0 + velocity
+    assert l2["a/kernel"] == pytest.approx(first + 0.5 * velocity - 0.01 * (3.0 + 0.2 * first), rel=1e-14)
+    plain = two_kernels(OptimizerSpec("momentum", momentum=0.5))
+    assert decoupled["a/bias"] == l2["a/bias"] == plain["a/bias"]
+
+
+def test_clipping_is_by_the_norm_of_all_gradients_together_and_before_l2():
+    clipped = two_kernels(OptimizerSpec("sgd", clip_norm=1.0))
+    assert clipped == pytest.approx({"a/kernel": 1.0 - 0.11 * 0.6, "a/bias": 1.0 - 0.11 * 0.8}, rel=1e-14)
+    assert two_kernels(OptimizerSpec("sgd", clip_norm=5.0)) == two_kernels(OptimizerSpec("sgd"))
+    both = two_kernels(OptimizerSpec("sgd", clip_norm=1.0, weight_decay=2.0, weight_decay_form="l2"))
+    first = 1.0 - 0.1 * (0.6 + 2.0)
+    assert both["a/kernel"] == pytest.approx(first - 0.01 * (0.6 + 2.0 * first), rel=1e-14)

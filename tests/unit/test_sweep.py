@@ -107,6 +107,27 @@ def test_training_table_reaches_every_constant(tmp_path: Path) -> None:
     assert loaded.precisions == ("mixed_bfloat16",)
 
 
+def test_what_goes_with_an_optimizer_reaches_the_training(tmp_path: Path) -> None:
+    table = (
+        "[training]\noptimizer = ['momentum', 'adam']\nwarmup_epochs = 2\ndecay = 'polynomial'\ndecay_power = 2\n"
+        "decay_to = 0.1\nweight_decay = 5e-4\nweight_decay_form = 'l2'\nclip_norm = 1\nlabel_smoothing = 0.1\n"
+    )
+    loaded = load(tmp_path, HEAD + table)
+    decayed: Any = {"weight_decay": 5e-4, "weight_decay_form": "l2", "clip_norm": 1.0}
+    assert loaded.optimizers == (OptimizerSpec("momentum", **decayed), OptimizerSpec("adam", **decayed))
+    rule = LearningRate(warmup_epochs=2, decay="polynomial", decay_power=2.0, decay_to=0.1)
+    assert loaded.learning_rates == (rule,)
+    assert {
+        cell.training.label_smoothing
+        for cell in cells_of(sweep.expand(loaded, MODELS[:1], [target("a")], DIGITS, digests))
+    } == {0.1}
+    flags = load(tmp_path, HEAD, weight_decay="5e-4", decay="cosine", warmup_steps="7", label_smoothing=0.2)
+    assert flags.optimizers == (OptimizerSpec(weight_decay=5e-4),)
+    assert flags.learning_rates == (LearningRate(warmup_steps=7, decay="cosine"),)
+    idle = "[training]\ndecay_power = 3\ndecay_to = 0.5\nweight_decay_form = 'l2'\n"
+    assert load(tmp_path, HEAD + idle) == load(tmp_path, HEAD)
+
+
 def test_constants_without_effect_do_not_change_the_work(tmp_path: Path) -> None:
     table = "[training]\noptimizer = 'sgd'\nmomentum = 0.5\nepsilon = 1e-3\ndrop_factor = 0.5\nbase_batch_size = 64\n"
     plain = load(tmp_path, HEAD + "[training]\noptimizer = 'sgd'\n")
@@ -158,6 +179,57 @@ def test_flags_replace_the_values_of_the_file(tmp_path: Path) -> None:
     assert loaded.train_examples == 100
     assert loaded.learning_rates == (LearningRate(0.5), LearningRate(0.001))
     assert loaded.optimizers == (OptimizerSpec("adam"),)
+
+
+def test_a_rate_for_each_batch_size_is_that_rate_written_plainly(tmp_path: Path) -> None:
+    text = HEAD.replace("= 32", "= [512, 32]")
+    wanted = load(tmp_path, text + "[training]\nlearning_rate = { 32 = 0.01, 512 = 0.08 }\n")
+    assert wanted.rates_by_size == ((32, LearningRate(0.01)), (512, LearningRate(0.08)))
+    for rates in ("32:0.01,512:0.08", ("512:0.08", "32:0.01"), ({32: 0.01, 512: 0.08},)):
+        assert load(tmp_path, text, learning_rate=rates).rates_by_size == wanted.rates_by_size
+    cells = cells_of(sweep.expand(wanted, MODELS[:1], [target("a"), target("b")], DIGITS, digests))
+    plain = [
+        cell
+        for size, rate in (("32", "0.01"), ("512", "0.08"))
+        for cell in cells_of(
+            sweep.expand(
+                load(tmp_path, text, batch_size=size, learning_rate=rate),
+                MODELS[:1],
+                [target("a"), target("b")],
+                DIGITS,
+                digests,
+            )
+        )
+    ]
+    assert [cell.cell_id for cell in cells] == [cell.cell_id for cell in plain]
+
+
+@pytest.mark.parametrize(
+    ("rates", "others", "expected"),
+    [
+        ("32:0.01", {}, "--learning-rate: no rate for batch size 512, allowed: one for each of 32, 512"),
+        (
+            "32:0.01,64:1,512:1",
+            {},
+            "--learning-rate: found a rate for batch size 64, allowed: those of the sweep (32, 512)",
+        ),
+        ("32:0.01,512:fast", {}, "--learning-rate: found 'fast' for 512, allowed: a number greater than 0"),
+        ("32:0.01,512:-1", {}, "--learning-rate: found -1 for 512, allowed: a number greater than 0"),
+        ("32:0.01,0.08", {}, "--learning-rate: found '32:0.01', allowed: a number greater than 0"),
+        ("32:0.01,32:0.08", {}, "--learning-rate: found '32:0.01', allowed: a number greater than 0"),
+        (
+            "32:0.01,512:1",
+            {"scaling": "linear"},
+            "--scaling: found 'linear' beside a learning rate for each batch size, allowed: none",
+        ),
+    ],
+)
+def test_rates_by_batch_size_that_do_not_fit_the_sweep_are_told(
+    rates: str, others: dict[str, str], expected: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        sweep.load("quick", {"batch_size": "32,512", "learning_rate": rates, **others})
+    assert str(caught.value) == expected
 
 
 def test_flags_not_given_change_nothing(tmp_path: Path) -> None:
@@ -218,6 +290,14 @@ def test_where_names_the_flag_or_the_file_and_key(tmp_path: Path) -> None:
             HEAD.replace('"jax-cpu"', '["b", "a@cpus=2"]') + "cpus = [1, 2]",
             "key cpus: found [1, 2] beside the target 'a@cpus=2', allowed: numbers here or @cpus= in targets, not both",
         ),
+        (
+            HEAD + "[training]\nwarmup_steps = 5\nwarmup_epochs = 1",
+            "key training.warmup_steps: found 5 beside warmup_epochs, allowed: one of the two",
+        ),
+        (
+            HEAD + "[training]\ndecay = 'cosine'\ndrop_epochs = [1]",
+            "key training.decay: found 'cosine' beside drop_epochs, allowed: one of the two",
+        ),
         (HEAD + "epochs = true", "key epochs: found true, allowed: a whole number of 1 or more"),
         (HEAD + "epochs = -1", "key epochs: found -1, allowed: a whole number of 1 or more"),
         (HEAD + "seed = 2147483648", "key seed: found 2147483648, allowed: a whole number from 0 to 2147483647"),
@@ -277,6 +357,9 @@ def test_wrong_file_gets_one_line_with_file_key_found_and_allowed(tmp_path: Path
         ("epochs", "1.5", "--epochs: found 1.5, allowed: a whole number of 1 or more"),
         ("seed", "-1", "--seed: found -1, allowed: a whole number from 0 to 2147483647"),
         ("train_examples", "1,2", "--train-examples: found [1, 2], allowed: a whole number of 1 or more"),
+        ("decay", "linear", "--decay: found 'linear', allowed: none, cosine, polynomial"),
+        ("weight_decay", "-1", "--weight-decay: found -1, allowed: a number of 0 or more"),
+        ("label_smoothing", "1", "--label-smoothing: found 1, allowed: a number of at least 0 and less than 1"),
         ("target", ("",), "--target: found '', allowed: a text that is not empty"),
         (
             "dataset",

@@ -74,6 +74,11 @@ def require(cell: Cell) -> None:
             f"{where}: {', '.join(asked)} cannot be exported: a script has one step per call, in its framework's own "
             "form; the cell of the target without them does the same work"
         )
+    if training.options:
+        raise UsageError(
+            f"{where}: {training.method} cannot be exported: scripts have no {', '.join(training.options)} yet; "
+            "a cell without them can be"
+        )
     for key, value, allowed in (
         ("mode", target.mode, _OFFERED[backend]["mode"]),
         ("accelerator", target.accelerator, _OFFERED[backend]["accelerator"]),
