@@ -13,13 +13,14 @@ each in the process that will train (a forked child, or a process of its own):
 
 Rules. Layouts are canonical (see ``harness.core.model``): the adapter transposes, nobody else does.
 Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_epoch]``: a row of example
-indices. Mathematics is canonical (``harness.core.training``); dropout masks are the framework's own,
-seeded from ``cell.training.seed``. ``train`` may return before the work is done and must not wait for
-it; it does nothing that the shortest loop in that framework would not do. Where ``cell.target.steps_per_call``
-is K, which only a backend that declares it is asked for, ``train(n)`` makes n // K calls of K steps each and single
-steps of the rest; there is a loss for every step all the same. A backend that can keep compiled programs in a folder
-has a method ``keep_programs(folder)`` as well, which is called before ``initialise``. One that can show what its
-device does at most has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
+indices; where the batch size changes, on row t of ``arrays.pieces``, one after the other. Mathematics is canonical
+(``harness.core.training``); dropout masks are the framework's own, seeded from ``cell.training.seed``.
+``train`` may return before the work is done and must not wait for it; it does nothing that the shortest loop in that
+framework would not do. Where ``cell.target.steps_per_call`` is K, which only a backend that declares it is asked for,
+``train(n)`` makes n // K calls of K steps each and single steps of the rest; there is a loss for every step all the
+same. A backend that can keep compiled programs in a folder has a method ``keep_programs(folder)`` as well, which is
+called before ``initialise``. One that can show what its device does at most has ``yardstick(target)``, which gives a
+``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
 ``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
 
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     Integers = NDArray[np.integer[Any]]
     Booleans = NDArray[np.bool_]
 
+PLANS = "a plan of batch sizes"
+"""What a refusal calls it: ``"a plan of batch sizes in MODE"`` of ``Capabilities.refusals``."""
+
 EVALUATION_BATCH = 500
 """Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""
 
@@ -60,7 +64,9 @@ class Arrays:
     """What a cell works on, in host memory.
 
     Images float32 (N, H, W, C), labels int32 (N,); ``parameters`` full name -> float32 array;
-    ``order`` int32 (epochs, steps per epoch, batch size).
+    ``order`` int32 (epochs, steps per epoch, batch size). Where the batch size changes, which only a backend that
+    declares ``plans`` is asked for, ``pieces`` are one int32 array (steps, batch size) for each piece of the plan in
+    training order (``backends.rows`` reads both forms); ``order`` then holds the epochs of the first piece alone.
     """
 
     train_images: Floats
@@ -69,6 +75,7 @@ class Arrays:
     test_labels: Integers
     parameters: Mapping[str, Floats]
     order: Integers
+    pieces: tuple[Integers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class Capabilities:
     do (a layer, a precision; "THING on ACCELERATOR" or "THING in MODE" where elsewhere it can) to the reason, one line
     each. ``can_fork``: whether the loaded framework survives a fork, on systems where a process may fork at all.
     ``loops`` maps each mode that can train several steps in one call to the inputs with which it can; one that says
-    nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result.
+    nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result. ``plans``: the
+    modes in which the batch size may change from epoch to epoch, whose sessions are ``ChangesBatchSize``.
     """
 
     accelerators: tuple[str, ...]
@@ -92,6 +100,7 @@ class Capabilities:
     refusals: Mapping[str, str]
     loops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
+    plans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,16 @@ class Witnessed(Protocol):
         """What training reads, from where it reads it: ``images`` (N, H, W, C), ``labels`` (N,), ``order`` (steps, B).
 
         Without what is sent from the host batch by batch.
+        """
+
+
+class ChangesBatchSize(Protocol):
+    """What a session has besides in a mode of ``Capabilities.plans``."""
+
+    def prepare(self, batch_size: int) -> None:
+        """Have all ready that a training step of this batch size needs, compiled and run once, and wait for it.
+
+        Parameters, statistics, optimizer, counts and what dropout will draw stay exactly as they are.
         """
 
 
