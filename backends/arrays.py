@@ -22,13 +22,15 @@ def load(request: Open) -> Arrays:
     cell, folder = request.cell, Path(request.dataset)
     train_images, train_labels = _examples(folder, "train", cell.dataset.train_examples, cell)
     test_images, test_labels = _examples(folder, "test", cell.dataset.test_examples, cell)
+    order, pieces = _order(Path(request.order), cell)
     return Arrays(
         train_images=train_images,
         train_labels=train_labels,
         test_images=test_images,
         test_labels=test_labels,
         parameters=_parameters(Path(request.parameters), cell),
-        order=_order(Path(request.order), cell),
+        order=order,
+        pieces=pieces,
     )
 
 
@@ -74,10 +76,9 @@ def _as_float(images: NDArray[Any], path: Path) -> NDArray[np.float32]:
     return np.array(images, np.float32, order="C")
 
 
-def _order(path: Path, cell: Cell) -> NDArray[np.int32]:
-    """(epochs, steps per epoch, batch size): the front of each epoch's permutation."""
-    order = _read(path)
-    epochs, steps, batch = cell.training.epochs, cell.steps_per_epoch, cell.training.batch_size
+def _order(path: Path, cell: Cell) -> tuple[NDArray[np.int32], tuple[NDArray[np.int32], ...]]:
+    """The front of each epoch's permutation: ``Arrays.order``, and where the batch size changes ``Arrays.pieces``."""
+    order, epochs = _read(path), cell.training.epochs
     if (
         order.dtype != np.int32
         or order.ndim != 2
@@ -88,10 +89,15 @@ def _order(path: Path, cell: Cell) -> NDArray[np.int32]:
             f"{path}: expected int32 of {epochs} or more epochs by {cell.dataset.train_examples} examples, "
             f"found {order.dtype} of {list(order.shape)}"
         )
-    used = np.array(order[:epochs, : steps * batch])
-    if used.size and not 0 <= int(used.min()) <= int(used.max()) < cell.dataset.train_examples:
-        raise ContractError(f"{path}: an index is not that of a training example")
-    return used.reshape(epochs, steps, batch)
+    starts = [piece.first_epoch for piece in cell.pieces]
+    found = []
+    for piece, end in zip(cell.pieces, (*starts[1:], epochs), strict=True):
+        steps, size = cell.epoch_steps[piece.first_epoch], piece.batch_size
+        used = np.array(order[piece.first_epoch : end, : steps * size])
+        if used.size and not 0 <= int(used.min()) <= int(used.max()) < cell.dataset.train_examples:
+            raise ContractError(f"{path}: an index is not that of a training example")
+        found.append(used.reshape(-1, steps, size))
+    return found[0], tuple(used.reshape(-1, used.shape[-1]) for used in found) if len(found) > 1 else ()
 
 
 def _parameters(path: Path, cell: Cell) -> dict[str, NDArray[np.float32]]:

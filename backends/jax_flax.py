@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from backends import device_choice, jax_parts, jax_programs
 from backends.jax_yardstick import JaxYardstick
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
+from backends.rows import Rows, Stretch
 from harness.core import knobs, system
 from harness.core.cell import Cell, Target
-from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
+from harness.core.errors import CellError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import LAYERS, ModelSpec
 from harness.core.training import OPTIMIZERS, OPTIONS, PRECISIONS
 
@@ -58,6 +59,7 @@ class JaxBackend:
             can_fork=True,
             refusals={},
             loops={"jit": ("resident", "host")},
+            plans=("jit",),
             knobs=knobs.OF_BACKENDS[self.name],
         )
 
@@ -143,17 +145,18 @@ class JaxSession:
         import jax
 
         self._jax = jax
-        self._cell, self._steps_per_epoch, self._forms = cell, arrays.order.shape[1], forms
+        self._cell, self._forms, self._rows = cell, forms, Rows(arrays)
         self._places = _places(cell.model)
         self._at_once = cell.target.steps_per_call
-        self._programs = jax_programs.build(cell.model, cell.training, arrays.order.shape[1], forms, self._at_once)
+        self._programs = jax_programs.build(cell.model, cell.training, cell.epoch_steps, forms, self._at_once)
         self._state = self._programs.start(*_initial(cell.model, self._places, arrays.parameters))
-        self._rows = arrays.order.reshape(-1, arrays.order.shape[-1])
         self._host_data = (arrays.train_images, arrays.train_labels)
         self._test = _evaluation_batches(arrays.test_images, arrays.test_labels)
         self._resident: Any = None
         if cell.target.input == "resident":
-            self._resident, self._test = jax.device_put(((*self._host_data, self._rows), self._test))
+            (*data, rows), self._test = jax.device_put(((*self._host_data, self._rows.of_size), self._test))
+            self._resident = {size: (*data, own) for size, own in rows.items()}
+        self._shifts = {one.shift: jax.numpy.int32(one.shift) for one in self._rows.stretches(0, len(self._rows))}
         self._position = 0
         self._forwards = 0
         self._losses: list[Any] = []
@@ -162,14 +165,16 @@ class JaxSession:
 
     def train(self, steps: int) -> None:
         """Enqueue steps; raises ContractError past the end of the order, where JAX would clamp the index."""
-        start, end = self._position, self._position + steps
-        if end > len(self._rows):
-            raise ContractError(f"asked to train to step {end}, but the order has {len(self._rows)} steps")
-        state, losses, self._position = self._state, self._losses, end
-        singly = start if self._at_once == 1 else end - steps % self._at_once
+        for stretch in self._rows.stretches(self._position, steps):
+            self._train(stretch)
+        self._position += steps
+
+    def _train(self, stretch: Stretch) -> None:
+        state, losses, first, end = self._state, self._losses, stretch.first, stretch.end
+        singly = first if self._at_once == 1 else end - (end - first) % self._at_once
         if self._resident is not None:
-            step, data = self._programs.pick_and_advance_many, self._resident
-            for _ in range(start, singly, self._at_once):
+            step, data = self._programs.pick_and_advance_many, self._data(stretch)
+            for _ in range(first, singly, self._at_once):
                 state, loss = step(state, *data)
                 losses.append(loss)
             step = self._programs.pick_and_advance
@@ -178,15 +183,32 @@ class JaxSession:
                 losses.append(loss)
         else:
             step, copy, (images, labels) = self._programs.advance_many, self._jax.device_put, self._host_data
-            for first in range(start, singly, self._at_once):
-                rows = self._rows[first : first + self._at_once]
+            order = self._rows.of_size[stretch.batch_size]
+            for place in range(first, singly, self._at_once):
+                rows = order[place : place + self._at_once]
                 state, loss = step(state, *copy((images[rows], labels[rows])))
                 losses.append(loss)
             step = self._programs.advance
-            for row in self._rows[singly:end]:
+            for row in order[singly:end]:
                 state, loss = step(state, *copy((images[row], labels[row])))
                 losses.append(loss)
         self._state = state
+
+    def _data(self, stretch: Stretch) -> tuple[Any, ...]:
+        """What a step takes beside the state."""
+        data: tuple[Any, ...] = self._resident[stretch.batch_size]
+        return (*data, self._shifts[stretch.shift]) if self._rows.several else data
+
+    def prepare(self, batch_size: int) -> None:
+        """One step on a copy of the state, which is dropped with what the step made of it."""
+        state = self._jax.tree.map(self._jax.numpy.copy, self._state)
+        stretch = self._rows.first_of(batch_size)
+        if self._resident is not None:
+            made = self._programs.pick_and_advance(state, *self._data(stretch))
+        else:
+            (images, labels), row = self._host_data, self._rows.of_size[batch_size][stretch.first]
+            made = self._programs.advance(state, *self._jax.device_put((images[row], labels[row])))
+        self._jax.block_until_ready(made)
 
     def synchronise(self) -> None:
         """Wait for every array of the state, and for the losses."""
@@ -248,22 +270,25 @@ class JaxSession:
 
     def masks(self, step: int) -> dict[str, Booleans]:
         """Drawn again: the key is made of the step's number."""
-        found: dict[str, Booleans] = self._jax.device_get(self._programs.masks(step))
+        batch_size = len(self._rows.row(step))
+        found: dict[str, Booleans] = self._jax.device_get(self._programs.masks(step, batch_size=batch_size))
         return found
 
     def held(self) -> dict[str, Any]:
         """Copies in host memory of the resident data."""
         if self._resident is None:
             return {}
-        return dict(zip(("images", "labels", "order"), self._jax.device_get(self._resident), strict=True))
+        images, labels, _ = next(iter(self._resident.values()))
+        rows = {size: data[-1] for size, data in self._resident.items()}
+        images, labels, rows = self._jax.device_get((images, labels, rows))
+        return {"images": images, "labels": labels, "order": self._rows.in_order(rows)}
 
     def part(self, name: str, direction: str, given: Mapping[str, Any]) -> jax_parts.JaxPart:
         """See ``backends.protocol.StepPart``."""
-        data = self._resident or (*self._host_data, self._rows)
+        size = self._cell.training.batch_size
+        data = self._resident[size] if self._resident else (*self._host_data, self._rows.of_size[size])
         source = jax_parts.BatchSource(data, is_resident=self._resident is not None)
-        return jax_parts.part(
-            self._cell, self._steps_per_epoch, self._forms, self._places, source, name, direction, given
-        )
+        return jax_parts.part(self._cell, self._forms, self._places, source, name, direction, given)
 
     def trace(self, steps: int, folder: str) -> None:
         """Of JAX's own profiler; nothing of Python's calls, which would be most of the events."""

@@ -71,7 +71,6 @@ class JaxPart:
 
 def part(
     cell: Cell,
-    steps_per_epoch: int,
     forms: Mapping[str, str],
     places: Places,
     source: BatchSource,
@@ -87,7 +86,7 @@ def part(
     if name == parts.LOSS:
         return _loss(cell, direction, given)
     if name == parts.OPTIMIZER:
-        return _optimizer(cell, steps_per_epoch, places, given)
+        return _optimizer(cell, places, given)
     trace = next(trace for trace in cell.model.traced if trace.name == name)
     return _layer(cell, trace, forms, places, direction, given)
 
@@ -145,13 +144,13 @@ def _loss(cell: Cell, direction: str, given: Mapping[str, Any]) -> JaxPart:
     return JaxPart(lambda counter: call(counter, logits, labels), _counter)
 
 
-def _optimizer(cell: Cell, steps_per_epoch: int, places: Places, given: Mapping[str, Any]) -> JaxPart:
+def _optimizer(cell: Cell, places: Places, given: Mapping[str, Any]) -> JaxPart:
     """What is carried are parameters and state, whose memory is donated as in a step."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    rule = jax_programs.optimizer_rule(cell.training, steps_per_epoch)
+    rule = jax_programs.optimizer_rule(cell.training, cell.epoch_steps)
     gradients = jax.device_put(_tree(places, given, "gradient/"))
 
     def update(carried: Any, gradients: Any) -> Any:

@@ -6,7 +6,7 @@ the collection ``params`` has a module per layer with leaves kernel, bias, scale
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,13 +46,14 @@ class Programs(NamedTuple):
 
     ``start(parameters, statistics)``: the State before step 0.
     ``advance(state, images, labels)``: new state and mean loss of one batch; the old state is donated.
-    ``pick_and_advance(state, images, labels, rows)``: the same on the examples that row ``state.step`` lists.
+    ``pick_and_advance(state, images, labels, rows, shift)``: the same on the examples that row ``state.step`` lists;
+    with ``shift`` () int32, which is left out where there is none, row ``state.step - shift``.
     ``advance_many(state, images, labels)``: the K steps of a call, on images (K, B, H, W, C) and labels (K, B); losses
     (K,). ``pick_and_advance_many(state, images, labels, rows)``: the same on the next K rows.
     ``evaluate(parameters, statistics, images, labels, weights)``: sums of loss, of hits and of weights.
     ``differentiate(parameters, statistics, images, labels)``: loss, logits, gradients in training form.
     ``infer(parameters, statistics, images, number, training=...)``: logits; ``number`` varies the dropout.
-    ``masks(step)``: layer name -> what dropout keeps (B, ...) in a training step.
+    ``masks(step, batch_size)``: layer name -> what dropout keeps (B, ...) in a training step.
     """
 
     start: Any
@@ -67,11 +68,16 @@ class Programs(NamedTuple):
 
 
 def build(
-    model: ModelSpec, training: TrainingSpec, steps_per_epoch: int, forms: Mapping[str, str], at_once: int = 1
+    model: ModelSpec,
+    training: TrainingSpec,
+    epoch_steps: int | Sequence[int],
+    forms: Mapping[str, str],
+    at_once: int = 1,
 ) -> Programs:
     """The programs of one cell; nothing is traced or compiled before the first call of each.
 
-    ``forms``: the value of every knob of this backend. ``at_once``: the steps of a call.
+    ``epoch_steps``: those of every epoch, or of each. ``forms``: the value of every knob of this backend. ``at_once``:
+    the steps of a call.
     """
     import jax
     import jax.numpy as jnp
@@ -79,7 +85,7 @@ def build(
 
     module = _module(model, training.compute_dtype, forms)
     scale = training.loss_scale
-    rule = optimizer_rule(training, steps_per_epoch)
+    rule = optimizer_rule(training, epoch_steps)
     steps_key, passes_key = jax.random.split(jax.random.key(training.seed))
 
     def start(parameters: Any, statistics: Any) -> State:
@@ -102,8 +108,8 @@ def build(
         updates, optimizer = rule.update(gradients, state.optimizer, state.parameters)
         return State(state.step + 1, optax.apply_updates(state.parameters, updates), statistics, optimizer), loss
 
-    def pick_and_advance(state: State, images: Any, labels: Any, rows: Any) -> tuple[State, Any]:
-        row = rows[state.step]
+    def pick_and_advance(state: State, images: Any, labels: Any, rows: Any, shift: Any = None) -> tuple[State, Any]:
+        row = rows[state.step if shift is None else state.step - shift]
         return advance(state, images[row], labels[row])
 
     def many(state: State, batches: Any, one: Any) -> tuple[State, Any]:
@@ -137,9 +143,9 @@ def build(
         key = jax.random.fold_in(passes_key, number)
         return module.apply(variables, images, training, mutable=["batch_stats"], rngs={"dropout": key})[0]
 
-    def masks(step: Any) -> dict[str, Any]:
+    def masks(step: Any, batch_size: int) -> dict[str, Any]:
         key = jax.random.fold_in(steps_key, step)
-        return dict(_dropouts(model, training.batch_size).apply({}, rngs={"dropout": key}))
+        return dict(_dropouts(model, batch_size).apply({}, rngs={"dropout": key}))
 
     return Programs(
         start=start,
@@ -150,7 +156,7 @@ def build(
         evaluate=jax.jit(evaluate),
         differentiate=jax.jit(differentiate),
         infer=jax.jit(infer, static_argnames="training"),
-        masks=jax.jit(masks),
+        masks=jax.jit(masks, static_argnames="batch_size"),
     )
 
 
@@ -267,7 +273,7 @@ def mean_loss(training: TrainingSpec, logits: Any, labels: Any) -> Any:
     return optax.softmax_cross_entropy(logits, wanted).mean()
 
 
-def optimizer_rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
+def optimizer_rule(training: TrainingSpec, epoch_steps: int | Sequence[int]) -> Any:
     """The optimizer of ``harness.core.training`` as an optax transformation.
 
     The rate comes before the trace, so that the velocity carries it; ``optax.sgd`` multiplies after.
@@ -275,7 +281,7 @@ def optimizer_rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
     import optax
 
     spec = training.optimizer
-    schedule = _schedule(training, steps_per_epoch)
+    schedule = _schedule(training, epoch_steps)
     rate = optax.scale_by_learning_rate(schedule)
     parts = [optax.clip_by_global_norm(spec.clip_norm)] if spec.clip_norm else []
     if spec.weight_decay and spec.weight_decay_form == L2:
@@ -291,13 +297,13 @@ def optimizer_rule(training: TrainingSpec, steps_per_epoch: int) -> Any:
     return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
 
-def _schedule(training: TrainingSpec, steps_per_epoch: int) -> Any:
+def _schedule(training: TrainingSpec, epoch_steps: int | Sequence[int]) -> Any:
     """The rate: a number, or what gives it for the number of a step."""
     import jax.numpy as jnp
     import numpy as np
     import optax
 
-    pieces = training.learning_rates(steps_per_epoch)
+    pieces = training.learning_rates(epoch_steps)
     if len(pieces) == 1:
         # No schedule, so no counter in the state: on a CPU that counter alone cost 3 % of a step.
         return pieces[0][1]
@@ -305,7 +311,7 @@ def _schedule(training: TrainingSpec, steps_per_epoch: int) -> Any:
         schedules = [optax.constant_schedule(rate) for _, rate in pieces]
         return optax.join_schedules(schedules, [first for first, _ in pieces[1:]])
     starts, rates = zip(*pieces, strict=True)
-    lengths = np.diff([*starts, max(starts[-1] + 1, steps_per_epoch * training.epochs)])
+    lengths = np.diff([*starts, max(starts[-1] + 1, training.total_steps(epoch_steps))])
     by_step = np.repeat(np.asarray(rates, np.float32), lengths)
     return lambda step: jnp.asarray(by_step)[step]
 

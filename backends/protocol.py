@@ -13,8 +13,9 @@ each in the process that will train (a forked child, or a process of its own):
 
 Rules. Layouts are canonical (see ``harness.core.model``): the adapter transposes, nobody else does.
 Step t of the cell trains on ``arrays.order[t // steps_per_epoch, t % steps_per_epoch]``: a row of example
-indices. Mathematics is canonical (``harness.core.training``), its ``TrainingSpec.options`` included, of which a backend
-is asked for those alone that it declares; dropout masks are the framework's own, seeded from ``cell.training.seed``.
+indices; where the batch size changes, on row t of ``arrays.pieces``, one after the other. Mathematics is canonical
+(``harness.core.training``), its ``TrainingSpec.options`` included, of which a backend is asked for those alone that it
+declares; dropout masks are the framework's own, seeded from ``cell.training.seed``.
 ``train`` may return before the work is done and must not wait for it; it does nothing that the shortest loop in that
 framework would not do. Where ``cell.target.steps_per_call`` is K, which only a backend that declares it is asked for,
 ``train(n)`` makes n // K calls of K steps each and single steps of the rest; there is a loss for every step all the
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     Integers = NDArray[np.integer[Any]]
     Booleans = NDArray[np.bool_]
 
+PLANS = "a plan of batch sizes"
+"""What a refusal calls it: ``"a plan of batch sizes in MODE"`` of ``Capabilities.refusals``."""
+
 EVALUATION_BATCH = 500
 """Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""
 
@@ -61,7 +65,9 @@ class Arrays:
     """What a cell works on, in host memory.
 
     Images float32 (N, H, W, C), labels int32 (N,); ``parameters`` full name -> float32 array;
-    ``order`` int32 (epochs, steps per epoch, batch size).
+    ``order`` int32 (epochs, steps per epoch, batch size). Where the batch size changes, which only a backend that
+    declares ``plans`` is asked for, ``pieces`` are one int32 array (steps, batch size) for each piece of the plan in
+    training order (``backends.rows`` reads both forms); ``order`` then holds the epochs of the first piece alone.
     """
 
     train_images: Floats
@@ -70,6 +76,7 @@ class Arrays:
     test_labels: Integers
     parameters: Mapping[str, Floats]
     order: Integers
+    pieces: tuple[Integers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ class Capabilities:
     ``loops`` maps each mode that can train several steps in one call to the inputs with which it can; one that says
     nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result.
     ``options``: those of ``harness.core.training.OPTIONS`` that it can train with; ``refusals`` may say why not, or
-    "THING in MODE" of one that it cannot do there.
+    "THING in MODE" of one that it cannot do there. ``plans``: the modes in which the batch size may change from epoch
+    to epoch, whose sessions are ``ChangesBatchSize``.
     """
 
     accelerators: tuple[str, ...]
@@ -96,6 +104,7 @@ class Capabilities:
     loops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
     options: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,16 @@ class Witnessed(Protocol):
         """What training reads, from where it reads it: ``images`` (N, H, W, C), ``labels`` (N,), ``order`` (steps, B).
 
         Without what is sent from the host batch by batch.
+        """
+
+
+class ChangesBatchSize(Protocol):
+    """What a session has besides in a mode of ``Capabilities.plans``."""
+
+    def prepare(self, batch_size: int) -> None:
+        """Have all ready that a training step of this batch size needs, compiled and run once, and wait for it.
+
+        Parameters, statistics, optimizer, counts and what dropout will draw stay exactly as they are.
         """
 
 

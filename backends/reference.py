@@ -23,6 +23,7 @@ from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.reference_optimizers import Optimizer
 from backends.reference_replay import Follower
 from backends.reference_yardstick import ReferenceYardstick
+from backends.rows import Rows
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WrongDevice
 from harness.core.model import (
@@ -65,7 +66,8 @@ class ReferenceSession:
         self._model = cell.model
         self._training = cell.training
         self._arrays = arrays
-        self._rates = cell.training.learning_rates(cell.steps_per_epoch)
+        self._rows = Rows(arrays)
+        self._rates = cell.training.learning_rates(cell.epoch_steps)
         self._parameters = {
             name: np.array(arrays.parameters[name], dtype=np.float64) for name in cell.model.parameter_shapes
         }
@@ -80,16 +82,13 @@ class ReferenceSession:
 
     def train(self, steps: int) -> None:
         """Do the next ``steps`` training steps. Raises ContractError beyond the end of the order."""
-        epochs, steps_per_epoch, batch_size = self._arrays.order.shape
-        if self._next_step + steps > epochs * steps_per_epoch:
-            raise ContractError(
-                f"asked for {steps} more steps after {self._next_step}, but the order of examples ends after "
-                f"{epochs * steps_per_epoch}"
-            )
-        batches = self._arrays.order.reshape(-1, batch_size)
-        for step in range(self._next_step, self._next_step + steps):
-            self._train_on(batches[step], _rate_at(step, self._rates))
-            self._next_step = step + 1
+        for stretch in self._rows.stretches(self._next_step, steps):
+            for examples in self._rows.of_size[stretch.batch_size][stretch.first : stretch.end]:
+                self._train_on(examples, _rate_at(self._next_step, self._rates))
+                self._next_step += 1
+
+    def prepare(self, batch_size: int) -> None:
+        """Nothing: NumPy compiles nothing."""
 
     def synchronise(self) -> None:
         """Nothing is ever under way."""
@@ -194,10 +193,11 @@ class ReferenceSession:
         )
         first: dict[str, passes.Value] = {}
         for step in range(first_step, first_step + steps):
-            rows = self._arrays.order.reshape(-1, training.batch_size)[step]
+            rows = self._rows.row(step)
             images, labels = self._arrays.train_images[rows], self._arrays.train_labels[rows]
             with passes.quiet():
-                found = follower.step(images, labels, self._numbers(masks, step), _rate_at(step, self._rates))
+                numbers = self._numbers(masks, step, len(rows))
+                found = follower.step(images, labels, numbers, _rate_at(step, self._rates))
             first = first or found
         self._next_step = first_step + steps
         return follower.named({**(first if gradients else {}), **follower.results()})
@@ -220,13 +220,13 @@ class ReferenceSession:
         slots = {name.partition("/")[2]: array for name, array in state.items() if name.startswith("optimizer/")}
         self._optimizer.restore(slots, first_step)
 
-    def _numbers(self, masks: Mapping[str, Any], step: int) -> dict[str, Array]:
+    def _numbers(self, masks: Mapping[str, Any], step: int, batch_size: int) -> dict[str, Array]:
         """Numbers of which dropout makes the given masks, or where none are given new ones."""
         if not masks:
-            return self._drawn(self._training.batch_size)
+            return self._drawn(batch_size)
         found = {}
         for name, shape in _dropouts(self._model).items():
-            kept, whole = masks.get(f"{step}/{name}"), (self._training.batch_size, *shape)
+            kept, whole = masks.get(f"{step}/{name}"), (batch_size, *shape)
             if kept is None or kept.shape != whole:
                 raise ContractError(f"there is no mask {step}/{name} of shape {list(whole)}")
             found[name] = np.asarray(kept, np.float64)
@@ -235,11 +235,12 @@ class ReferenceSession:
     def masks(self, step: int) -> dict[str, Booleans]:
         """Drawn again: the generator is set back by a number for each value of each step since."""
         drawn = [trace for trace in self._model.traced if isinstance(trace.layer, Dropout) and trace.layer.rate > 0]
-        batch_size = self._arrays.order.shape[-1]
-        values = batch_size * sum(math.prod(trace.input_shape) for trace in drawn)
+        since = self._rows.stretches(step, self._next_step - step)
+        examples = sum((stretch.end - stretch.first) * stretch.batch_size for stretch in since)
+        batch_size, values = len(self._rows.row(step)), sum(math.prod(trace.input_shape) for trace in drawn)
         bits: Any = np.random.PCG64()
         bits.state = self._generator.bit_generator.state
-        bits.advance(-values * (self._next_step - step) % 2**128)
+        bits.advance(-values * examples % 2**128)
         generator = np.random.Generator(bits)
         return {
             trace.name: generator.random((batch_size, *trace.input_shape)) >= trace.layer.rate
@@ -249,11 +250,10 @@ class ReferenceSession:
 
     def held(self) -> dict[str, Any]:
         """The arrays themselves, which are where they were loaded to."""
-        order = self._arrays.order
         return {
             "images": self._arrays.train_images,
             "labels": self._arrays.train_labels,
-            "order": order.reshape(-1, order.shape[-1]),
+            "order": self._rows.in_order(),
         }
 
     def part(self, name: str, direction: str, given: Mapping[str, Any]) -> reference_parts.ReferencePart:
@@ -410,6 +410,7 @@ class ReferenceBackend:
             optimizers=OPTIMIZERS,
             can_fork=True,
             options=OPTIONS,
+            plans=("numpy",),
             refusals={
                 "mixed_bfloat16": "the reference computes in float64 only",
                 "mixed_float16": "the reference computes in float64 only",

@@ -205,7 +205,7 @@ class Follower:
         self._others = {name: value.copy() for name, value in parameters.items()}
         self._again = copy.deepcopy(optimizer)
         self._parameters, self._statistics, self._optimizer = parameters, statistics, optimizer
-        self._terms = batch_terms(model, training.batch_size)
+        self._terms: dict[str, int] = {}
         self._smoothing = training.label_smoothing
         self._drift = Drift(training.optimizer, parameters, self._roundoff)
         self._of_statistics = {name: np.zeros(value.shape) for name, value in statistics.items()}
@@ -214,6 +214,7 @@ class Follower:
 
     def step(self, images: Floats, labels: Integers, numbers: Named, rate: float) -> dict[str, passes.Value]:
         """One step; what its batch gives at the parameters before it: each value with its variance."""
+        self._terms = batch_terms(self._model, len(labels))
         known = {name: self._drift.known(name, value) for name, value in self._parameters.items()}
         shifts: Named = {}
         rehearsal = self._exact(self._off(), shifts) if self._rehearses else None

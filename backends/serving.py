@@ -15,14 +15,17 @@ import numpy as np
 
 from backends import arrays, loop, witnessing
 from backends.pipe import Pipe
-from backends.protocol import Backend, StepPart
+from backends.protocol import PLANS, Backend, StepPart
+from backends.rows import Rows
 from harness.core import knobs, system
-from harness.core.cell import Cell, Target
+from harness.core.cell import PLAN_AND_STEPS_PER_CALL, Cell, Target
 from harness.core.errors import CellError, ContractError, HarnessError, Unsupported
 from harness.core.messages import (
     Block,
     Close,
     Closed,
+    Compile,
+    Compiled,
     Evaluate,
     Evaluated,
     Failed,
@@ -125,6 +128,18 @@ def require_offered(backend: Backend, target: Target) -> None:
     knobs.chosen(options, getattr(able, "knobs", ()))
 
 
+def require_plans(backend: Backend, cell: Cell) -> None:
+    """Refuse a batch size that changes where the backend declares no such plans. Raises Unsupported."""
+    if not cell.training.batch_changes:
+        return  # nor need those from before there were plans declare anything
+    able, target = backend.capabilities(), cell.target
+    if target.mode not in getattr(able, "plans", ()):
+        why = able.refusals.get(f"{PLANS} in {target.mode}", "its adapter offers one batch size per cell")
+        raise Unsupported(f"{backend.name} has no {PLANS} in mode {target.mode!r}: {why}")
+    if target.steps_per_call > 1:
+        raise Unsupported(PLAN_AND_STEPS_PER_CALL)
+
+
 class _OpenCell:
     """A built cell and the answers about it."""
 
@@ -133,6 +148,7 @@ class _OpenCell:
         cell = opening.cell
         require_offered(backend, cell.target)
         require_trainable(backend, cell)
+        require_plans(backend, cell)
         processors = system.use_processors(cell.target.cpus)
         keep_programs = getattr(backend, "keep_programs", None) if opening.programs else None
         if keep_programs is not None:
@@ -156,6 +172,8 @@ class _OpenCell:
         """Do what is asked and say so."""
         if isinstance(request, Train):
             return self._train(request)
+        if isinstance(request, Compile):
+            return self._prepare(request)
         if isinstance(request, Evaluate):
             return self._evaluate()
         if isinstance(request, Probe):
@@ -190,6 +208,15 @@ class _OpenCell:
         self._last_block = loop.Usage.now()
         return block
 
+    def _prepare(self, request: Compile) -> Compiled:
+        """Whatever adapters this is asked of declare plans, so they have it."""
+        self._last_block = None
+        prepare = getattr(self.session, "prepare", None)
+        if prepare is None:
+            raise ContractError(f"the backend {self._backend.name} declares {PLANS}, but its session has no prepare")
+        _, seconds = loop.timed(lambda: prepare(request.batch_size))
+        return Compiled(seconds)
+
     def _evaluate(self) -> Evaluated:
         compile_seconds = 0.0
         self._last_block = None  # what evaluation uses is not the idleness of a waiting lane
@@ -200,13 +227,13 @@ class _OpenCell:
         return Evaluated(loss=float(loss), accuracy=float(accuracy), seconds=seconds, compile_seconds=compile_seconds)
 
     def _probe(self, request: Probe) -> Probed:
-        batch = self._arrays.order[0, 0]
+        order, at_once = Rows(self._arrays), self._target.steps_per_call
+        batch, rows = order.row(0), order.first(request.steps)
         images, labels = self._arrays.train_images[batch], self._arrays.train_labels[batch]
         initial = self.session.gradients(images, labels)
         # Only the reference can tell its margin; it is taken before each step, on that step's images.
         margin = getattr(self.session, "kink_margin", None)
         losses, margins = [], []
-        rows, at_once = self._arrays.order.reshape(-1, len(batch))[: request.steps], self._target.steps_per_call
         for first in range(0, len(rows), at_once):
             if margin is not None:
                 margins.append(margin(self._arrays.train_images[rows[first]]))

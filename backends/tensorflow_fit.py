@@ -19,8 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backends.protocol import Arrays
+from backends.rows import Rows
 from backends.tensorflow_layers import KERAS_NAMES, is_keras_2, tf_variable
-from backends.tensorflow_model import Network, per_step, steps_of
+from backends.tensorflow_model import Network, as_indices, per_step
 from harness.core.cell import Cell
 from harness.core.errors import ContractError, WorkerCrashed
 
@@ -278,7 +279,7 @@ def _source(arrays: Arrays) -> tuple[Any, Any, Any]:
 
     with tf.device("/CPU:0"):
         images, labels = tf.constant(arrays.train_images, tf.float32), tf.constant(arrays.train_labels, tf.int64)
-        return images, labels, tf.constant(steps_of(arrays))
+        return images, labels, tf.constant(as_indices(Rows(arrays).in_order()))
 
 
 def _batches(images: Any, labels: Any, order: Any) -> Any:
@@ -320,7 +321,7 @@ def _optimizer(cell: Cell) -> Any:
     Keras 3's argument; Keras wraps an optimizer by itself only where the whole model has the policy mixed_float16.
     """
     optimizers = _keras().optimizers
-    pieces = cell.training.learning_rates(cell.steps_per_epoch)
+    pieces = cell.training.learning_rates(cell.epoch_steps)
     rate: Any = pieces[0][1]
     if len(pieces) > MOST_PIECES:
         rate = _by_step(per_step(pieces, cell.total_steps))

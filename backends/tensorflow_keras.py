@@ -81,9 +81,11 @@ class TensorFlowBackend:
                 "l2_weight_decay in fit": "Keras would add it to the loss, which it reports and clips with it",
                 "mixed_bfloat16 on directml": NO_BFLOAT16_ON_DIRECTML,
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
+                "a plan of batch sizes in fit": "Model.fit compiles a batch size when it first meets it, in training",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
             },
             loops={"graph": INPUTS["graph"], "xla": INPUTS["xla"], "fit": INPUTS["fit"]},
+            plans=("graph", "xla"),
             knobs=knobs.OF_BACKENDS[self.name],
         )
 
@@ -278,6 +280,11 @@ class TensorFlowSession:
         self._steps_left -= steps
         self._trainer.train(steps)
 
+    def prepare(self, batch_size: int) -> None:
+        """Trace, compile and run the step of a batch size without a trace in what is trained; not in ``fit``."""
+        if isinstance(self._trainer, StepTrainer):
+            self._trainer.prepare(batch_size)
+
     def synchronise(self) -> None:
         """Return when every enqueued step is finished on the device."""
         self._trainer.synchronise()
@@ -326,7 +333,7 @@ class TensorFlowSession:
 
     def masks(self, step: int) -> dict[str, Booleans] | None:
         """Drawn again from the layers' counts; Keras 2's ``fit`` draws from a stream, which cannot be read again."""
-        return self._network.masks(self._trainer.steps_done() - step)
+        return self._network.masks(self._trainer.steps_done() - step, self._cell.batch_size_at(step))
 
     def held(self) -> dict[str, Any]:
         """Copies of the resident data, or of what the pipeline of ``fit`` gathers from."""

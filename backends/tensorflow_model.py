@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.protocol import EVALUATION_BATCH, Arrays, Gradients
+from backends.protocol import EVALUATION_BATCH, Gradients
 from backends.tensorflow_layers import KERAS_NAMES, dropout_count, float32_logits, keras_layer, tf_variable
 from harness.core.model import Dropout, ModelSpec
 from harness.core.training import TrainingSpec
@@ -66,8 +66,7 @@ class Network:
             for trace, layer in zip(spec.traced, layers, strict=True)
             if isinstance(trace.layer, Dropout) and trace.layer.rate > 0
         ]
-        self._batch_size = training.batch_size
-        self._masking: Any = None
+        self._masking: dict[int, Any] = {}
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Mean softmax cross-entropy of a batch as training has it, as a graph operation."""
@@ -156,7 +155,12 @@ class Network:
         logits: Floats = self._leaving_statistics(lambda: logits_of(tf.constant(images, tf.float32))).numpy()
         return logits
 
-    def masks(self, steps_ago: int) -> dict[str, Booleans] | None:
+    def variables(self) -> list[Any]:
+        """Every variable that a training step may change, but the optimizer's."""
+        counts = [dropout_count(layer) for _, layer in self._dropouts]
+        return [*self.trained.values(), *self.moving.values(), *(count for count in counts if count is not None)]
+
+    def masks(self, steps_ago: int, batch_size: int) -> dict[str, Booleans] | None:
         """Layer name -> what dropout kept (B, ...) that many training steps ago, 1 being the last; None if not known.
 
         A layer's masks follow from its count of calls, which is put back; a stream of random numbers has none.
@@ -166,21 +170,21 @@ class Network:
         counts = [dropout_count(layer) for _, layer in self._dropouts]
         if any(count is None for count in counts):
             return None
-        if self._masking is None:
+        if batch_size not in self._masking:
 
             @tf.function(jit_compile=self._compiled, autograph=False)
             def kept() -> dict[str, Any]:
                 return {
-                    trace.name: layer(tf.ones((self._batch_size, *trace.input_shape)), training=True) != 0
+                    trace.name: layer(tf.ones((batch_size, *trace.input_shape)), training=True) != 0
                     for trace, layer in self._dropouts
                 }
 
-            self._masking = kept.get_concrete_function()
+            self._masking[batch_size] = kept.get_concrete_function()
         before = [count.numpy() for count in counts]
         try:
             for count, now in zip(counts, before, strict=True):
                 count.assign(now - np.array([0, steps_ago] if now.ndim else steps_ago, now.dtype))
-            return {name: mask.numpy() for name, mask in self._masking().items()}
+            return {name: mask.numpy() for name, mask in self._masking[batch_size]().items()}
         finally:
             for count, now in zip(counts, before, strict=True):
                 count.assign(now)
@@ -210,13 +214,10 @@ class Network:
         )
 
 
-def steps_of(arrays: Arrays) -> Integers:
-    """The order as one row of example indices per step, int64 (steps, batch size).
-
-    int64, because TensorFlow keeps int32 in host memory even when it is computed on a GPU.
-    """
-    rows: Integers = np.ascontiguousarray(arrays.order.reshape(-1, arrays.order.shape[-1]), np.int64)
-    return rows
+def as_indices(rows: Integers) -> Integers:
+    """Rows of example indices as int64: TensorFlow keeps int32 in host memory even when it computes on a GPU."""
+    indices: Integers = np.ascontiguousarray(rows, np.int64)
+    return indices
 
 
 def per_step(pieces: tuple[tuple[int, float], ...], steps: int) -> Floats:

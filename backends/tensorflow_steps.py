@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import Arrays
-from backends.tensorflow_model import Network, per_step, steps_of
+from backends.rows import Rows, Stretch
+from backends.tensorflow_model import Network, as_indices, per_step
 from harness.core import knobs
 from harness.core.cell import Cell
 from harness.core.training import DECOUPLED, L2, OptimizerSpec
@@ -39,31 +40,40 @@ class StepTrainer:
         self._rolled = forms[knobs.LOOP.name] == knobs.ROLLED
         self._compiled = cell.target.mode == "xla"
         self._resident = cell.target.input == "resident"
-        self._order = steps_of(arrays)
-        self._done = 0
+        self._rows = Rows(arrays)
+        self._order = {size: as_indices(rows) for size, rows in self._rows.of_size.items()}
+        self._done = self._shifted = 0
         self._losses: list[Any] = []
         self._last: Any = None
-        self._step: Any = None
-        self._many: Any = None
+        self._step: dict[int, Any] = {}
+        self._many: dict[int, Any] = {}
         with tf.device(device):
             self._counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-            self._update = _Update(cell, list(network.trained.values()), len(self._order))
+            self._shift = tf.Variable(0, dtype=tf.int64, trainable=False, name="shift") if self._rows.several else None
+            self._update = _Update(cell, list(network.trained.values()), len(self._rows))
             if self._resident:
                 self._images = tf.constant(arrays.train_images, tf.float32)
                 self._labels = tf.constant(arrays.train_labels, tf.int64)
-                self._rows = tf.constant(self._order)
+                self._held = {size: tf.constant(order) for size, order in self._order.items()}
             else:
                 self._images, self._labels = arrays.train_images, arrays.train_labels.astype(np.int64)
 
     def train(self, steps: int) -> None:
         """Enqueue ``steps`` steps: nothing in the loops but the call and keeping its loss."""
-        calls, singly = divmod(steps, self._at_once) if self._at_once > 1 else (0, steps)
-        if calls and self._many is None:
-            self._many = self._resident_steps() if self._resident else self._host_steps()
-        if singly and self._step is None:
-            self._step = self._resident_step() if self._resident else self._host_step()
-        many, step, keep = self._many, self._step, self._losses.append
+        for stretch in self._rows.stretches(self._done, steps):
+            self._train(stretch)
+        self._done += steps
+        if self._losses:
+            self._last = self._losses[-1]
+
+    def _train(self, stretch: Stretch) -> None:
+        size, first, end = stretch.batch_size, stretch.first, stretch.end
+        calls, singly = divmod(end - first, self._at_once) if self._at_once > 1 else (0, end - first)
+        many: Any = self._many_of(size) if calls else None
+        step: Any = self._step_of(size) if singly else None
+        keep = self._losses.append
         if self._resident:
+            self._shift_to(stretch.shift)
             for _ in range(calls):
                 keep(many())
             for _ in range(singly):
@@ -72,15 +82,34 @@ class StepTrainer:
             import tensorflow as tf
 
             images, labels, constant = self._images, self._labels, tf.constant
-            between, end = self._done + calls * self._at_once, self._done + steps
-            for first in range(self._done, between, self._at_once):
-                rows = self._order[first : first + self._at_once]
+            order, between = self._order[size], first + calls * self._at_once
+            for place in range(first, between, self._at_once):
+                rows = order[place : place + self._at_once]
                 keep(many(constant(images[rows]), constant(labels[rows])))
-            for rows in self._order[between:end]:
+            for rows in order[between:end]:
                 keep(step(constant(images[rows]), constant(labels[rows])))
-        self._done += steps
-        if self._losses:
-            self._last = self._losses[-1]
+
+    def _shift_to(self, shift: int) -> None:
+        """Where the batch size changes: how many steps came before those of the rows that are picked from."""
+        if self._shift is not None and shift != self._shifted:
+            self._shift.assign(shift)
+            self._shifted = shift
+
+    def prepare(self, batch_size: int) -> None:
+        """One step, after which every variable gets its value back."""
+        import tensorflow as tf
+
+        step, stretch = self._step_of(batch_size), self._rows.first_of(batch_size)
+        variables = [*self._network.variables(), *self._update.variables(), self._counter]
+        before = [tf.identity(variable) for variable in variables]
+        if self._resident:
+            self._shift_to(int(self._counter.numpy()) - stretch.first)
+            step().numpy()
+        else:
+            row = self._order[batch_size][stretch.first]
+            step(tf.constant(self._images[row]), tf.constant(self._labels[row])).numpy()
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
 
     def synchronise(self) -> None:
         """Copy the last loss to the host: the only thing that waits on every device TensorFlow knows."""
@@ -105,7 +134,8 @@ class StepTrainer:
         """Copies of the resident data."""
         if not self._resident:
             return {}
-        return {"images": self._images.numpy(), "labels": self._labels.numpy(), "order": self._rows.numpy()}
+        held = {size: order.numpy() for size, order in self._held.items()}
+        return {"images": self._images.numpy(), "labels": self._labels.numpy(), "order": self._rows.in_order(held)}
 
     def picking(self) -> Any:
         """A function that gives the images and labels of the next step and nothing else, from the first step on.
@@ -114,9 +144,10 @@ class StepTrainer:
         """
         import tensorflow as tf
 
+        order = self._order[self._cell.training.batch_size]
         if not self._resident:
             images, labels, constant = self._images, self._labels, tf.constant
-            rows = itertools.cycle(self._order)
+            rows = itertools.cycle(order)
 
             def copied() -> tuple[Any, Any]:
                 row = next(rows)
@@ -127,8 +158,8 @@ class StepTrainer:
 
         @tf.function(jit_compile=self._compiled, autograph=False)
         def picked() -> tuple[Any, Any]:
-            rows = tf.gather(self._rows, counter)
-            counter.assign((counter + 1) % len(self._order))
+            rows = tf.gather(self._held[order.shape[1]], counter)
+            counter.assign((counter + 1) % len(order))
             return tf.gather(self._images, rows), tf.gather(self._labels, rows)
 
         return picked.get_concrete_function()
@@ -138,7 +169,7 @@ class StepTrainer:
         import tensorflow as tf
 
         variables = [tf.Variable(array) for array in initial]
-        update = _Update(self._cell, variables, len(self._order))
+        update = _Update(self._cell, variables, len(self._rows))
         first = tf.Variable(0, dtype=tf.int64, trainable=False, name="first")
 
         @tf.function(jit_compile=self._compiled, autograph=False)
@@ -154,43 +185,62 @@ class StepTrainer:
 
     def close(self) -> None:
         """Let go of the dataset and the compiled step."""
-        self._step = self._many = self._images = self._labels = self._last = None
+        self._images = self._labels = self._last = None
+        self._step.clear()
+        self._many.clear()
         self._losses.clear()
 
-    def _resident_step(self) -> Any:
+    def _step_of(self, batch_size: int) -> Any:
+        """The function of one step, traced at its first use."""
+        if batch_size not in self._step:
+            make = self._resident_step if self._resident else self._host_step
+            self._step[batch_size] = make(batch_size)
+        return self._step[batch_size]
+
+    def _many_of(self, batch_size: int) -> Any:
+        """The function of several steps, traced at its first use."""
+        if batch_size not in self._many:
+            make = self._resident_steps if self._resident else self._host_steps
+            self._many[batch_size] = make(batch_size)
+        return self._many[batch_size]
+
+    def _resident_step(self, batch_size: int) -> Any:
         import tensorflow as tf
 
-        return tf.function(self._train_on_next, jit_compile=self._compiled, autograph=False).get_concrete_function()
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def step() -> Any:
+            return self._train_on_next(batch_size)
 
-    def _resident_steps(self) -> Any:
+        return step.get_concrete_function()
+
+    def _resident_steps(self, batch_size: int) -> Any:
         import tensorflow as tf
 
         @tf.function(jit_compile=self._compiled, autograph=False)
         def steps() -> Any:
-            return self._repeated(lambda place: self._train_on_next())
+            return self._repeated(lambda place: self._train_on_next(batch_size))
 
         return steps.get_concrete_function()
 
-    def _host_step(self) -> Any:
+    def _host_step(self, batch_size: int) -> Any:
         import tensorflow as tf
 
         @tf.function(jit_compile=self._compiled, autograph=False)
         def step(images: Any, labels: Any) -> Any:
             return self._train_on(images, labels)
 
-        batch = self._order.shape[1]
         return step.get_concrete_function(
-            tf.TensorSpec((batch, *self._images.shape[1:]), tf.float32), tf.TensorSpec((batch,), tf.int64)
+            tf.TensorSpec((batch_size, *self._images.shape[1:]), tf.float32), tf.TensorSpec((batch_size,), tf.int64)
         )
 
-    def _host_steps(self) -> Any:
+    def _host_steps(self, batch_size: int) -> Any:
         import tensorflow as tf
 
         @tf.function(jit_compile=self._compiled, autograph=False)
         def steps(images: Any, labels: Any) -> Any:
             return self._repeated(lambda place: self._train_on(images[place], labels[place]))
 
-        batches = (self._at_once, self._order.shape[1])
+        batches = (self._at_once, batch_size)
         return steps.get_concrete_function(
             tf.TensorSpec((*batches, *self._images.shape[1:]), tf.float32), tf.TensorSpec(batches, tf.int64)
         )
@@ -211,10 +261,11 @@ class StepTrainer:
         )
         return kept.stack()
 
-    def _train_on_next(self) -> Any:
+    def _train_on_next(self, batch_size: int) -> Any:
         import tensorflow as tf
 
-        rows = tf.gather(self._rows, self._counter)
+        row = self._counter if self._shift is None else self._counter - self._shift
+        rows = tf.gather(self._held[batch_size], row)
         return self._train_on(tf.gather(self._images, rows), tf.gather(self._labels, rows))
 
     def _train_on(self, images: Any, labels: Any) -> Any:
@@ -235,10 +286,14 @@ class _Update:
         self._names = tuple(cell.model.parameter_shapes)
         slots = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2}[self._spec.name]
         self._slots = [[tf.Variable(tf.zeros_like(v), trainable=False) for v in variables] for _ in range(slots)]
-        pieces = cell.training.learning_rates(cell.steps_per_epoch)
+        pieces = cell.training.learning_rates(cell.epoch_steps)
         self._rates = pieces[0][1] if len(pieces) == 1 else tf.constant(per_step(pieces, steps))
         if self._spec.name == "adam":
             self._powers = tf.constant(_beta_powers(self._spec, steps))
+
+    def variables(self) -> list[Any]:
+        """Every variable of every slot."""
+        return [variable for slot in self._slots for variable in slot]
 
     def slots(self) -> list[list[Floats]]:
         """Arrays of each slot: canonical, as the operations fold the rate into the velocity."""

@@ -12,13 +12,15 @@ from functools import cached_property
 
 from harness.core.codec import LATER, digest
 from harness.core.model import ModelSpec
-from harness.core.training import TrainingSpec
+from harness.core.training import Piece, TrainingSpec
 
 ID_LENGTH = 16
 """Hex digits of an id: 64 bits, so two of a million cells collide with a chance of 3e-8."""
 
 MODES = ("graph", "xla", "fit", "jit", "numpy")
 INPUTS = ("resident", "host")
+
+PLAN_AND_STEPS_PER_CALL = "a plan of batch sizes trains step by step: with it a call has one step"
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,41 @@ class Cell:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training examples."""
+        """Whole batches in the training examples; where the batch size changes, in the first epoch."""
         return self.training.steps_per_epoch(self.dataset.train_examples)
+
+    @property
+    def epoch_steps(self) -> tuple[int, ...]:
+        """Steps of each epoch."""
+        return self.training.epoch_steps(self.dataset.train_examples)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """Its epochs by batch size: one piece where that never changes."""
+        return self.training.pieces(self.dataset.train_examples)
 
     @property
     def total_steps(self) -> int:
         """Training steps of the whole cell."""
-        return self.steps_per_epoch * self.training.epochs
+        training = self.training
+        return sum(self.epoch_steps) if training.batch_changes else self.steps_per_epoch * training.epochs
+
+    @property
+    def total_images(self) -> int:
+        """Images that all its training steps take together."""
+        return sum(piece.steps * piece.batch_size for piece in self.pieces)
+
+    def epoch_of(self, step: int) -> tuple[int, int]:
+        """The epoch of a step, both counted from 0, and the steps of that epoch before it; the end is an epoch too."""
+        for epoch, steps in enumerate(self.epoch_steps):
+            if step < steps:
+                return epoch, step
+            step -= steps
+        return self.training.epochs, step
+
+    def batch_size_at(self, step: int) -> int:
+        """The batch size of a training step, counted from 0."""
+        return next(piece.batch_size for piece in reversed(self.pieces) if piece.first_step <= step)
 
 
 _DIGESTS: dict[object, str] = {}

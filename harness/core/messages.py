@@ -11,10 +11,11 @@ files whose paths the messages name.
                          <----- HostReady
     Open                 -----> forks        -----> builds
                          <--------------------------Opened
-    Train, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Snapshot, Masks, Inventory, Replay, Part, Trace
-                         -------------------------> works
-                         <-------------------------- Block, Evaluated, Probed, Forwarded, Synchronised, Limited, Placed,
-                                                     Snapshotted, Masked, Inventoried, Replayed, PartTimed, Traced
+    Train, Compile, Evaluate, Probe, Forward, Synchrony, Limit, Placement, Snapshot, Masks, Inventory, Replay, Part,
+    Trace                -------------------------> works
+                         <-------------------------- Block, Compiled, Evaluated, Probed, Forwarded, Synchronised,
+                                                     Limited, Placed, Snapshotted, Masked, Inventoried, Replayed,
+                                                     PartTimed, Traced
     Close                -------------------------->
                          <-------------------------- Closed, then exits
                          <----- ChildExited
@@ -75,6 +76,14 @@ class Train:
     steps: int
     settle: int = 0
     rest: bool = False
+
+
+@dataclass(frozen=True)
+class Compile:
+    """Compile what a training step of this batch size of the cell's plan needs, and leave its state as it is."""
+
+    kind: ClassVar[str] = "prepare"
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -293,6 +302,14 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """Steps of that batch size are ready; it took ``seconds``."""
+
+    kind: ClassVar[str] = "prepared"
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """Mean loss and accuracy over the test set. ``compile_seconds``: at first that of one batch before, then 0."""
 
@@ -411,8 +428,9 @@ class Masked:
 class Inventoried:
     """``steps`` as the device counts them, None where the backend does not tell.
 
-    ``digests``: BLAKE2b (16 bytes, hex) of ``images`` as float32, ``labels`` as int32 and ``order`` (steps, B) as
-    int32, each as little-endian bytes in C order; those that the device does not hold are left out.
+    ``digests``: BLAKE2b (16 bytes, hex) of ``images`` as float32, ``labels`` as int32 and ``order`` (steps, B), or
+    row after row where the batch size changes, as int32, each as little-endian bytes in C order; those that the device
+    does not hold are left out.
     """
 
     kind: ClassVar[str] = "inventoried"
@@ -480,6 +498,7 @@ class ChildExited:
 Request = Union[  # noqa: UP007
     Open,
     Train,
+    Compile,
     Evaluate,
     Probe,
     Forward,
@@ -498,6 +517,7 @@ Reply = Union[  # noqa: UP007
     HostReady,
     Opened,
     Block,
+    Compiled,
     Evaluated,
     Probed,
     Forwarded,

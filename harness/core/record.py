@@ -40,9 +40,9 @@ BLOCK_KINDS = ("compile", "warmup", "train")
 class Phases:
     """Seconds of each phase, by wall clock; None where the cell did not get that far.
 
-    ``compile`` is the first training step, which traces and compiles, plus the first evaluation
-    batch, likewise. ``warmup`` and ``train`` are the sums of those blocks. ``framework_import`` was
-    spent in a host that may have served other cells too.
+    ``compile`` is the first training step, which traces and compiles, plus the first evaluation batch, likewise, plus
+    what the other batch sizes of a plan took (``Compilation``). ``warmup`` and ``train`` are the sums of those blocks.
+    ``framework_import`` was spent in a host that may have served other cells too.
     """
 
     framework_import: float | None = None
@@ -98,6 +98,17 @@ class Epoch:
     test_loss: float
     test_accuracy: float
     evaluate_seconds: float
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Seconds until a batch size of a plan was ready to be trained, its first step included; before anything is timed.
+
+    That of the first size is a step of the training; those of the others are taken back.
+    """
+
+    batch_size: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -171,7 +182,8 @@ class Record:
     ``heat``: how it ran beside others; where there is nothing to say, as ``HeatFacts`` tells, the file has no such key.
     ``power``: how the device ran meanwhile, and the energy (``harness.measure.instruments``). ``limit``: what
     the device can do at most (``harness.measure.device_limits``). Both are empty where nothing was told. ``same_work``:
-    what was shown of this cell's own work; records from before that have none.
+    what was shown of this cell's own work; records from before that have none. ``compilations``: of each batch size of
+    a plan, in the order of their first use; none where the batch size is fixed.
     """
 
     cell: Cell
@@ -194,6 +206,7 @@ class Record:
     power: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     limit: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     same_work: SameWork = field(default=SameWork(), metadata=LATER)
+    compilations: tuple[Compilation, ...] = field(default=(), metadata=LATER)
 
     @property
     def diverged(self) -> bool:
@@ -202,6 +215,13 @@ class Record:
         The status of a cell that diverged and was trained to its end is ``ok``; its speed is that of the work.
         """
         return any(not abs(loss) <= LARGEST_LOSS for loss in self._losses())
+
+    @property
+    def timed_images(self) -> int:
+        """Images that the steps timed in its ``train`` blocks trained on."""
+        blocks, size_in = self.blocks, self.cell.training.batch_size_in
+        timed = zip(blocks.kind, blocks.steps, blocks.epoch, strict=True)
+        return sum(steps * size_in(epoch) for kind, steps, epoch in timed if kind == "train")
 
     def _losses(self) -> Iterator[float]:
         yield from self.blocks.mean_loss

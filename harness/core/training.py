@@ -30,6 +30,10 @@ normalisation scales and shifts by (He et al., arXiv 1812.01187, section 3.1, "n
 An epoch has floor(examples / batch size) steps: the examples left over are not trained in that epoch (the order differs
 in the next), so every step of a cell has one shape and compiles once.
 
+The batch size may change at the start of an epoch (``TrainingSpec.batch_changes``). Each epoch then has
+floor(examples / its batch size) steps, made of the front of the same permutation; parameters, moving statistics and
+the optimizer's state go on as they are; a rate that is scaled to the batch size follows the size of the moment.
+
 Precisions. ``float32`` is float32 throughout. In the mixed ones (Micikevicius et al., ICLR 2018) the narrow type of
 ``compute_dtype`` is that of the images, cast once, of every activation, and of the inputs and results of every
 convolution and dense product, to which parameters are cast; what a product or a sum accumulates in is the
@@ -45,8 +49,8 @@ overflows: the loss turns NaN, and the record shows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.core.codec import LATER
 
@@ -130,8 +134,23 @@ class LearningRate:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Epochs in a row of one batch size: ``steps`` steps from ``first_step`` on, the first of epoch ``first_epoch``."""
+
+    first_epoch: int
+    first_step: int
+    steps: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
-    """One training run: what is fixed when only the target differs."""
+    """One training run: what is fixed when only the target differs.
+
+    ``batch_size`` is that of the first epoch. ``batch_changes``: (first epoch, batch size) of each later piece of a
+    plan of batch sizes, epochs counted from 0 and rising. What changes nothing (the size that there was, an epoch that
+    is never trained) is left out of them, so that a plan that never changes is the fixed batch size.
+    """
 
     batch_size: int
     epochs: int = 1
@@ -140,6 +159,11 @@ class TrainingSpec:
     seed: int = 0
     precision: str = "float32"
     label_smoothing: float = field(default=0.0, metadata=LATER)
+    batch_changes: tuple[tuple[int, int], ...] = field(default=(), metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if self.batch_changes:
+            object.__setattr__(self, "batch_changes", _effective(self.batch_size, self.batch_changes, self.epochs))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -187,32 +211,72 @@ class TrainingSpec:
         """What the loss is multiplied by before the backward pass, and each gradient divided by after it."""
         return LOSS_SCALES[self.precision]
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """All batch sizes that it trains with, each once, in the order of their first use."""
+        return tuple(dict.fromkeys((self.batch_size, *(size for _, size in self.batch_changes))))
+
+    @property
+    def batch_plan(self) -> str:
+        """``64>128@2>256@4``: the first batch size, and each later one with its first epoch; empty without a change."""
+        later = "".join(f">{size}@{epoch}" for epoch, size in self.batch_changes)
+        return f"{self.batch_size}{later}" if later else ""
+
+    def batch_size_in(self, epoch: int) -> int:
+        """The batch size of an epoch, counted from 0."""
+        return next((size for first, size in reversed(self.batch_changes) if first <= epoch), self.batch_size)
+
+    def at_size(self, batch_size: int) -> TrainingSpec:
+        """The same training with one fixed batch size."""
+        return replace(self, batch_size=batch_size, batch_changes=())
+
     def steps_per_epoch(self, examples: int) -> int:
-        """Whole batches in ``examples``; zero if there is not even one."""
+        """Whole batches in ``examples`` in the first epoch; zero if there is not even one."""
         return examples // self.batch_size
 
-    def learning_rates(self, steps_per_epoch: int) -> tuple[tuple[int, float], ...]:
+    def epoch_steps(self, examples: int) -> tuple[int, ...]:
+        """The steps of each epoch."""
+        return tuple(examples // self.batch_size_in(epoch) for epoch in range(self.epochs))
+
+    def pieces(self, examples: int) -> tuple[Piece, ...]:
+        """Its pieces in order, one where the batch size never changes."""
+        steps, starts = self.epoch_steps(examples), (0, *(epoch for epoch, _ in self.batch_changes))
+        ends = (*starts[1:], self.epochs)
+        return tuple(
+            Piece(start, sum(steps[:start]), sum(steps[start:end]), self.batch_size_in(start))
+            for start, end in zip(starts, ends, strict=True)
+        )
+
+    def learning_rates(self, steps_per_epoch: int | Sequence[int]) -> tuple[tuple[int, float], ...]:
         """The schedule as (first step, rate) pieces in step order; the first piece starts at step 0.
 
-        Warm-up and decay make a piece of each step, up to the end of the training.
+        ``steps_per_epoch``: those of every epoch, or of each where they differ (``epoch_steps``). Warm-up and decay
+        make a piece of each step, up to the end of the training.
         """
         rule = self.learning_rate
-        ratio = self.batch_size / rule.base_batch_size
-        scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule.scaling]
-        pieces = {0: rule.base * scale}
-        for number, epoch in enumerate(sorted(rule.drop_epochs), start=1):
-            pieces[epoch * steps_per_epoch] = rule.base * scale * rule.factor**number
+        drops = sorted(rule.drop_epochs)
+        changes = () if rule.scaling == "none" else (epoch for epoch, _ in self.batch_changes)
+        pieces = {}
+        for epoch in sorted({0, *drops, *changes}):
+            ratio = self.batch_size_in(epoch) / rule.base_batch_size
+            scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule.scaling]
+            dropped = sum(drop <= epoch for drop in drops)
+            pieces[_first_step(epoch, steps_per_epoch)] = rule.base * scale * rule.factor**dropped
         found = tuple(sorted(pieces.items()))
         if not rule.warms_up and rule.decay == "none":
             return found
-        return _by_step(rule, found, steps_per_epoch * self.epochs, steps_per_epoch)
+        warmup = rule.warmup_steps or _first_step(rule.warmup_epochs, steps_per_epoch)
+        return _by_step(rule, found, self.total_steps(steps_per_epoch), warmup)
+
+    def total_steps(self, steps_per_epoch: int | Sequence[int]) -> int:
+        """The steps of all epochs, given those of every epoch or of each."""
+        return _first_step(self.epochs, steps_per_epoch)
 
 
 def _by_step(
-    rule: LearningRate, pieces: tuple[tuple[int, float], ...], steps: int, steps_per_epoch: int
+    rule: LearningRate, pieces: tuple[tuple[int, float], ...], steps: int, warmup: int
 ) -> tuple[tuple[int, float], ...]:
-    """Pieces with warm-up and decay, equal neighbours as one."""
-    warmup = rule.warmup_steps or rule.warmup_epochs * steps_per_epoch
+    """Pieces with warm-up and decay over ``steps``, equal neighbours as one."""
     found: list[tuple[int, float]] = []
     for (first, rate), end in zip(pieces, (*(start for start, _ in pieces[1:]), max(steps, 1)), strict=True):
         for step in range(first, min(end, max(steps, 1))):
@@ -220,4 +284,23 @@ def _by_step(
             now = rate * min(1.0, (step + 1) / warmup if warmup else 1.0) * rule.decayed(share)
             if not found or found[-1][1] != now:
                 found.append((step, now))
+    return tuple(found)
+
+
+def _first_step(epoch: int, steps_per_epoch: int | Sequence[int]) -> int:
+    """The step that an epoch begins with; beyond the last epoch they go on as that one."""
+    if isinstance(steps_per_epoch, int):
+        return epoch * steps_per_epoch
+    beyond = max(epoch - len(steps_per_epoch), 0)
+    return sum(steps_per_epoch[:epoch]) + beyond * steps_per_epoch[-1]
+
+
+def _effective(first: int, changes: Sequence[tuple[int, int]], epochs: int) -> tuple[tuple[int, int], ...]:
+    """Those changes that change something, in order."""
+    found: list[tuple[int, int]] = []
+    size = first
+    for epoch, next_size in sorted(changes):
+        if epoch < epochs and next_size != size:
+            found.append((epoch, next_size))
+            size = next_size
     return tuple(found)

@@ -42,12 +42,6 @@ def windows(blocks: Blocks) -> list[Window]:
     return [(started, started + seconds) for kind, started, seconds in spans if kind == "train"]
 
 
-def images(record: Record) -> int:
-    """Images trained on in those windows."""
-    blocks = zip(record.blocks.kind, record.blocks.steps, strict=True)
-    return sum(steps for kind, steps in blocks if kind == "train") * record.cell.training.batch_size
-
-
 def is_mixed(record: Record) -> bool:
     """Whether samples cannot be told apart from those of other lanes of the heat."""
     if record.heat.interleave != "block" or len(record.heat.cells) < 2:

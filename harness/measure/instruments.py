@@ -75,7 +75,7 @@ class Instruments:
         if not spans:
             return {}
         self._sampler.read_now()
-        mixed, count = energy_meter.is_mixed(record), energy_meter.images(record)
+        mixed, count = energy_meter.is_mixed(record), record.timed_images
         found: dict[str, Any] = {}
         index = nvidia.index_for(record.cell.target, record.worker.get("variables") or {})
         if index is not None and (samples := self._samples(_source(index), spans)):

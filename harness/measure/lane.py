@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import wording
-from harness.core.cell import Cell
+from harness.core.cell import PLAN_AND_STEPS_PER_CALL, Cell
 from harness.core.errors import CellError, Unsupported
-from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inventory, Part, PartTimed, Request
-from harness.core.record import Epoch, Phases, Record, now
-from harness.measure.schedule import NextBlock, Schedule
+from harness.core.messages import Block, Compiled, Evaluate, Evaluated, Inventoried, Inventory, Part, PartTimed, Request
+from harness.core.record import Compilation, Epoch, Phases, Record, now
+from harness.measure.schedule import NextBlock, Schedule, preparations
 from harness.measure.timings import Timings
 from harness.measure.witness import Glance
 from harness.proof import device as device_proof
@@ -74,6 +74,7 @@ class Lane:
         self._timings = Timings()
         self._epochs: list[Epoch] = []
         self._phases = Phases()
+        self._compilations: list[Compilation] = []
         self._device: dict[str, Any] = {}
         self._peak_memory: int | None = None
         self._is_open = False
@@ -262,17 +263,20 @@ class Lane:
             worker=worker_facts(self._worker, self._device),
             machine=machine,
             log=log,
+            compilations=tuple(self._compilations),
         )
 
     def _check(self) -> None:
-        if self.cell.steps_per_epoch < 1:
+        training, at_once = self.cell.training, self.cell.target.steps_per_call
+        largest, steps = max(training.batch_sizes), min(self.cell.epoch_steps)
+        if steps < 1:
             raise Unsupported(
-                f"batch size {self.cell.training.batch_size} is more than the "
-                f"{self.cell.dataset.train_examples} training examples"
+                f"batch size {largest} is more than the {self.cell.dataset.train_examples} training examples"
             )
-        steps, at_once = self.cell.steps_per_epoch, self.cell.target.steps_per_call
+        if training.batch_changes and at_once > 1:
+            raise Unsupported(PLAN_AND_STEPS_PER_CALL)
         if steps < at_once:
-            raise Unsupported(wording.call_too_long(at_once, steps, self.cell.training.batch_size))
+            raise Unsupported(wording.call_too_long(at_once, steps, largest))
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         try:
@@ -298,9 +302,20 @@ class Lane:
         self._look.add(block)
         if planned.kind == "compile":
             self._add_compile(block.seconds)
+            self._prepare(block.seconds)
         accuracy = self._epochs[-1].test_accuracy if self._epochs else None
         self._watch(Progress(self.cell, self._schedule.done, self._timings.latest_loss, accuracy))
         return block
+
+    def _prepare(self, seconds: float) -> None:
+        """Have the programs of a plan's other batch sizes made, before anything is timed; ``seconds``: of the first."""
+        requests = preparations(self.cell)
+        if requests:
+            self._compilations = [Compilation(self.cell.training.batch_size, seconds)]
+        for request in requests:
+            prepared = self._ask(request, Compiled)
+            self._compilations.append(Compilation(request.batch_size, prepared.seconds))
+            self._add_compile(prepared.seconds)
 
     def _evaluate_if_due(self) -> None:
         epoch = self._schedule.ended_epoch

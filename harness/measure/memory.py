@@ -14,13 +14,13 @@ class TooLarge:
 
     def remember(self, cell: Cell) -> None:
         """A cell that ran out of memory."""
-        key, size = _key(cell), cell.training.batch_size
+        key, size = _key(cell), max(cell.training.batch_sizes)
         self._smallest[key] = min(size, self._smallest.get(key, size))
 
     def reason(self, cell: Cell) -> str:
         """Why a cell is not worth trying; empty if it is."""
         smallest = self._smallest.get(_key(cell))
-        if smallest is None or cell.training.batch_size < smallest:
+        if smallest is None or max(cell.training.batch_sizes) < smallest:
             return ""
         return f"batch size {smallest} of this target already ran out of memory"
 

@@ -59,7 +59,7 @@ def works(cells: Iterable[Cell], target: Target) -> list[Cell]:
     """One cell on ``target``, in float32, for each distinct work (``noise_scale.work_of``), in order of appearance.
 
     That of the smallest batch size, with most epochs, of the first seed; a batch size that no epoch has a whole batch
-    of is taken only if there is no other.
+    of is taken only if there is no other. A plan only likewise, and then as its first batch size, fixed.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -68,17 +68,22 @@ def works(cells: Iterable[Cell], target: Target) -> list[Cell]:
             group.append(cell)
     found = []
     for group in groups.values():
-        chosen = min(group, key=lambda cell: (not cell.total_steps, cell.training.batch_size, -cell.training.epochs))
+        chosen = min(group, key=_preference)
         found.append(
             Cell(
                 model=chosen.model,
-                training=replace(chosen.training, precision=PRECISIONS[0]),
+                training=replace(chosen.training.at_size(chosen.training.batch_size), precision=PRECISIONS[0]),
                 dataset=chosen.dataset,
                 inputs=chosen.inputs,
                 target=target,
             )
         )
     return found
+
+
+def _preference(cell: Cell) -> tuple[bool, bool, int, int]:
+    training = cell.training
+    return not cell.total_steps, bool(training.batch_changes), training.batch_size, -training.epochs
 
 
 def usual_steps(cell: Cell) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
 """What block of a cell comes next: one step compiles, a few warm up, the rest is measured.
 
 Goes in: the cell, and how long steps took so far. Comes out: the next block, as it is asked of the worker. A lane that
-runs alone has blocks of about BLOCK_SECONDS; one in turns is told their length. No block crosses the end of an epoch.
+runs alone has blocks of about BLOCK_SECONDS; one in turns is told their length. No block crosses the end of an epoch,
+where alone the batch size may change. The programs of all sizes of a plan are made ready after the first block
+(``preparations``), and the first steps after a change warm up again.
 
 Where the cell's target trains several steps per call, timed blocks are whole calls. What an epoch has left after them
 is trained step by step and does not count; the first block has as many such steps, so that all is compiled in it.
@@ -9,10 +11,12 @@ is trained step by step and does not count; the first block has as many such ste
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from harness.core.cell import Cell
-from harness.core.messages import Block, Train
+from harness.core.messages import Block, Compile, Train
 
 BLOCK_SECONDS = 0.075
 """What a block should take: long beside a clock's and a pipe's cost, short beside a machine's drift."""
@@ -44,11 +48,13 @@ class Schedule:
 
     def __init__(self, cell: Cell) -> None:
         self.done = 0
-        self._per_epoch = cell.steps_per_epoch
+        self._pieces = cell.pieces
+        self._starts = (0, *accumulate(cell.epoch_steps))
         self._total = cell.total_steps
         self._per_call = at_once = cell.target.steps_per_call
         # Of an epoch shorter than a call, which a lane refuses, nothing is said here.
-        self._first = 1 if at_once == 1 or at_once > self._per_epoch else at_once + self._per_epoch % at_once
+        per_epoch = cell.steps_per_epoch
+        self._first = 1 if at_once == 1 or at_once > per_epoch else at_once + per_epoch % at_once
         calls = min(-(-WARMUP_STEPS // at_once), (cell.total_steps - self._first) // (4 * at_once))
         self._warmup = calls * at_once
         self._per_block = at_once
@@ -66,8 +72,7 @@ class Schedule:
     @property
     def ended_epoch(self) -> int | None:
         """The epoch that the last step was the end of; None within an epoch."""
-        epochs, within = divmod(self.done, self._per_epoch)
-        return epochs - 1 if epochs and not within else None
+        return self._epoch - 1 if self.done and self.done == self._starts[self._epoch] else None
 
     def next(self) -> NextBlock:
         """The next block of a lane that runs alone or warms up."""
@@ -75,6 +80,8 @@ class Schedule:
             return self._block("compile", self._first)
         if self.warming:
             return self._block("warmup", min(self._first + self._warmup - self.done, self._left_in_epoch))
+        if self._settling:
+            return self._block("warmup", self._settling)
         whole = _multiple(min(self._per_block, self._left_in_epoch), self._per_call)
         return self._block("train", whole) if whole else self._block("warmup", self._left_in_epoch)
 
@@ -85,13 +92,16 @@ class Schedule:
         where an epoch is shorter than that, of this lane's. The last steps of an epoch, where too few are left to
         settle first, are trained and do not count; where an epoch has no more steps than that, none settle.
         """
-        if self._per_epoch < 2 * settle:
+        if self._settling:
+            return self._block("warmup", self._settling, 0, number)
+        per_epoch = self._starts[self._epoch + 1] - self._starts[self._epoch]
+        if per_epoch < 2 * settle:
             settle = 0
-        unit, left = unit if unit <= self._per_epoch else self._per_call, self._left_in_epoch
+        unit, left = unit if unit <= per_epoch else self._per_call, self._left_in_epoch
         timed = _multiple(min(steps, left - settle), unit)
         return self._block("train", timed, settle, number) if timed > 0 else self._block("warmup", left, 0, number)
 
-    def trained(self, block: Block) -> None:
+    def trained(self, block: Block | NextBlock) -> None:
         """A block is done."""
         self.done += block.settle + block.steps
 
@@ -103,10 +113,21 @@ class Schedule:
 
     @property
     def _left_in_epoch(self) -> int:
-        return self._per_epoch - self.done % self._per_epoch
+        return self._starts[self._epoch + 1] - self.done
+
+    @property
+    def _epoch(self) -> int:
+        return bisect_right(self._starts, self.done) - 1
+
+    @property
+    def _settling(self) -> int:
+        """Steps that still warm up, where the batch size has just changed."""
+        piece = next(piece for piece in reversed(self._pieces) if piece.first_step <= self.done)
+        warm = min(WARMUP_STEPS, piece.steps // 4, self._left_in_epoch)
+        return max(piece.first_step + warm - self.done, 0) if piece.first_step else 0
 
     def _block(self, kind: str, steps: int, settle: int = 0, number: int = -1) -> NextBlock:
-        return NextBlock(self.done // self._per_epoch, kind, steps, settle, number)
+        return NextBlock(self._epoch, kind, steps, settle, number)
 
 
 def _multiple(steps: int, unit: int) -> int:
@@ -114,18 +135,23 @@ def _multiple(steps: int, unit: int) -> int:
     return steps // unit * unit
 
 
-def rehearsal(cell: Cell) -> list[Train]:
+def preparations(cell: Cell) -> list[Compile]:
+    """What is asked after the block that compiles: that the other batch sizes of a plan be made ready too."""
+    return [Compile(size) for size in cell.training.batch_sizes[1:]]
+
+
+def rehearsal(cell: Cell) -> list[Train | Compile]:
     """The blocks of a whole cell as a lane in turns asks for them: one that compiles, one that warms up, short ones.
 
     Its last step is a block of its own.
     """
-    schedule, found = Schedule(cell), list[Train]()
+    schedule, found = Schedule(cell), list[Train | Compile]()
     while not schedule.ended:
         block = schedule.next() if schedule.warming else schedule.turn(len(found), 1 + len(found) % 2, 1)
         together = block.settle + block.steps
         if schedule.done + together == cell.total_steps and together > 1:
             settle = min(block.settle, together - 2)
             block = replace(block, settle=settle, steps=together - 1 - settle)
-        schedule.done += block.settle + block.steps
-        found.append(block.request())
+        schedule.trained(block)
+        found += [block.request(), *(preparations(cell) if block.kind == "compile" else ())]
     return found

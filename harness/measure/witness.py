@@ -66,7 +66,7 @@ class Moment:
             return
         self._begun = True
         for lane in self._lanes[:1]:
-            block = max(steps, 1) * lane.cell.training.batch_size * lane.cell.model.training_flops
+            block = max(steps, 1) * max(lane.cell.training.batch_sizes) * lane.cell.model.training_flops
             self._blocks = max(1, min(self._blocks, int(MOST_OPERATIONS // block)))
         self._each(lambda lane: lane.look())
 

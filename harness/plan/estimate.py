@@ -36,7 +36,7 @@ class Estimates:
     def seconds(self, cell: Cell) -> float:
         """Wall-clock seconds of one cell, opening to closing; environments and parity not included."""
         rate, overhead = self._rate(cell)
-        trained = cell.total_steps * cell.training.batch_size
+        trained = cell.total_images
         evaluated = cell.training.epochs * cell.dataset.test_examples
         forward_share = cell.model.forward_flops / cell.model.training_flops
         return overhead + (trained + evaluated * forward_share) / rate
@@ -48,13 +48,13 @@ class Estimates:
     def learn(self, record: Record) -> None:
         """Take a finished cell into account; ``save`` keeps it for later runs."""
         seconds = sum(s for s, kind in zip(record.blocks.seconds, record.blocks.kind, strict=True) if kind == "train")
-        steps = sum(n for n, kind in zip(record.blocks.steps, record.blocks.kind, strict=True) if kind == "train")
-        if record.status != "ok" or not steps or not seconds:
+        images = record.timed_images
+        if record.status != "ok" or not images or not seconds:
             return
         phases = record.phases
         parts = (phases.initialise_device, phases.load_data, phases.build, phases.compile, phases.warmup)
         overhead = sum(part or 0.0 for part in parts)
-        self._known[_key(record.cell)] = (steps * record.cell.training.batch_size / seconds, overhead)
+        self._known[_key(record.cell)] = (images / seconds, overhead)
 
     def save(self, keeping: Keeping) -> None:
         """Write what is known; a cache that cannot be written only costs later runs their estimates."""
@@ -74,4 +74,7 @@ class Estimates:
 
 
 def _key(cell: Cell) -> Key:
-    return cell.target.label, cell.model.name, cell.training.batch_size
+    """Of a plan the size of its images' average step, so that it is near what trains about as fast."""
+    training = cell.training
+    size = round(cell.total_images / max(cell.total_steps, 1)) if training.batch_changes else training.batch_size
+    return cell.target.label, cell.model.name, size

@@ -27,7 +27,7 @@ _AXES: dict[str, Callable[[Cell], object]] = {
     "model": lambda cell: cell.model.name,
     "dataset": lambda cell: cell.dataset.name,
     "training examples": lambda cell: cell.dataset.train_examples,
-    "batch size": lambda cell: cell.training.batch_size,
+    "batch size": lambda cell: cell.training.batch_plan or cell.training.batch_size,
     "epochs": lambda cell: cell.training.epochs,
     "optimizer": lambda cell: cell.training.method,
     "learning rate": lambda cell: cell.training.learning_rate.base,
@@ -154,6 +154,6 @@ def _options(cell: Cell) -> str:
 
 
 def _shown(values: set[Any]) -> str:
-    ordered = sorted(values)
+    ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
     more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
     return ", ".join(str(value) for value in ordered[:_SHOWN]) + more

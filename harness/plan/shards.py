@@ -15,7 +15,7 @@ _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
 KEYS: Mapping[str, Callable[[Cell], Sequence[str]]] = {
     "target": lambda cell: (cell.target.label, cell.target.name, f"{cell.target.name}:{cell.target.mode}"),
     "model": lambda cell: (cell.model.name,),
-    "batch_size": lambda cell: (str(cell.training.batch_size),),
+    "batch_size": lambda cell: (cell.training.batch_plan or str(cell.training.batch_size),),
     "epochs": lambda cell: (str(cell.training.epochs),),
     "seed": lambda cell: (str(cell.training.seed),),
 }

@@ -4,7 +4,7 @@
     model = "mnist-cnn"                       # or a file that ends in .toml, relative to this one
     target = ["tensorflow-cpu", "jax-cpu"]    # name[:mode][@key=value]
     dataset = "digits"                        # mnist, digits, or a file that ends in .npz
-    batch_size = [32, 128, 512]
+    batch_size = [32, { 0 = 64, 2 = 128 }]    # fixed, or a plan: the batch size from each of these epochs on
     cpus = [1, 2]                             # processors per worker; all if not given
     steps_per_call = [1, 8]                   # training steps in one call of the framework; 1 if not given
     [training]
@@ -26,10 +26,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from harness import wording
-from harness.core.cell import Cell, Dataset, Inputs, Target
+from harness.core.cell import PLAN_AND_STEPS_PER_CALL, Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import (
@@ -107,6 +107,42 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+BatchSize = int | tuple[tuple[int, int], ...]
+"""A fixed batch size, or a plan: (first epoch, batch size) of each piece, the first of epoch 0."""
+
+_A_SIZE = "a whole number of 1 or more"
+_A_PLAN = f"{_A_SIZE}, or the batch size from each of some epochs on, epoch 0 among them: {{ 0 = 64, 2 = 128 }}"
+
+
+def _batch_size(value: object) -> BatchSize:
+    """As written: in a table the epochs are texts in TOML and numbers in Python; ``0:64,2:128`` is what a flag has."""
+    if isinstance(value, str) and ":" in value:
+        value = dict(map(_piece, value.split(",")))
+    if not isinstance(value, Mapping):
+        return _size(value, _A_SIZE)
+    epochs = [int(epoch) if str(epoch).isdecimal() else -1 for epoch in value]
+    if 0 not in epochs or -1 in epochs or len(set(epochs)) < len(epochs):
+        raise ValueError(_A_PLAN)
+    pieces = sorted(zip(epochs, (_size(size, _A_PLAN) for size in value.values()), strict=True))
+    return pieces[0][1] if len(pieces) == 1 else tuple(pieces)
+
+
+def _piece(text: str) -> tuple[str, int | float | str]:
+    epoch, _, size = text.partition(":")
+    return epoch.strip(), _number(size)
+
+
+def _size(value: object, allowed: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(allowed)
+    if value > LARGEST_COUNT:
+        raise ValueError(f"a whole number from 1 to {LARGEST_COUNT}")
+    return value
+
+
+_Size = Annotated[Any, BeforeValidator(_batch_size), WithJsonSchema({"type": "integer", "minimum": 1})]
+
+
 class TrainingForm(BaseModel):
     """The table ``[training]``; defaults are those of the contract."""
 
@@ -142,7 +178,7 @@ class SweepForm(BaseModel):
     model: Annotated[list[Text], _LISTED, _AXIS]
     target: Annotated[list[Text], _LISTED, _AXIS]
     dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
-    batch_size: Annotated[list[Count], _LISTED, _AXIS]
+    batch_size: Annotated[list[_Size], _LISTED, _AXIS]
     cpus: Annotated[list[Count], _LISTED, _AXIS] = []
     steps_per_call: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
@@ -171,7 +207,7 @@ class Sweep:
     models: tuple[str, ...]
     targets: tuple[str, ...]
     dataset: str
-    batch_sizes: tuple[int, ...]
+    batch_sizes: tuple[BatchSize, ...]
     epochs: tuple[int, ...]
     seeds: tuple[int, ...]
     train_examples: int | None
@@ -188,11 +224,11 @@ class Sweep:
     rates_by_size: tuple[tuple[int, LearningRate], ...] = ()
     label_smoothing: float = 0.0
 
-    def rates_and_sizes(self) -> list[tuple[LearningRate, int]]:
+    def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
         if self.rates_by_size:
             return [(rate, size) for size, rate in self.rates_by_size]
-        return list(product(_once(self.learning_rates), sorted(set(self.batch_sizes))))
+        return list(product(_once(self.learning_rates), sorted(set(self.batch_sizes), key=pieces_of)))
 
     def where(self, key: str) -> str:
         """How an error should name a key: its flag, or the file and the key."""
@@ -274,7 +310,8 @@ def expand(
 
     ``models`` and ``targets`` are what the sweep's names stand for; ``inputs`` gives the digests for
     (model, seed, epochs) and is called once for each. Cells that differ only in target are neighbours, in the order of
-    ``targets``; among the rest the batch size rises. Raises UsageError if a model does not fit the dataset.
+    ``targets``; among the rest the batch size rises, of a plan its first. Raises UsageError if a model does not fit the
+    dataset.
     """
     planned: list[Planned] = []
     for model in _once(models):
@@ -282,12 +319,31 @@ def expand(
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
-            for precision, optimizer, (rate, size) in product(*axes):
-                training = TrainingSpec(size, epochs, optimizer, rate, seed, precision, sweep.label_smoothing)
+            for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
                 for target in _once(targets):
                     skip = _reason_to_skip(training, dataset, target)
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
     return planned
+
+
+def _training(
+    sweep: Sweep,
+    epochs: int,
+    seed: int,
+    precision: str,
+    optimizer: OptimizerSpec,
+    rate_and_size: tuple[LearningRate, BatchSize],
+) -> TrainingSpec:
+    rate, size = rate_and_size
+    (_, first), *changes = pieces_of(size)
+    return TrainingSpec(
+        first, epochs, optimizer, rate, seed, precision, sweep.label_smoothing, batch_changes=tuple(changes)
+    )
+
+
+def pieces_of(size: BatchSize) -> tuple[tuple[int, int], ...]:
+    """(first epoch, batch size) of each piece of a plan; a fixed size is one piece."""
+    return ((0, size),) if isinstance(size, int) else size
 
 
 def _nested(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,7 +381,7 @@ def _from_flag(key: str, value: Any) -> Any:
             parts.append(item)
         elif key in PATH_KEYS:
             parts.append(_absolute(item, Path.cwd()))
-        elif key in TEXT_KEYS:
+        elif key in TEXT_KEYS or (key == "batch_size" and ":" in item):
             parts.append(item)
         else:
             parts.extend(_number(part) for part in item.split(","))
@@ -378,7 +434,10 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
 
 def _with_rates(sweep: Sweep, by_size: Mapping[Any, Any], training: TrainingForm) -> Sweep:
     """The sweep with a rate for each batch size. Raises UsageError, where one has none or is not in the sweep."""
-    where, sizes = sweep.where(f"training.{RATE_KEY}"), sorted(sweep.batch_sizes)
+    where = sweep.where(f"training.{RATE_KEY}")
+    sizes = sorted(size for size in sweep.batch_sizes if isinstance(size, int))
+    if len(sizes) < len(sweep.batch_sizes):
+        raise UsageError(f"{where}: found a rate for each batch size beside a plan of them, allowed: one for all")
     if training.scaling != "none":
         raise UsageError(
             f"{sweep.where('training.scaling')}: found {training.scaling!r} beside a learning rate for each batch "
@@ -488,9 +547,11 @@ def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
 
 
 def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) -> str:
-    steps = training.steps_per_epoch(dataset.train_examples)
-    if 0 < steps < target.steps_per_call:
-        return wording.call_too_long(target.steps_per_call, steps, training.batch_size)
+    largest, steps = max(training.batch_sizes), min(training.epoch_steps(dataset.train_examples))
     if steps == 0:
-        return f"batch size {training.batch_size} is larger than the {dataset.train_examples} training examples"
+        return f"batch size {largest} is larger than the {dataset.train_examples} training examples"
+    if training.batch_changes and target.steps_per_call > 1:
+        return PLAN_AND_STEPS_PER_CALL
+    if steps < target.steps_per_call:
+        return wording.call_too_long(target.steps_per_call, steps, largest)
     return ""

@@ -58,12 +58,12 @@ def step_count(counted: int, claimed: int) -> Quantity:
 def expected(dataset: Path, order: Path, cell: Cell) -> dict[str, str]:
     """The digests of what a cell is given (``harness.core.messages.Inventoried``): images, labels, order."""
     images, labels, rows = dataset / "train_images.npy", dataset / "train_labels.npy", np.load(order, mmap_mode="r")
-    count, steps, size = cell.dataset.train_examples, cell.steps_per_epoch, cell.training.batch_size
-    used = rows[: cell.training.epochs, : steps * size]
+    count, size_in = cell.dataset.train_examples, cell.training.batch_size_in
+    used = [rows[epoch, : steps * size_in(epoch)] for epoch, steps in enumerate(cell.epoch_steps)]
     return {
         "images": _images(images, images.stat().st_mtime_ns, count),
         "labels": _digest(np.load(labels, mmap_mode="r")[:count], "<i4"),
-        "order": _digest(used, "<i4"),
+        "order": _digest(np.concatenate(used), "<i4"),
     }
 
 

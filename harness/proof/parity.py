@@ -108,7 +108,8 @@ class Proof:
     of a training step ran on each device; empty on processors, and where the framework runs a step as one program.
 
     A proof at a batch size (``sized``) has that, the number of ``steps`` that were trained for it, and the ``dataset``
-    whose images they were; ``notes`` say what was done otherwise than usual, or could not be shown, a line each.
+    whose images they were; ``notes`` say what was done otherwise than usual, or could not be shown, a line each. Of a
+    plan it has the first batch size, and all in their order as ``batch_plan``: ``64>128``.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Proof:
     steps: int = field(default=0, metadata=LATER)
     dataset: str = field(default="", metadata=LATER)
     notes: tuple[str, ...] = field(default=(), metadata=LATER)
+    batch_plan: str = field(default="", metadata=LATER)
 
     @property
     def passed(self) -> bool:

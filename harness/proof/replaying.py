@@ -83,7 +83,7 @@ class Replays:
         before = load_probed(span.before)
         found, expected = load_probed(span.after) | {"losses": np.asarray(span.losses)}, self.replay(span)
         if span.steps == 1 and not missing(before, self._cell.model, self._cell.training):
-            pieces = self._cell.training.learning_rates(self._cell.steps_per_epoch)
+            pieces = self._cell.training.learning_rates(self._cell.epoch_steps)
             rate = next(rate for first, rate in reversed(pieces) if first <= span.first_step)
             expected |= gradient_of_step(self._cell.training, rate, before, expected)
             found |= gradient_of_step(self._cell.training, rate, before, found)

@@ -11,6 +11,9 @@ state.
 A batch may be too large for the reference to do ``FEWEST_STEPS`` of it in the time allowed, ``MOST_OPERATIONS``. Then
 as many steps are compared as fit, the last in any case, each with the whole batch; and the proof at the largest batch
 size that does fit (halved as often as need be) is part of this one. The proof says so.
+
+Of a plan of batch sizes each size is proven so, and then the plan itself: its sizes in their order, an epoch each, with
+the rate scaled as the cell has it. What is compared then holds the steps on both sides of every change.
 """
 
 from __future__ import annotations
@@ -27,10 +30,20 @@ from harness.cache import room
 from harness.core import codec
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError
-from harness.core.messages import Block, Evaluate, Evaluated, Inventoried, Inventory, Snapshot, Train
+from harness.core.messages import (
+    Block,
+    Compile,
+    Compiled,
+    Evaluate,
+    Evaluated,
+    Inventoried,
+    Inventory,
+    Snapshot,
+    Train,
+)
 from harness.core.model import without_dropout
 from harness.core.record import now
-from harness.core.training import LearningRate
+from harness.core.training import LearningRate, TrainingSpec
 from harness.plan import inputs
 from harness.proof import conservation, probes, replaying, tolerances
 from harness.proof.kept import KeptProofs
@@ -50,8 +63,8 @@ OPERATIONS, MOST_OPERATIONS = 1e10, 4e10
 """Floating-point operations of training that the reference does again: as many steps as the first allows, and
 never fewer than FEWEST_STEPS while these are within the second. Two slow cores do some 1e10 in a second."""
 
-Blocks = Callable[[Cell], Sequence[Train]]
-"""The blocks of a cell as a lane asks for them, from the first step to the last."""
+Blocks = Callable[[Cell], Sequence[Train | Compile]]
+"""What a lane asks for, from the first step of a cell to the last."""
 
 
 class SizedProofs:
@@ -94,6 +107,7 @@ class SizedProofs:
 
     def _blank(self, cell: Cell, worker: dict[str, object]) -> Proof:
         training = cell.training
+        plan = {"batch_sizes": _sizes(training), "scaling": training.learning_rate.scaling}
         blank = self._kept.blank(
             cell.target,
             cell.model,
@@ -104,32 +118,36 @@ class SizedProofs:
             batch_size=training.batch_size,
             dataset=codec.digest(cell.dataset),
             **probes.beyond(training),
+            **(plan if training.batch_changes else {}),
         )
-        return replace(blank, batch_size=training.batch_size, dataset=cell.dataset.name)
+        plan_text = ">".join(map(str, _sizes(training))) if training.batch_changes else ""
+        return replace(blank, batch_size=training.batch_size, batch_plan=plan_text, dataset=cell.dataset.name)
 
     def _prove(
         self, blank: Proof, cell: Cell, dataset: Path, blocks: Blocks, worker: Callable[[], CellWorker]
     ) -> Proof:
-        whole = proof_cell(cell)
-        smaller = _fitting(whole)
+        whole = plan_cell(cell) if cell.training.batch_changes else proof_cell(cell)
+        sizes = _further(whole)
         try:
             with _Trial(whole, self._scratch / f"sized-{blank.id}", dataset, self._timeout) as trial:
                 trial.train(blocks(whole), worker())
                 spans = _compared(trial.spans, whole)
-                quantities, notes, steps = self._judged(trial, spans, whole, must=smaller == whole.training.batch_size)
+                quantities, notes, steps = self._judged(trial, spans, whole, must=not sizes)
         except CellError as error:
             return replace(blank, problem=str(error), problem_status=error.status, created=now())
-        if smaller != whole.training.batch_size:
-            part = replace(cell, training=replace(cell.training, batch_size=smaller))
-            fitting = self.proof(part, dataset, blocks, worker)
+        alone = []
+        for size in sizes:
+            fitting = self.proof(replace(cell, training=cell.training.at_size(size)), dataset, blocks, worker)
             if fitting.problem:
                 return replace(blank, problem=fitting.problem, problem_status=fitting.problem_status, created=now())
             quantities += fitting.quantities
-            if steps:
-                notes.append(
-                    f"of {steps} steps {sum(span.steps for span in spans)} were compared, as the reference is too slow "
-                    f"for all, and {fitting.steps} steps at batch size {smaller}"
-                )
+            alone.append(f"{fitting.steps} steps at batch size {size}")
+        compared = sum(span.steps for span in spans)
+        if compared < steps:
+            slow = f"of {steps} steps {compared} were compared, as the reference is too slow for all"
+            notes.append(", and ".join((slow, ", ".join(alone))))
+        elif steps and alone:
+            notes.append(f"{', '.join(alone)} were compared as well")
         return replace(
             blank,
             quantities=replaying.worst(quantities),
@@ -186,6 +204,43 @@ def proof_cell(cell: Cell) -> Cell:
     )
 
 
+def plan_cell(cell: Cell) -> Cell:
+    """The same for a plan: an epoch for each of its pieces, and one more of the last with a drop of the rate.
+
+    An epoch has two batches of the largest size where that many images are there and a step of the smallest is no
+    less than an eighth of one; else one.
+    """
+    training, sizes = cell.training, _sizes(cell.training)
+    batches = 2 if max(sizes) <= 8 * min(sizes) and cell.dataset.train_examples >= 2 * max(sizes) else 1
+    of_cell = training.learning_rate
+    rate = LearningRate(RATE, (len(sizes),), FACTOR, of_cell.scaling, sizes[0])
+    alone = proof_cell(replace(cell, training=training.at_size(max(sizes))))
+    return replace(
+        alone,
+        training=replace(
+            alone.training,
+            batch_size=sizes[0],
+            batch_changes=tuple(enumerate(sizes))[1:],
+            epochs=len(sizes) + 1,
+            learning_rate=rate,
+        ),
+        dataset=replace(alone.dataset, train_examples=batches * max(sizes)),
+    )
+
+
+def _sizes(training: TrainingSpec) -> tuple[int, ...]:
+    """The batch size of each piece."""
+    return (training.batch_size, *(size for _, size in training.batch_changes))
+
+
+def _further(whole: Cell) -> tuple[int, ...]:
+    """Batch sizes whose own proofs are part of this one: those of a plan, or the largest that is not too slow."""
+    if whole.training.batch_changes:
+        return whole.training.batch_sizes
+    smaller = _fitting(whole)
+    return () if smaller == whole.training.batch_size else (smaller,)
+
+
 def _fitting(whole: Cell) -> int:
     """The largest batch size, halving, of which the reference can do enough steps."""
     size = whole.training.batch_size
@@ -195,18 +250,29 @@ def _fitting(whole: Cell) -> int:
 
 
 def _compared(spans: Sequence[Span], cell: Cell) -> list[Span]:
-    """Those that the reference does again: all, or the last, the first, and of the others what the time allows."""
-    step = cell.training.batch_size * cell.model.training_flops
-    if _fitting(cell) == cell.training.batch_size:
+    """Those that the reference does again.
+
+    All, or the last, the first, those that a change of the batch size follows or begins, and of the others what the
+    time allows.
+    """
+    costs = [_cost(span, cell) for span in spans]
+    changes = {piece.first_step for piece in cell.pieces[1:]}
+    if sum(costs) <= MOST_OPERATIONS if changes else _fitting(cell) == cell.training.batch_size:
         return [*spans]
     last = len(spans) - 1
-    chosen, left = {last}, MOST_OPERATIONS - step * spans[last].steps
-    for place in (0, *np.random.default_rng().permutation(last).tolist()):
-        cost = step * spans[place].steps
-        if place not in chosen and cost <= left:
+    at_changes = (n for n, span in enumerate(spans) if {span.first_step, span.first_step + span.steps} & changes)
+    chosen, left = {last}, MOST_OPERATIONS - costs[last]
+    for place in (0, *at_changes, *np.random.default_rng().permutation(last).tolist()):
+        if place not in chosen and costs[place] <= left:
             chosen.add(place)
-            left -= cost
+            left -= costs[place]
     return [spans[place] for place in sorted(chosen)]
+
+
+def _cost(span: Span, cell: Cell) -> int:
+    """Floating-point operations of training a span's steps."""
+    steps = range(span.first_step, span.first_step + span.steps)
+    return cell.model.training_flops * sum(map(cell.batch_size_at, steps))
 
 
 class _Trial:
@@ -249,12 +315,14 @@ class _Trial:
     def __exit__(self, *exception: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def train(self, blocks: Sequence[Train], worker: CellWorker) -> None:
+    def train(self, blocks: Sequence[Train | Compile], worker: CellWorker) -> None:
         """Train block by block, reading the state after each. Raises CellError."""
         with opened(worker, self._files.opening(self._cell), self._timeout, trained=True) as (asked, _):
             done, before = 0, self._folder / "state-0.npz"
             for train in blocks:
                 block = asked.ask(train, self._timeout)
+                if isinstance(block, Compiled):
+                    continue
                 assert isinstance(block, Block)
                 after = self._folder / f"state-{done + len(block.losses)}.npz"
                 asked.ask(Snapshot(str(after)), self._timeout)

@@ -45,6 +45,7 @@ ERRORS: dict[str, type[CellError]] = {
 ANSWERS: dict[type, type] = {
     Open: messages.Opened,
     Train: messages.Block,
+    messages.Compile: messages.Compiled,
     messages.Evaluate: messages.Evaluated,
     messages.Probe: messages.Probed,
     messages.Forward: messages.Forwarded,

@@ -39,7 +39,7 @@ def test_energy_is_what_the_counter_grew_by_in_the_blocks_alone() -> None:
     made = trained([1.0, 2.0], [10.0, 13.0])
     samples = counter((9.0, 0.0), (11.0, 200.0), (13.0, 220.0), (16.0, 520.0))
     # Half of 200 J in the first block, two thirds of 300 J in the second.
-    found = energy_meter.energy(samples, energy_meter.windows(made.blocks), energy_meter.images(made), mixed=False)
+    found = energy_meter.energy(samples, energy_meter.windows(made.blocks), made.timed_images, mixed=False)
     assert found["energy_joules"] == pytest.approx(300.0)
     assert found["energy_joules_per_image"] == pytest.approx(300.0 / 128)
 
@@ -65,9 +65,7 @@ def test_lanes_in_short_turns_have_clocks_but_no_energy() -> None:
     assert not energy_meter.is_mixed(trained([0.004], [1.0], heat=HeatFacts("block", ("a",))))
     assert not energy_meter.is_mixed(trained([0.004], [1.0], heat=HeatFacts("cell", ("a", "b"))))
     samples = [Sample(t, {"energy_joules": 9 * t, "sm_clock_mhz": 1000 + t, "throttle": 4}) for t in (0.5, 1.5, 2.5, 4)]
-    found = energy_meter.gpu_summary(
-        samples, energy_meter.windows(short.blocks), energy_meter.images(short), mixed=True
-    )
+    found = energy_meter.gpu_summary(samples, energy_meter.windows(short.blocks), short.timed_images, mixed=True)
     assert found == {
         "samples": 2,
         "sm_clock_mhz": {"min": 1001.5, "median": 1002.0, "max": 1002.5},

@@ -1,0 +1,185 @@
+"""A batch size that changes, as data: its identity, its steps and rates, how it is written, its rows and its blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import arrays as loading
+from backends.rows import Rows
+from harness.core.cell import Cell
+from harness.core.codec import digest, from_json, to_json
+from harness.core.errors import ContractError, UsageError
+from harness.core.messages import Compile, Open, Train
+from harness.core.model import Dense, Flatten
+from harness.core.training import LearningRate, Piece, TrainingSpec
+from harness.measure.schedule import Schedule, rehearsal
+from harness.plan import inputs, sweep
+from tests.unit.builders import small_cell, small_model
+
+PLAN = TrainingSpec(4, 6, batch_changes=((2, 8), (4, 16)))
+
+
+def cell_of(training: TrainingSpec, examples: int = 100) -> Cell:
+    return small_cell(small_model(Flatten(), Dense(3)), training, train_examples=examples)
+
+
+def test_a_plan_that_never_changes_is_the_fixed_batch_size() -> None:
+    fixed = TrainingSpec(64, 4)
+    for changes in ([(2, 64)], [(4, 128)], [(1, 64), (3, 64), (9, 5)]):
+        constant = TrainingSpec(64, 4, batch_changes=tuple(changes))
+        assert constant == fixed
+        assert digest(constant) == digest(fixed)
+        assert cell_of(constant).cell_id == cell_of(fixed).cell_id
+    assert cell_of(TrainingSpec(64, 4, batch_changes=((3, 128),))).work_id != cell_of(fixed).work_id
+
+
+def test_a_plan_is_read_as_it_is_written() -> None:
+    assert from_json(TrainingSpec, to_json(PLAN)) == PLAN
+    assert "batch_changes" not in to_json(TrainingSpec(64))
+
+
+def test_each_epoch_has_the_whole_batches_of_its_size() -> None:
+    assert PLAN.epoch_steps(100) == (25, 25, 12, 12, 6, 6)
+    assert PLAN.pieces(100) == (Piece(0, 0, 50, 4), Piece(2, 50, 24, 8), Piece(4, 74, 12, 16))
+    cell = cell_of(PLAN)
+    assert (cell.total_steps, cell.total_images) == (86, 50 * 4 + 24 * 8 + 12 * 16)
+    assert [cell.batch_size_at(step) for step in (0, 49, 50, 73, 74, 85)] == [4, 4, 8, 8, 16, 16]
+    assert [cell.epoch_of(step) for step in (0, 24, 25, 50, 86)] == [(0, 0), (0, 24), (1, 0), (2, 0), (6, 0)]
+    assert (PLAN.batch_plan, PLAN.at_size(8).batch_plan) == ("4>8@2>16@4", "")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "rates"),
+    [
+        ("none", ((0, 0.1), (62, 0.05))),
+        ("linear", ((0, 0.1), (50, 0.2), (62, 0.1), (74, 0.2))),
+        ("sqrt", ((0, 0.1), (50, 0.1 * 2**0.5), (62, 0.05 * 2**0.5), (74, 0.1))),
+    ],
+)
+def test_a_scaled_rate_follows_the_size_of_the_moment(scaling: str, rates: Any) -> None:
+    rule = LearningRate(0.1, (3,), 0.5, scaling, base_batch_size=4)
+    found = replace(PLAN, learning_rate=rule).learning_rates(PLAN.epoch_steps(100))
+    assert [step for step, _ in found] == [step for step, _ in rates]
+    np.testing.assert_allclose([rate for _, rate in found], [rate for _, rate in rates])
+
+
+def test_a_drop_beyond_the_last_epoch_is_beyond_the_last_step() -> None:
+    rule = LearningRate(0.1, (8,), 0.5)
+    assert replace(PLAN, learning_rate=rule).learning_rates(PLAN.epoch_steps(100)) == ((0, 0.1), (98, 0.05))
+
+
+def loaded(tmp_path: Path, cell: Cell) -> Any:
+    generator = np.random.default_rng(0)
+    for part, count in (("train", cell.dataset.train_examples), ("test", 5)):
+        np.save(tmp_path / f"{part}_images.npy", generator.random((count, *cell.dataset.image_shape), np.float32))
+        np.save(tmp_path / f"{part}_labels.npy", np.zeros(count, np.int32))
+    inputs.save_arrays(tmp_path / "parameters.npz", inputs.draw_parameters(cell.model, 0))
+    order = inputs.draw_order(cell.dataset.train_examples, cell.training.epochs, 7)
+    inputs.save_array(tmp_path / "order.npy", order)
+    paths = (str(tmp_path / name) for name in ("parameters.npz", "order.npy", "scratch"))
+    return order, loading.load(Open(cell, str(tmp_path), *paths))
+
+
+def test_the_rows_are_the_front_of_each_epochs_permutation_cut_by_its_size(tmp_path: Path) -> None:
+    training = replace(PLAN, batch_changes=((2, 8), (4, 4)))
+    cell = cell_of(training)
+    order, found = loaded(tmp_path, cell)
+    rows = Rows(found)
+    wanted = [
+        order[epoch, step * size : (step + 1) * size]
+        for epoch in range(training.epochs)
+        for size in [training.batch_size_in(epoch)]
+        for step in range(cell.epoch_steps[epoch])
+    ]
+    assert len(rows) == len(wanted) == cell.total_steps
+    for step, row in enumerate(wanted):
+        np.testing.assert_array_equal(rows.row(step), row)
+    np.testing.assert_array_equal(rows.in_order(), np.concatenate(wanted))
+    assert {size: len(held) for size, held in rows.of_size.items()} == {4: 100, 8: 24}
+    assert [len(one) for one in found.pieces] == [50, 24, 50]
+    trained = [(one.batch_size, one.first, one.end) for one in rows.stretches(48, 30)]
+    assert trained == [(4, 48, 50), (8, 0, 24), (4, 50, 54)]
+    with pytest.raises(ContractError, match="ends after 124"):
+        list(rows.stretches(120, 5))
+
+
+def test_no_block_crosses_a_change_and_the_first_steps_after_it_warm_up() -> None:
+    schedule, blocks = Schedule(cell_of(PLAN)), []
+    while not schedule.ended:
+        block = schedule.next() if schedule.warming else schedule.turn(len(blocks), 3, 1)
+        blocks.append((schedule.done, block))
+        schedule.trained(block)
+    for piece in cell_of(PLAN).pieces:
+        inside = [one for first, one in blocks if piece.first_step <= first < piece.first_step + piece.steps]
+        assert sum(block.settle + block.steps for block in inside) == piece.steps
+        assert {PLAN.batch_size_in(block.epoch) for block in inside} == {piece.batch_size}
+        assert "train" in {block.kind for block in inside}
+    assert [(first, block.kind, block.steps) for first, block in blocks if first in (50, 74)] == [
+        (50, "warmup", 2),
+        (74, "warmup", 2),
+    ]
+
+
+def test_all_sizes_are_made_ready_after_the_first_block() -> None:
+    asked = rehearsal(cell_of(PLAN))
+    assert asked[:3] == [Train(1, 0, rest=True), Compile(8), Compile(16)]
+    assert not any(isinstance(one, Compile) for one in [asked[0], *asked[3:]])
+    assert not any(isinstance(one, Compile) for one in rehearsal(cell_of(TrainingSpec(4, 2))))
+
+
+HEAD = 'name = "x"\nmodel = "mnist-cnn"\ntarget = "jax-cpu"\ndataset = "digits"\n'
+
+
+def written(tmp_path: Path, text: str, **flags: Any) -> sweep.Sweep:
+    path = tmp_path / "x.toml"
+    path.write_text(f"{HEAD}batch_size = {text}\n", encoding="utf-8")
+    return sweep.load(str(path), flags)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "found"),
+    [
+        ("{ 0 = 64, 2 = 128 }", (((0, 64), (2, 128)),)),
+        ("{ 2 = 128, 0 = 64 }", (((0, 64), (2, 128)),)),
+        ("[64, { 0 = 64, 2 = 128 }, { 0 = 32 }]", (64, ((0, 64), (2, 128)), 32)),
+    ],
+)
+def test_a_sweep_file_has_plans_beside_sizes(tmp_path: Path, batch_size: str, found: Any) -> None:
+    assert written(tmp_path, batch_size).batch_sizes == found
+
+
+def test_a_flag_and_python_write_plans_too(tmp_path: Path) -> None:
+    assert written(tmp_path, "1", batch_size=("64,32", "0:64,2:128")).batch_sizes == (64, 32, ((0, 64), (2, 128)))
+    made = sweep.SweepDefinition(
+        {"name": "x", "model": "mnist-cnn", "target": "jax-cpu", "dataset": "digits", "batch_size": [8, {0: 8, 1: 16}]}
+    )
+    assert sweep.load(made, {}).batch_sizes == (8, ((0, 8), (1, 16)))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "flags", "error"),
+    [
+        (
+            "{ 1 = 64 }",
+            {},
+            "x.toml: key batch_size: found {1 = 64}, allowed: a whole number of 1 or more, or the",
+        ),
+        (
+            "{ 0 = 64, x = 3 }",
+            {},
+            "allowed: a whole number of 1 or more, or the batch size from each of some epochs on",
+        ),
+        ("[8, { 0 = 0 }]", {}, "key batch_size[1]: found "),
+        ("8", {"batch_size": "0:64,2"}, "--batch-size: found '0:64,2', allowed: a whole number of 1 or more, or the"),
+    ],
+)
+def test_a_mistake_in_a_plan_gets_one_line(tmp_path: Path, batch_size: str, flags: Any, error: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        written(tmp_path, batch_size, **flags)
+    assert error in str(raised.value)
+    assert "\n" not in str(raised.value)
