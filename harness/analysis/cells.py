@@ -36,8 +36,8 @@ def with_rates_by_size(cells: pl.DataFrame) -> pl.DataFrame:
     """
     rates = cells.filter(pl.col("scaling") == "none").select(*_OF_RATES, "batch_size", "learning_rate").unique()
     groups: dict[tuple[Any, ...], dict[int, set[float]]] = {}
-    for *key, size, rate in rates.rows():
-        groups.setdefault(tuple(key), {}).setdefault(size, set()).add(rate)
+    for *named, size, rate in rates.rows():
+        groups.setdefault(tuple(named), {}).setdefault(size, set()).add(rate)
     for key, by_size in groups.items():
         found = {size: min(of_size) for size, of_size in sorted(by_size.items())}
         if len(set(found.values())) < 2 or any(len(of_size) > 1 for of_size in by_size.values()):
