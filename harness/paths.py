@@ -18,13 +18,14 @@ PLAN_FILE = "plan.json"
 """Makes a folder a run folder."""
 
 CACHE_VARIABLE = "HARNESS_CACHE_DIR"
-ENVIRONMENTS, DATASETS, BUNDLES, PROOFS, LIMITS, PAGES = (
+ENVIRONMENTS, DATASETS, BUNDLES, PROOFS, LIMITS, PAGES, LEARNING_RATES = (
     "environments",
     "datasets",
     "bundles",
     "proofs",
     "limits",
     "pages",
+    "learning-rates",
 )
 """Folders of the cache."""
 

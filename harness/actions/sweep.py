@@ -18,6 +18,7 @@ from rich.console import Console
 
 from harness import shells
 from harness.actions import ending, said, slurm, values
+from harness.actions.finding_rates import FoundRates
 from harness.actions.plan_table import PlannedSweep
 from harness.actions.progress import NEWS, RunProgress, tell
 from harness.actions.report import Report
@@ -41,17 +42,19 @@ from harness.plan.estimate import Estimates
 from harness.plan.prepare import PreparedSweep, launcher_tables, prepare, prepare_dataset
 from harness.plan.sweep import SweepDefinition
 from harness.runs import folder as run_folder
-from harness.runs import setting
+from harness.runs import rate_searches, setting
 from harness.runs.folder import default_folder
+from harness.runs.rate_searches import RateSearch
 from harness.wording import plural
 
 Options = Iterable[str] | Mapping[str, object]
+"""KEY=VALUE, or a mapping that says the same."""
+
 TRAINING_FLAGS = (
     *("warmup_steps", "warmup_epochs", "decay", "decay_power", "decay_to"),
     *("weight_decay", "weight_decay_form", "clip_norm", "label_smoothing"),
 )
 """Keys of a sweep's training of which it has one value."""
-"""KEY=VALUE, or a mapping that says the same."""
 
 LAUNCHERS = ("local", "slurm", "ray")
 LONGEST_TABLE_UNASKED = 1000
@@ -229,7 +232,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
         optimizer, learning_rate, compute_precision, scaling: how to train. A mapping of batch sizes to learning rates,
-            such as {32: 0.01, 512: 0.08}, gives each its own.
+            such as {32: 0.01, 512: 0.08}, gives each its own; "find" searches for them.
         warmup_steps, warmup_epochs, decay, decay_power, decay_to: how the rate grows at first, and falls over the run.
         weight_decay, weight_decay_form, clip_norm, label_smoothing: what becomes of the loss and its gradient.
         train_examples, test_examples: only the first so many images.
@@ -285,10 +288,18 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         fork=fork,
     )
     _check(wish)
+    rates = FoundRates(wish.out, plan or wish.launcher != "local", wish.timeout, fork)
     prepared = prepare(
-        given["source"], overrides, values.place(data_dir), own, NEWS, fetch=not plan, named=_as_planned_in(wish.out)
+        given["source"],
+        overrides,
+        values.place(data_dir),
+        own,
+        NEWS,
+        fetch=not plan,
+        named=_as_planned_in(wish.out),
+        find=rates.find,
     )
-    return _Sweeping(prepared, wish, said.command(sweep, given)).result(plan, given)
+    return _Sweeping(prepared, wish, said.command(sweep, given), rates.searches).result(plan, given)
 
 
 def _own_models(model: object) -> tuple[dict[str, ModelSpec], tuple[str, ...]]:
@@ -334,8 +345,8 @@ def _as_planned_in(folder: Path | None) -> Callable[[Dataset], Dataset]:
 class _Sweeping:
     """One sweep, from its plan to its result."""
 
-    def __init__(self, prepared: PreparedSweep, wish: _Wish, command: str) -> None:
-        self._prepared, self._wish = prepared, wish
+    def __init__(self, prepared: PreparedSweep, wish: _Wish, command: str, searches: Sequence[RateSearch] = ()) -> None:
+        self._prepared, self._wish, self._searches = prepared, wish, searches
         self._estimates = Estimates(cache_place(SPEEDS_FILE))
         self._of_slurm = slurm.options(prepared, wish.slurm) if wish.launcher == "slurm" else {}
         tables = launcher_tables(prepared, "ray") if wish.launcher == "ray" else []
@@ -366,6 +377,8 @@ class _Sweeping:
         part = shards.chosen(kept.plan, wish.shard, wish.only)
         with kept.locked():
             setting.write(kept, self._setting)
+            for search in self._searches:
+                rate_searches.keep(kept.folder, search)
             waiting = [cell for cell in _waiting(kept, wish) if cell.cell_id in part]
             if wish.launcher == "slurm":
                 made = slurm.submit(kept, waiting, self._prepared, self._of_slurm, wish.retry)

@@ -19,9 +19,36 @@ GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_
 _ORDER = ("machine", *GROUP, "batch_size", "target", "repeat", "cell_id")
 
 
+_OF_RATES = ("model", "dataset", "train_examples", "optimizer", "scaling", "precision")
+"""Columns that cells share whose rates may go with their batch sizes."""
+
+
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:
     """The table of ``analysis.summary`` of its rows."""
-    return machines.of_the_only_one(rows).sort(_ORDER)
+    return with_rates_by_size(machines.of_the_only_one(rows)).sort(_ORDER)
+
+
+def with_rates_by_size(cells: pl.DataFrame) -> pl.DataFrame:
+    """Where cells that are alike otherwise have one rate at each batch size, but not one at all, they are one work.
+
+    Then ``scaling`` says which rate goes with which batch size, and ``learning_rate`` is, as with the other rules, what
+    it starts from: that of the smallest. A grid has several rates at a batch size, and stays as many works.
+    """
+    rates = cells.filter(pl.col("scaling") == "none").select(*_OF_RATES, "batch_size", "learning_rate").unique()
+    groups: dict[tuple[Any, ...], dict[int, set[float]]] = {}
+    for *named, size, rate in rates.rows():
+        groups.setdefault(tuple(named), {}).setdefault(size, set()).add(rate)
+    for key, by_size in groups.items():
+        found = {size: min(of_size) for size, of_size in sorted(by_size.items())}
+        if len(set(found.values())) < 2 or any(len(of_size) > 1 for of_size in by_size.values()):
+            continue
+        own = pl.all_horizontal(*(pl.col(name) == value for name, value in zip(_OF_RATES, key, strict=True)))
+        told = ", ".join(f"{rate:g} at {size}" for size, rate in found.items())
+        cells = cells.with_columns(
+            pl.when(own).then(pl.lit(next(iter(found.values())))).otherwise("learning_rate").alias("learning_rate"),
+            pl.when(own).then(pl.lit(told)).otherwise("scaling").alias("scaling"),
+        )
+    return cells
 
 
 def agreement(summarised: pl.DataFrame) -> pl.DataFrame:

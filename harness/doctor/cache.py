@@ -4,7 +4,8 @@ In: the cache's folder, and what the present code and targets use. Out: entries,
 changed. ``remove`` takes one away, unless a running harness uses it, and never by a link that leads out of the cache.
 
     environments/  datasets/                one folder each, large
-    proofs/  limits/  pages/  speeds.json   small files that save later runs their time
+    proofs/  limits/  learning-rates/       small files that save later runs their time
+    pages/  speeds.json                     likewise
     bundles/                                the workers' code
 """
 
@@ -20,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.cache import in_use
-from harness.paths import BUNDLES, DATASETS, ENVIRONMENTS, LIMITS, PAGES, PROOFS, SPEEDS_FILE
+from harness.paths import BUNDLES, DATASETS, ENVIRONMENTS, LEARNING_RATES, LIMITS, PAGES, PROOFS, SPEEDS_FILE
 from harness.plan.datasets import cache as datasets
 from harness.workers import environments
 from harness.workers.code_bundle import ID_LENGTH
 
 SPEEDS = "speeds"
 OTHER = "other"
-KINDS = (ENVIRONMENTS, DATASETS, PROOFS, LIMITS, BUNDLES, PAGES, SPEEDS)
+KINDS = (ENVIRONMENTS, DATASETS, PROOFS, LIMITS, LEARNING_RATES, BUNDLES, PAGES, SPEEDS)
 """Those that can be cleared. What is none of them is of kind ``other``, and not the harness's to remove."""
 
 LEFT_SECONDS = 3600.0
@@ -73,6 +74,7 @@ def look(base: Path, current: Current) -> list[Entry]:
         DATASETS: _dataset,
         PROOFS: _proof,
         LIMITS: _limit,
+        LEARNING_RATES: _learning_rate,
         BUNDLES: _bundle,
         PAGES: _page,
     }
@@ -186,6 +188,10 @@ def _proof(path: Path, current: Current) -> Entry | None:
 
 def _limit(path: Path, current: Current) -> Entry | None:
     return _measured(LIMITS, path, current)
+
+
+def _learning_rate(path: Path, current: Current) -> Entry | None:
+    return _left(LEARNING_RATES, path) if path.name.startswith(".") else _entry(LEARNING_RATES, path, path.name)
 
 
 def _measured(kind: str, path: Path, current: Current) -> Entry | None:

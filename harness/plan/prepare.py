@@ -6,7 +6,7 @@ meanwhile is told to a ``News``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ from harness.plan.targets import TargetDefinition
 
 UNFETCHED = ""
 """The hash of a dataset that is still to be downloaded: cells of it have no identity yet."""
+
+
+Finder = Callable[[Sequence[Cell], Mapping[str, TargetDefinition], Path | None], sweep.RateOf]
+"""Given cells, the definitions of their targets and the folder of the dataset's arrays: what gives their rates."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,14 @@ def prepare(
     news: News | None = None,
     fetch: bool = True,
     named: Callable[[Dataset], Dataset] = lambda dataset: dataset,
+    find: Finder | None = None,
 ) -> PreparedSweep:
     """Read and check everything the person wrote; get the dataset; draw what identifies the inputs.
 
     ``own_models``: models that are objects, by the names that the sweep has for them.
     Without ``fetch`` a dataset that would have to be downloaded is only described. ``named`` gives a dataset the name
-    that a run which is there already has for the same bytes. Raises UsageError, DatasetError.
+    that a run which is there already has for the same bytes. ``find`` finds learning rates where the sweep asks for
+    that. Raises UsageError, DatasetError.
     """
     news = news or News()
     asked = sweep.load(source, overrides)
@@ -74,16 +80,21 @@ def prepare(
     own = {**(source.models if isinstance(source, SweepDefinition) else {}), **(own_models or {})}
     specs = [own[text] if text in own else models.load(text) for text in asked.models]
     known = None if fetch else _undownloaded(asked.dataset, data_dir)
-    images = None
+    images, folder = None, None
     if known is None:
         ready = prepare_dataset(asked.dataset, data_dir, news)
-        known, images = named(ready.dataset), extent(ready.folder)
+        known, images, folder = named(ready.dataset), extent(ready.folder), ready.folder
     dataset = datasets.limited(known, asked.train_examples, asked.test_examples, asked.asked_by)
 
     def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
     planned = sweep.expand(asked, specs, resolved, dataset, identify)
+    if asked.finds_rates:
+        if find is None:
+            raise UsageError(f"{asked.where(f'training.{sweep.RATE_KEY}')}: rates are found by 'harness sweep' only")
+        trained = [one.cell for one in planned if not one.skip]
+        planned = sweep.expand(asked, specs, resolved, dataset, identify, find(trained, definitions, folder))
     if images is not None:
         _tell(asked.dataset, dataset, images, news.tell)
     return PreparedSweep(

@@ -72,6 +72,13 @@ RATE_KEY = "learning_rate"
 FLAGS = {"precision": "--compute-precision"}
 """Keys whose flags have another name: ``harness compare --precision`` is that of its interval."""
 
+FIND = "find"
+"""In place of a learning rate: one that is searched for, for each work and batch size."""
+
+SizeOf = tuple[ModelSpec, OptimizerSpec, str, int]
+RateOf = Callable[[ModelSpec, OptimizerSpec, str, int], float]
+"""Gives the rate that was found for a model, optimizer, precision and batch size."""
+
 V = TypeVar("V")
 
 
@@ -199,7 +206,8 @@ class Sweep:
     ``own_targets`` are the tables ``[targets.NAME]`` as written, ``launchers`` those of ``[slurm]`` and ``[ray]``.
     ``source`` is the preset or file as the person named it; ``base`` the folder that its relative paths refer to.
     ``flags`` maps dotted keys that came from the command line to their flags. ``rates_by_size``: a rate for each batch
-    size, in rising order, in place of ``learning_rates``, which are then empty.
+    size, in rising order, in place of ``learning_rates``, which are then empty. ``finds_rates``: whether that of
+    ``learning_rates`` stands for one that is to be found.
     """
 
     name: str
@@ -223,6 +231,7 @@ class Sweep:
     flags: dict[str, str] = field(default_factory=dict)
     rates_by_size: tuple[tuple[int, LearningRate], ...] = ()
     label_smoothing: float = 0.0
+    finds_rates: bool = False
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
@@ -289,13 +298,21 @@ def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
         if not nested or isinstance(training, dict):
             (training if nested else data)[key] = _from_flag(key, value)
             flags[f"training.{key}" if nested else key] = FLAGS.get(key, f"--{key.replace('_', '-')}")
-    by_size = None
-    if isinstance(training, dict) and isinstance(training.get(RATE_KEY), Mapping):
+    by_size, finds = None, isinstance(training, dict) and training.get(RATE_KEY) in (FIND, [FIND])
+    if isinstance(training, dict) and (finds or isinstance(training.get(RATE_KEY), Mapping)):
         by_size = training[RATE_KEY]
         data["training"] = {key: value for key, value in training.items() if key != RATE_KEY}
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
     _check_schedule(form.training, source, flags)
     found = _sweep(form, source, base, flags)
+    if by_size is not None and form.training.scaling != "none":
+        raise UsageError(
+            f"{found.where('training.scaling')}: found {form.training.scaling!r} beside a learning rate for each batch "
+            "size, allowed: none"
+        )
+    if finds:
+        _require_fixed_sizes(found)
+        return replace(found, finds_rates=True)
     return found if by_size is None else _with_rates(found, by_size, form.training)
 
 
@@ -305,8 +322,9 @@ def expand(
     targets: Sequence[Target],
     dataset: Dataset,
     inputs: Callable[[ModelSpec, int, int], Inputs],
+    found: RateOf | None = None,
 ) -> list[Planned]:
-    """Return the sweep's cells, each once.
+    """Return the sweep's cells, each once, with the rates that were ``found`` where there are such.
 
     ``models`` and ``targets`` are what the sweep's names stand for; ``inputs`` gives the digests for
     (model, seed, epochs) and is called once for each. Cells that differ only in target are neighbours, in the order of
@@ -320,6 +338,9 @@ def expand(
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
             for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
+                if found is not None:
+                    base = found(model, training.optimizer, training.precision, training.batch_size)
+                    training = replace(training, learning_rate=replace(training.learning_rate, base=base))
                 for target in _once(targets):
                     skip = _reason_to_skip(training, dataset, target)
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
@@ -432,17 +453,18 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
     )
 
 
-def _with_rates(sweep: Sweep, by_size: Mapping[Any, Any], training: TrainingForm) -> Sweep:
-    """The sweep with a rate for each batch size. Raises UsageError, where one has none or is not in the sweep."""
-    where = sweep.where(f"training.{RATE_KEY}")
+def _require_fixed_sizes(sweep: Sweep) -> list[int]:
+    """The batch sizes, which rise. Raises UsageError for a plan of them."""
     sizes = sorted(size for size in sweep.batch_sizes if isinstance(size, int))
     if len(sizes) < len(sweep.batch_sizes):
+        where = sweep.where(f"training.{RATE_KEY}")
         raise UsageError(f"{where}: found a rate for each batch size beside a plan of them, allowed: one for all")
-    if training.scaling != "none":
-        raise UsageError(
-            f"{sweep.where('training.scaling')}: found {training.scaling!r} beside a learning rate for each batch "
-            "size, allowed: none"
-        )
+    return sizes
+
+
+def _with_rates(sweep: Sweep, by_size: Mapping[Any, Any], training: TrainingForm) -> Sweep:
+    """The sweep with a rate for each batch size. Raises UsageError, where one has none or is not in the sweep."""
+    where, sizes = sweep.where(f"training.{RATE_KEY}"), _require_fixed_sizes(sweep)
     named = {str(size): size for size in sizes}
     rates: dict[int, LearningRate] = {}
     for key, rate in by_size.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from harness.core.training import SCALINGS
 from harness.wording import machine_name, plural
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ TRAITS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: str(row["model"]),
     "dataset": lambda row: f"{row['dataset']} ({row['train_examples']:,} examples)",
     "epochs": lambda row: plural(row["epochs"], "epoch"),
-    "optimizer": lambda row: f"{row['optimizer']} at learning rate {row['learning_rate']:g}{_scaling(row['scaling'])}",
+    "optimizer": lambda row: f"{row['optimizer']} at {_rate(row['learning_rate'], row['scaling'])}",
     "precision": lambda row: str(row["precision"]),
     "seed": lambda row: f"seed {row['seed']}",
 }
@@ -158,8 +159,12 @@ def _traits(row: Row, names: set[str]) -> Iterator[str]:
             yield text(row)
 
 
-def _scaling(rule: str) -> str:
-    return "" if rule == "none" else f" ({rule} scaling)"
+def _rate(base: float, scaling: str) -> str:
+    if scaling == "none":
+        return f"learning rate {base:g}"
+    if scaling in SCALINGS:
+        return f"learning rate {base:g} ({scaling} scaling)"
+    return f"a learning rate for each batch size ({scaling})"
 
 
 def _megabytes(size: int | None) -> str:

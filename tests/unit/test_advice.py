@@ -14,6 +14,7 @@ from harness import analysis
 from harness.analysis import Advice
 from harness.core.cell import Target
 from harness.core.record import Record
+from harness.core.training import LearningRate
 from harness.report.advice import evidence, heading, measure_next, sentence
 from tests.unit.planted_runs import LARGER, climbing, lognormal, planted, sweep
 from tests.unit.records import JAX, TENSORFLOW, failed
@@ -388,12 +389,19 @@ class TestWords:
         assert heading(advice).startswith("<b>[red]{0} %s\\n, digits (4,096 examples), momentum at learning rate 0.01")
 
     def test_say_scaling_and_precision(self) -> None:
-        from harness.core.training import LearningRate
-
         rules = {"learning_rate": LearningRate(0.1, scaling="linear"), "precision": "mixed_bfloat16"}
         advice = advised([planted(32, accuracies=[0.9], training=rules)])
         assert heading(advice) == (
             "tiny, digits (4,096 examples), momentum at learning rate 0.1 (linear scaling), mixed_bfloat16"
+        )
+
+    def test_say_which_rate_goes_with_which_batch_size(self) -> None:
+        rates = ((32, 0.01), (64, 0.02))
+        records = [
+            planted(size, accuracies=[0.9], training={"learning_rate": LearningRate(rate)}) for size, rate in rates
+        ]
+        assert heading(advised(records)) == (
+            "tiny, digits (4,096 examples), momentum at a learning rate for each batch size (0.01 at 32, 0.02 at 64)"
         )
 
 

@@ -10,11 +10,36 @@ import pytest
 
 from harness import analysis
 from harness.core.record import NOT_THE_WORK, STATUSES, Blocks, Epoch, Phases, Record
+from harness.core.training import LearningRate, OptimizerSpec
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 
 def only_row(made: Record) -> dict[str, object]:
     return analysis.summary([made]).row(0, named=True)
+
+
+class TestRatesThatGoWithBatchSizes:
+    def works(self, *rates: tuple[int, float], **training: object) -> list[tuple[object, ...]]:
+        made = [record(cell(size, learning_rate=LearningRate(rate), **training)) for size, rate in rates]
+        return analysis.summary(made).select("batch_size", "learning_rate", "scaling").sort("batch_size").rows()
+
+    def test_are_one_work_that_says_which_is_which(self) -> None:
+        told = "0.01 at 32, 0.08 at 64"
+        assert self.works((32, 0.01), (64, 0.08)) == [(32, 0.01, told), (64, 0.01, told)]
+
+    def test_but_a_grid_is_several(self) -> None:
+        grid = [(32, 0.01), (32, 0.08), (64, 0.01), (64, 0.08)]
+        assert {scaling for *_, scaling in self.works(*grid)} == {"none"}
+        assert self.works((32, 0.01), (64, 0.01)) == [(32, 0.01, "none"), (64, 0.01, "none")]
+
+    def test_what_goes_with_the_optimizer_makes_other_works(self) -> None:
+        decayed = OptimizerSpec("sgd", weight_decay=0.1)
+        made = [
+            record(cell(32, learning_rate=LearningRate(0.01), optimizer=OptimizerSpec("sgd"))),
+            record(cell(64, learning_rate=LearningRate(0.08), optimizer=decayed)),
+        ]
+        rows = analysis.summary(made).select("optimizer", "scaling").rows()
+        assert rows == [("sgd", "none"), ("sgd with weight decay 0.1", "none")]
 
 
 class TestFigures:

@@ -13,10 +13,14 @@ from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.proof import parity
-from harness.runs import files, noise_scales, record_file
+from harness.runs import files, noise_scales, rate_searches, record_file
 from harness.runs.folder import Run
 
-KEPT: dict[str, type] = {"proofs": parity.Proof, noise_scales.FOLDER: noise_scales.NoiseScale}
+KEPT: dict[str, type] = {
+    "proofs": parity.Proof,
+    noise_scales.FOLDER: noise_scales.NoiseScale,
+    rate_searches.FOLDER: rate_searches.RateSearch,
+}
 """Folders of small files that go along with the records, and what is in one."""
 
 
