@@ -279,7 +279,9 @@ class Run:
         return [
             name
             for name in names
-            if name.endswith(".json") and not name.startswith(".") and not _ATTEMPT_NAME.fullmatch(name)
+            if name.endswith(".json")
+            and not name.startswith(".")
+            and not (".attempt-" in name and _ATTEMPT_NAME.fullmatch(name))
         ]
 
     def read(self, path: Path, is_planned: bool = False) -> Record:
