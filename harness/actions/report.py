@@ -259,9 +259,9 @@ def _all_is_kept() -> Iterator[None]:
 
 def tell(text: str) -> None:
     """One line on standard error."""
-    from harness.actions import progress
+    from harness.actions import telling
 
-    progress.tell(text)
+    telling.tell(text)
 
 
 def warn(unreadable: Sequence[StoreError]) -> None:

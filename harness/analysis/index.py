@@ -28,7 +28,6 @@ from harness.analysis.journal import Signature
 from harness.core import codec
 from harness.core.errors import ContractError, StoreError
 from harness.core.system.processors import usable_processors
-from harness.runs import helpers
 from harness.runs.folder import Run
 
 INDEX_FILE = ".index.arrow"
@@ -111,6 +110,7 @@ def _noted(lines: journal.Journals, wanted: dict[str, Signature]) -> pl.DataFram
 def _made(run: Run, files: Sequence[Signature], unreadable: list[StoreError] | None, helped: bool) -> pl.DataFrame:
     """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
     from harness.analysis import quick_reading
+    from harness.runs import helpers
 
     worth_it = helped and sum(key[1] for key in files) >= WORTH_HELP
     count = min(len(usable_processors()) - 1, MOST_HELPERS) if worth_it else 0
