@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,7 +41,6 @@ def report(run: Path, format: str | None, **asked: Any) -> int:
     """
     from harness.actions import report as action
 
-    atexit.register(gc.freeze)  # as the process ends nobody need look through all that it holds
     action.require_one_standard_output(asked["html"], format)
     found = harness.report(run, **asked)
     if format is not None:
