@@ -6,8 +6,6 @@ import errno
 import os
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 OWN_FILE = "harness.toml"
 """In the present folder: a person's own targets, and what to ask of their cluster."""
 
@@ -52,11 +50,17 @@ def cache_place(*parts: str) -> Path:
     file is in the way, which is a wrong setting, not a cache that cannot be written.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
-    base = Path(chosen).absolute() if chosen else user_cache_path("backend-harness", appauthor=False)
+    base = Path(chosen).absolute() if chosen else _usual_cache()
     existing = next((place for place in (base, *base.parents) if os.path.lexists(place)), base)
     if os.path.exists(existing) and not os.path.isdir(existing):
         raise NotADirectoryError(errno.ENOTDIR, f"a file is in the way; {OTHER_CACHE}", str(base))
     return base.joinpath(*parts)
+
+
+def _usual_cache() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("backend-harness", appauthor=False)
 
 
 def cache_folder(*parts: str) -> Path:

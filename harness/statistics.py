@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -154,8 +155,8 @@ def process_interval(effects: ArrayLike, level: float = LEVEL) -> Interval:
     slower by three sd, and for effects that follow t with 3 degrees of freedom.
     """
     series = _finite(effects, 2, "process effects")
-    error = float(np.std(series, ddof=1)) / math.sqrt(len(series))
-    return interval_around(float(np.mean(series)), error, len(series) - 1, level)
+    mean, error = _mean_and_error(series)
+    return interval_around(mean, error, len(series) - 1, level)
 
 
 def ratio_interval(above: ArrayLike, below: ArrayLike, level: float = LEVEL) -> Interval | None:
@@ -167,11 +168,9 @@ def ratio_interval(above: ArrayLike, below: ArrayLike, level: float = LEVEL) -> 
 
     Coverage for R = 6, means of ``below`` of 4 and 10 standard errors, correlations of -0.5, 0 and 0.8: 94 to 96.
     """
-    from scipy.special import stdtrit
-
     top, bottom = _finite(above, 2, "process effects"), _finite(below, 2, "process effects")
     count = len(top)
-    square = float(stdtrit(count - 1, 0.5 + level / 2)) ** 2 / count
+    square = student_quantile(count - 1, level) ** 2 / count
     covariance = np.cov(top, bottom)
     over, under = float(np.mean(top)), float(np.mean(bottom))
     a = under**2 - square * float(covariance[1, 1])
@@ -233,7 +232,7 @@ def p_value(effects: ArrayLike) -> float:
     from scipy.special import stdtr
 
     series = _finite(effects, 2, "process effects")
-    mean, error = float(np.mean(series)), float(np.std(series, ddof=1)) / math.sqrt(len(series))
+    mean, error = _mean_and_error(series)
     if error == 0:
         return 0.0 if mean else 1.0
     nominal = 2 * float(stdtr(len(series) - 1, -abs(mean) / error))
@@ -304,10 +303,16 @@ def medians(values: Array) -> Any:
 
 def interval_around(centre: float, error: float, freedom: float, level: float = LEVEL) -> Interval:
     """Student's t interval of an estimate with a standard error of ``freedom`` degrees of freedom."""
+    half = student_quantile(freedom, level) * error
+    return Interval(centre, centre - half, centre + half, level)
+
+
+@lru_cache(maxsize=4096)
+def student_quantile(freedom: float, level: float = LEVEL) -> float:
+    """Half width, in standard errors, of an interval of that level; remembered, as tables ask for few of them."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(freedom, 0.5 + level / 2)) * error
-    return Interval(centre, centre - half, centre + half, level)
+    return float(stdtrit(freedom, 0.5 + level / 2))
 
 
 def unpaired_interval(a: ArrayLike, b: ArrayLike, level: float = LEVEL, run_to_run: float = 0.0) -> Interval:
@@ -493,6 +498,14 @@ def _finite(values: ArrayLike, fewest: int, name: str) -> Array:
     if series.ndim != 1 or len(series) < fewest or not np.isfinite(series).all():
         raise ValueError(f"{name}: expected at least {fewest} finite numbers in one row, found shape {series.shape}")
     return series
+
+
+def _mean_and_error(series: Array) -> tuple[float, float]:
+    """Mean of (n,) and its standard error: ``numpy.mean`` and ``numpy.std``, in a fraction of their time."""
+    count = len(series)
+    mean = np.add.reduce(series) / count
+    away = series - mean
+    return float(mean), math.sqrt(np.add.reduce(away * away) / (count - 1)) / math.sqrt(count)
 
 
 def _memory(series: Array) -> float:

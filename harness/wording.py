@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -81,6 +80,8 @@ def shown(value: Any) -> str:
 
 
 def _closest(name: str, allowed: Iterable[str]) -> str:
+    import difflib
+
     by_folded = {candidate.lower().replace("-", "_"): candidate for candidate in allowed}
     matches = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(by_folded), n=1)
     return by_folded[matches[0]] if matches else ""

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from harness.actions.telling import in_notebook
+
 
 class Bar(Protocol):
     """What shows how far something is. ``share``: 0 to 1, None where that is not known."""
@@ -76,11 +78,6 @@ class NotebookBar:
             self._output = self._shows.display(shown, display_id=True)
         else:
             self._output.update(shown)
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    return "IPython.display" in sys.modules and Console(file=sys.stderr).is_jupyter
 
 
 def bar_on(console: Console) -> Bar | None:

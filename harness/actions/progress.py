@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
-
-from harness.actions.bars import Bar, bar_on, in_notebook
+from harness.actions.bars import Bar, bar_on
+from harness.actions.telling import standard_error
+from harness.actions.telling import tell as tell
 from harness.cache.keeping import Keeping
 from harness.core.cell import Cell
 from harness.core.record import Record
 from harness.core.training import PRECISIONS
 from harness.measure.lane import Progress as LaneProgress
 from harness.plan.news import News, Show
-from harness.report.printed import say
-from harness.report.terminal import console_for
 from harness.wording import plural
 
 REFRESH_SECONDS = 0.5
 """A bar drawn more often would take the processor that the next block is measured on."""
-
-
-def standard_error() -> Console:
-    """For what is told meanwhile."""
-    return console_for(sys.stderr, plain=in_notebook())
-
-
-def tell(text: str) -> None:
-    """One line on standard error."""
-    say(standard_error(), text)
 
 
 @contextmanager

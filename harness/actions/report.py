@@ -68,9 +68,9 @@ class Report(Shown):
     @cached_property
     def reading(self) -> Reading:
         """Every record, read and analysed: all tables, figures and advice. Seconds for thousands of cells."""
-        from harness.analysis import reading
-
         with _all_is_kept():
+            from harness.analysis import reading
+
             found = reading.read(self.run, self._accuracy, helped=True)
         self._unreadable = list(found.unreadable)
         return found
@@ -80,10 +80,10 @@ class Report(Shown):
         """The rows of all records, which need nothing computed."""
         if "reading" in self.__dict__:
             return self.reading.found
-        from harness.analysis import collected, index
-
         self._unreadable = []
         with _all_is_kept():
+            from harness.analysis import collected, index
+
             return collected.of_rows(index.read(self.run, self._unreadable, helped=True))
 
     @cached_property
@@ -129,10 +129,10 @@ class Report(Shown):
 
     def write_page(self, place: Place) -> None:
         """Write the page, one HTML file that opens anywhere, offline. Raises HarnessError where it cannot be."""
-        from harness.report import view
-
         reading = self.reading
         with _all_is_kept():
+            from harness.report import view
+
             view.write(reading, values.path(place))
 
     def write_pictures(self, folder: Place, format: str = "png") -> list[Path]:
@@ -259,9 +259,9 @@ def _all_is_kept() -> Iterator[None]:
 
 def tell(text: str) -> None:
     """One line on standard error."""
-    from harness.actions import progress
+    from harness.actions import telling
 
-    progress.tell(text)
+    telling.tell(text)
 
 
 def warn(unreadable: Sequence[StoreError]) -> None:

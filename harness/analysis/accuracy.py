@@ -101,11 +101,13 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
     A run of fewer epochs is the beginning of one of more (same parameters, same order), so it is no further seed. A
     cell that was cut short knows nothing of the epochs it lacks: beside longer ones that ended well it is left out.
     """
-    evaluations = grouped(collected.epochs.to_dicts(), lambda row: str(row["cell_id"]))
+    first = (pl.col(name).first() for name in ("steps", "seconds"))
+    by_cell = collected.epochs.group_by("cell_id", maintain_order=True).agg(*first, "test_accuracy")
+    evaluations = {cell_id: tuple(told) for cell_id, *told in by_cell.iter_rows()}
     cells = [row for row in rows_of(collected.cells) if row["cell_id"] in evaluations]
 
     def epochs(row: Row) -> int:
-        return len(evaluations[row["cell_id"]])
+        return len(evaluations[row["cell_id"]][-1])
 
     def of_a_seed(rows: Sequence[Row]) -> Row:
         return max(rows, key=lambda row: (epochs(row), row["status"] in COUNTED, -row["repeat"], -row["lane"]))
@@ -115,7 +117,7 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
         rows = [of_a_seed(own) for own in grouped(members, _seed).values()]
         longest = max((epochs(row) for row in rows if row["status"] == "ok"), default=0)
         telling = [row for row in rows if row["status"] == "ok" or epochs(row) >= longest]
-        found[place] = [_curve(row, evaluations[row["cell_id"]]) for row in telling]
+        found[place] = [_curve(row, *evaluations[row["cell_id"]]) for row in telling]
     return found
 
 
@@ -140,7 +142,7 @@ def by_size(cells: pl.DataFrame) -> pl.DataFrame:
     Repeats and lanes of one seed are averaged first. ``not_finite``: cells that diverged; their accuracies count, as
     they are what was reached; one that is no number counts as 0.
     """
-    finished = cells.filter((pl.col("status") == "ok") & pl.col("final_accuracy").is_not_null()).to_dicts()
+    finished = [row for row in rows_of(cells) if row["status"] == "ok" and row["final_accuracy"] is not None]
     rows = []
     key = grouped(finished, lambda row: (*work_of(row), row["target"], row["epochs"], row["batch_size"]))
     for place, members in key.items():
@@ -260,15 +262,14 @@ def _regime(slope: float | None) -> str:
     return PERFECT if slope <= PERFECT_SLOPE else MAXIMAL if slope >= MAXIMAL_SLOPE else DIMINISHING
 
 
-def _curve(row: Row, evaluations: Sequence[Row]) -> Curve:
-    first = evaluations[0]
-    counts = row["status"] in COUNTED and first["seconds"]
+def _curve(row: Row, steps: int, seconds: float | None, accuracies: Sequence[float]) -> Curve:
+    """``steps`` and ``seconds`` of the first epoch."""
     return Curve(
         seed=row["seed"],
         batch_size=row["batch_size"],
-        steps_per_epoch=first["steps"],
-        accuracies=tuple(_right(one["test_accuracy"]) for one in evaluations),
-        seconds_per_step=first["seconds"] / first["steps"] if counts else None,
+        steps_per_epoch=steps,
+        accuracies=tuple(map(_right, accuracies)),
+        seconds_per_step=seconds / steps if seconds and row["status"] in COUNTED else None,
         compile_seconds=row["compile_seconds"],
         diverged=row["diverged"],
     )

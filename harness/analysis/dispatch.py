@@ -28,7 +28,7 @@ from harness.analysis.step_model import (
 )
 from harness.analysis.tables import WORK, Row, bounded, frame, grouped, work_of
 from harness.core.cell import label_and_steps_per_call
-from harness.statistics import LEVEL, Array
+from harness.statistics import Array, student_quantile
 
 FEWEST_POINTS = 6
 """Pairs of batch size and steps per call for three numbers to have something to be held against."""
@@ -85,7 +85,6 @@ def fit(batch_sizes: Sequence[float], steps_per_call: Sequence[float], seconds: 
     fewer than FEWEST_VALUES of either axis, and for values that are not positive.
     """
     from scipy.optimize import least_squares
-    from scipy.special import stdtrit
 
     sizes, calls = np.asarray(batch_sizes, dtype=np.float64), np.asarray(steps_per_call, dtype=np.float64)
     times = np.asarray(seconds, dtype=np.float64)
@@ -106,7 +105,7 @@ def fit(batch_sizes: Sequence[float], steps_per_call: Sequence[float], seconds: 
     numbers = nearest([np.maximum(first, 1e-6).tolist()], spread)
     left, found = residuals(numbers), numbers * units
     errors = covariance(columns / (columns @ found)[:, None], left, spread)
-    t = float(stdtrit(len(times) - 3, 0.5 + LEVEL / 2))
+    t = student_quantile(len(times) - 3)
 
     def bounds(place: int) -> Bounds:
         value, error = float(found[place]), t * math.sqrt(errors[place, place])

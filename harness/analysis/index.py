@@ -28,7 +28,6 @@ from harness.analysis.journal import Signature
 from harness.core import codec
 from harness.core.errors import ContractError, StoreError
 from harness.core.system.processors import usable_processors
-from harness.runs import helpers
 from harness.runs.folder import Run
 
 INDEX_FILE = ".index.arrow"
@@ -66,14 +65,14 @@ def read(run: Run, unreadable: list[StoreError] | None = None, helped: bool = Fa
     began = time.time_ns()
     present = _present(run)
     known, lines = _known(run), journal.Journals(run.folder)
-    kept = known.filter([present.get(key[0]) == key for key in known.select(list(_KEY)).iter_rows()])
-    unknown = _without(present, kept)
+    kept = _of_the_present(known, present)
+    unknown = _without(present, kept) if kept.height < len(present) else {}
     noted = _noted(lines, unknown)
     changed = _without(unknown, noted)
     if not known.height and not noted.height:
         _ = run.plan  # all else is of a plan that was read and is the same
     made = _made(run, list(changed.values()), unreadable, helped) if changed else known.clear()
-    found = pl.concat([kept, noted, made]).sort("file: name")
+    found = pl.concat([kept, noted, made]).sort("file: name") if unknown else kept
     settled = began - SETTLED_NANOSECONDS
     if sum(int(new["file: bytes"].sum()) for new in (noted, made)) >= WORTH_KEEPING:
         is_kept = _keep(run, found.filter(pl.col("file: changed") < settled))
@@ -88,6 +87,11 @@ def _present(run: Run) -> dict[str, Signature]:
     """The files of records that there are, by name."""
     folder = os.path.join(run.records_folder, "")  # ten thousand paths as objects would take as long as all the rest
     return {name: journal.signature(folder, name) for name in run.record_names()}
+
+
+def _of_the_present(known: pl.DataFrame, present: dict[str, Signature]) -> pl.DataFrame:
+    are = [present.get(key[0]) == key for key in known.select(list(_KEY)).rows()]
+    return known if all(are) else known.filter(are)
 
 
 def _without(files: dict[str, Signature], found: pl.DataFrame) -> dict[str, Signature]:
@@ -106,6 +110,7 @@ def _noted(lines: journal.Journals, wanted: dict[str, Signature]) -> pl.DataFram
 def _made(run: Run, files: Sequence[Signature], unreadable: list[StoreError] | None, helped: bool) -> pl.DataFrame:
     """Rows made of the records themselves. A file was looked at before it is read: a later change of it shows."""
     from harness.analysis import quick_reading
+    from harness.runs import helpers
 
     worth_it = helped and sum(key[1] for key in files) >= WORTH_HELP
     count = min(len(usable_processors()) - 1, MOST_HELPERS) if worth_it else 0

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.runs.noise_scales import Estimate
-from harness.statistics import LEVEL
+from harness.statistics import LEVEL, student_quantile
 
 FEWEST_BATCHES = 8
 """Fewer say too little of how the batches scatter."""
@@ -91,9 +91,7 @@ def _ratio_interval(
     above: float, below: float, covariance: _Array, freedom: int, level: float
 ) -> tuple[float | None, float | None]:
     """Positive ratios r for which above - r below is within t standard errors of zero: one stretch, from ``low`` on."""
-    from scipy.special import stdtrit
-
-    square = float(stdtrit(freedom, 0.5 + level / 2)) ** 2
+    square = student_quantile(freedom, level) ** 2
     # The r between, or outside, the roots of a r^2 - 2 b r + c.
     a = below**2 - square * float(covariance[1, 1])
     b = above * below - square * float(covariance[0, 1])

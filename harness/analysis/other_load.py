@@ -9,8 +9,9 @@ that took turns count once, as they had the same load.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from statistics import fmean, median
 from typing import Any
 
@@ -19,9 +20,8 @@ import polars as pl
 
 from harness import statistics
 from harness.analysis import machines
-from harness.analysis.pace import timed
 from harness.analysis.rows import DISTURBANCES
-from harness.analysis.tables import WORK, Row, frame, grouped, rows_of, work_of
+from harness.analysis.tables import COUNTED, WORK, Row, grouped, rows_of
 
 TO_BLAME, NOT_TO_BLAME, CANNOT_BE_TOLD = "to blame", "not to blame", "cannot be told"
 
@@ -56,6 +56,12 @@ _COLUMNS: dict[str, Any] = {
     "relative_throughput": pl.Float64,
     "cell_id": pl.String,
 }
+
+
+_PLACE = (*WORK, "target", "batch_size")
+"""What ``pace`` takes together."""
+
+_place: Callable[[Row], tuple[Any, ...]] = itemgetter(*_PLACE)
 
 
 @dataclass(frozen=True)
@@ -109,21 +115,13 @@ def by_record(cells: pl.DataFrame, disturbances: pl.DataFrame) -> pl.DataFrame:
     ``load_untold``, why the first is not known; ``processor_quota`` of the container. ``relative_throughput``:
     images_per_second over the median of all records of its WORK, target and batch size.
     """
-    facts = {row["cell_id"]: row for row in disturbances.to_dicts()}
-    rows = []
-    for members in grouped(timed(cells), _place).values():
-        usual = median(row["images_per_second"] for row in members)
-        for row in members:
-            told = facts.get(row["cell_id"], {})
-            own = {"relative_throughput": row["images_per_second"] / usual}
-            rows.append(
-                (
-                    *work_of(row),
-                    *((told if name in told else own if name in own else row).get(name) for name in _COLUMNS),
-                )
-            )
+    speed = pl.col("images_per_second")
+    counted = cells.filter(pl.col("status").is_in(COUNTED), speed > 0, speed.is_not_nan())
+    ascending, count = speed.sort(), pl.len()
+    usual = (ascending.get((count - 1) // 2) + ascending.get(count // 2)) / 2
+    relative = counted.with_columns((speed / usual.over(_PLACE)).alias("relative_throughput"))
     order = (*WORK, "target", "batch_size", "epochs", "seed", "repeat", "lane", "cell_id")
-    return frame(rows, _COLUMNS).sort(order)
+    return relative.join(disturbances, on="cell_id", how="left").select(*WORK, *_COLUMNS).sort(order)
 
 
 def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines.Facts]) -> tuple[Blame, ...]:
@@ -213,11 +211,6 @@ def _known(rows: Sequence[Row], name: str) -> list[float]:
 
 def _expm1(value: float) -> float:
     return math.expm1(value) if value < 700 else math.inf
-
-
-def _place(row: Row) -> tuple[Any, ...]:
-    """What ``pace`` takes together."""
-    return (*work_of(row), row["target"], row["batch_size"])
 
 
 def _turn(row: Row) -> str:

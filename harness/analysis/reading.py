@@ -82,7 +82,7 @@ def read(run: run_folder.Run, accuracy: float | None = None, helped: bool = Fals
     lanes: dict[str, Record] = {}
     obstacles: dict[tuple[object, ...], tuple[str, ...]] = {}
     for work, cell_ids in analysis.comparable(collected.cells).items():
-        records = [record for cell_id in cell_ids if (record := run.record(cell_id)) is not None]
+        records = [record for cell_id in cell_ids if (record := run.record(cell_id, is_planned=True)) is not None]
         obstacles[work] = tuple(manifest.obstacles(records))
         for record in records:
             lanes.setdefault(record.cell.target.label, record)
@@ -145,7 +145,7 @@ def _or_failed(run: run_folder.Run, lanes: dict[str, Record], collected: analysi
     first = collected.cells.select("target", "cell_id").unique("target", keep="first", maintain_order=True)
     for row in first.to_dicts():
         if row["target"] not in lanes:
-            record = run.record(row["cell_id"])
+            record = run.record(row["cell_id"], is_planned=True)
             if record is not None:
                 lanes[row["target"]] = record
     return tuple(lanes[target] for target in sorted(lanes))

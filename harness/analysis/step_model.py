@@ -16,7 +16,7 @@ import polars as pl
 
 from harness.analysis.intervals import Bounds
 from harness.analysis.tables import WORK, Row, bounded, frame, grouped, work_of
-from harness.statistics import LEVEL, Array
+from harness.statistics import Array, student_quantile
 
 FEWEST_SIZES = 4
 """Batch sizes for a line of two numbers to have something to be held against."""
@@ -91,7 +91,6 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
     95 % of the time. ValueError for fewer than FEWEST_SIZES distinct sizes and for values that are not positive.
     """
     from scipy.optimize import least_squares
-    from scipy.special import stdtrit
 
     sizes, times = np.asarray(batch_sizes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
     if len(np.unique(sizes)) < FEWEST_SIZES or not (sizes > 0).all() or not (times > 0).all():
@@ -112,7 +111,7 @@ def fit(batch_sizes: Sequence[float], seconds: Sequence[float]) -> StepTime:
     freedom = len(sizes) - 2
     errors = covariance(_jacobian(sizes, numbers * units), left, spread)
     overhead, per_image = (float(value) for value in numbers * units)
-    t = float(stdtrit(freedom, 0.5 + LEVEL / 2))
+    t = student_quantile(freedom)
 
     def bounds(value: float, variance: float) -> Bounds:
         error = t * math.sqrt(variance)

@@ -59,9 +59,9 @@ def show_run(result: SweepResult, json: bool) -> None:
 
 def tell(text: str) -> None:
     """One line on standard error, beside what is printed."""
-    from harness.actions import progress
+    from harness.actions import telling
 
-    progress.tell(text)
+    telling.tell(text)
 
 
 def write_json(value: Any) -> None:

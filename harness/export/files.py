@@ -36,7 +36,9 @@ def export(frame: pl.DataFrame, format: str, destination: Path | IO[bytes]) -> N
 
 
 def _csv(frame: pl.DataFrame) -> bytes:
-    return frame.write_csv().encode("utf-8")
+    buffer = BytesIO()
+    frame.write_csv(buffer)
+    return buffer.getvalue()
 
 
 def _json(frame: pl.DataFrame) -> bytes:

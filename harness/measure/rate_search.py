@@ -2,8 +2,8 @@
 
 The rule is Jamieson and Talwalkar's (arXiv 1502.07240, algorithm 1), in the form of Li et al. (arXiv 1603.06560,
 algorithm 1, inner loop, eta = 2): every rate of the grid is trained for a few steps, the better half is trained for
-twice as many, and so on, until ``SURVIVORS`` have been trained for as long as a search trains; each begins anew. The one
-with the lowest loss then is chosen, the smaller of equals.
+twice as many, and so on, until ``SURVIVORS`` have been trained for as long as a search trains; each begins anew. The
+one with the lowest loss then is chosen, the smaller of equals.
 
 What is judged is the mean loss on images of the training set's end, on which these trainings do not train. The test set
 is never looked at. A schedule would be cut short with the training, so the rate is constant but for its warm-up, of a

@@ -5,7 +5,7 @@ In: ``harness.analysis.Analysis``. Out: ``Gallery``. A page and its pictures sho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,14 +47,12 @@ class Gallery:
     absent: tuple[Absent, ...]
 
 
-def galleries(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Gallery]:
-    """The figures of every work of a run."""
-    made = []
+def galleries(found: Analysis, noise: Sequence[NoiseScale] = ()) -> Iterator[Gallery]:
+    """The figures of every work of a run, each made when it is taken."""
     for work in works(found, noise):
-        all_made = [maker(work) for maker in MAKERS]
-        figures = tuple(one.of(work) for one in all_made if isinstance(one, Figure))
-        made.append(Gallery(work, figures, tuple(one for one in all_made if isinstance(one, Absent))))
-    return made
+        made = [maker(work) for maker in MAKERS]
+        figures = tuple(one.of(work) for one in made if isinstance(one, Figure))
+        yield Gallery(work, figures, tuple(one for one in made if isinstance(one, Absent)))
 
 
 def figures(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Figure]:

@@ -7,9 +7,10 @@ groups, each headed by what is special to it. Terminal and Markdown print the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from harness.core.training import SCALINGS
@@ -100,11 +101,15 @@ TRAITS: dict[str, Callable[[Row], str]] = {
 
 def caption_and_groups(frame: pl.DataFrame) -> tuple[str, list[Group]]:
     """What all rows share, in one line, and the rows grouped by the rest, in the frame's order."""
-    rows = frame.to_dicts()
-    shared = {name for name, text in TRAITS.items() if len({text(row) for row in rows}) == 1}
-    caption = ", ".join(_traits(rows[0], shared - {"machine"})) if rows else ""
-    own = TRAITS.keys() - shared
-    groups = groupby(rows, key=lambda row: ", ".join(_traits(row, own)))
+    from harness.analysis.tables import rows_of
+
+    rows = rows_of(frame)
+    kinds = {_kind(row): row for row in rows}
+    texts = {kind: {name: text(row) for name, text in TRAITS.items()} for kind, row in kinds.items()}
+    shared = {name for name in TRAITS if len({own[name] for own in texts.values()}) == 1}
+    caption = _told(texts[_kind(rows[0])], shared - {"machine"}) if rows else ""
+    headings = {kind: _told(own, TRAITS.keys() - shared) for kind, own in texts.items()}
+    groups = groupby(rows, key=lambda row: headings[_kind(row)])
     return caption, [Group(heading, list(members)) for heading, members in groups]
 
 
@@ -153,10 +158,25 @@ def not_readable(count: int, place: str) -> str:
     return f"{plural(count, 'record')} {reads} not {place}."
 
 
-def _traits(row: Row, names: set[str]) -> Iterator[str]:
-    for name, text in TRAITS.items():
-        if name in names and text(row) != "float32":
-            yield text(row)
+_kind: Callable[[Row], tuple[Any, ...]] = itemgetter(
+    "machine",
+    "node",
+    "model",
+    "dataset",
+    "train_examples",
+    "epochs",
+    "optimizer",
+    "learning_rate",
+    "scaling",
+    "precision",
+    "seed",
+)
+"""All that TRAITS look at."""
+
+
+def _told(texts: Mapping[str, str], names: Collection[str]) -> str:
+    """Those traits; the usual precision goes without saying."""
+    return ", ".join(text for name, text in texts.items() if name in names and text != "float32")
 
 
 def _rate(base: float, scaling: str) -> str:

@@ -43,10 +43,10 @@ def machines(
     """From ``Analysis.cells``, ``side_by_side`` and ``machines``; None for a run on fewer than two."""
     names: dict[str, str] = {}
     counts: dict[str, int] = {}
-    for row in cells.select("machine", "node", "steps").to_dicts():
-        if row["machine"] or row["steps"]:
-            names.setdefault(row["machine"], machine_name(row["machine"], row["node"]))
-            counts[row["machine"]] = counts.get(row["machine"], 0) + 1
+    for machine, node, steps in cells.select("machine", "node", "steps").rows():
+        if machine or steps:
+            names.setdefault(machine, machine_name(machine, node))
+            counts[machine] = counts.get(machine, 0) + 1
     if len(names) < 2:
         return None
     described = tuple(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import statement
 from harness.core.record import Record
-from harness.report import charts, fairness, other_load, palette, same_work, tables, vega
+from harness.report import charts, fairness, other_load, palette, same_work, tables, vega, works
 from harness.report.charts import Gallery
 from harness.report.figure import Figure
 from harness.report.headline import diverged, not_readable, not_run, unproven
@@ -113,9 +113,9 @@ def render(view: PageView) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections, dropped = _within_bounds(
-        [_section(number, gallery) for number, gallery in enumerate(charts.galleries(view.found, view.noise))]
-    )
+    galleries = enumerate(charts.galleries(view.found, view.noise))
+    sections = _within_bounds(_section(number, gallery) for number, gallery in galleries)
+    dropped = works.count(view.found) - len(sections)
     cells = view.found.cells
     headline = tables.headline(cells)
     scripts = {"bundle": _line_ends(view.bundle), "script": _line_ends(_resource("page.js"))}
@@ -236,15 +236,16 @@ _CATCH_UP = (
 )
 
 
-def _within_bounds(sections: Sequence[_Section]) -> tuple[list[_Section], int]:
-    """As many works as fit a page, the first in any case, and how many do not."""
-    kept, room = list(sections[:1]), MOST_FIGURE_BYTES - sum(section.size for section in sections[:1])
-    for section in sections[1:]:
+def _within_bounds(sections: Iterable[_Section]) -> list[_Section]:
+    """As many works as fit a page, the first in any case; no more than the next one is made."""
+    kept: list[_Section] = []
+    room = MOST_FIGURE_BYTES
+    for section in sections:
         room -= section.size
-        if room < 0:
+        if kept and room < 0:
             break
         kept.append(section)
-    return kept, len(sections) - len(kept)
+    return kept
 
 
 def _state(view: PageView) -> str:

@@ -36,7 +36,9 @@ def words(row: Row) -> str:
 
 def sentences(frame: pl.DataFrame) -> list[str]:
     """What is proven of the cells that ended well, what was seen of their timed training, and what was not shown."""
-    rows = frame.filter(frame["status"] == "ok").to_dicts()
+    from harness.analysis.tables import rows_of
+
+    rows = [row for row in rows_of(frame) if row["status"] == "ok"]
     found = []
     proven = [row for row in rows if row["sized_steps"]]
     if proven:
@@ -66,8 +68,9 @@ def sentences(frame: pl.DataFrame) -> list[str]:
 
 def not_at_size(frame: pl.DataFrame) -> str:
     """That there are cells which are proven, but not at their batch size, in a sentence; empty if there are none."""
-    rows = frame.filter((frame["status"] == "ok") & (frame["proof"] != "")).to_dicts()
-    count = sum(not row["sized_steps"] for row in rows)
+    from harness.analysis.tables import rows_of
+
+    count = sum(row["status"] == "ok" and bool(row["proof"]) and not row["sized_steps"] for row in rows_of(frame))
     if not count:
         return ""
     are = "is" if count == 1 else "are"

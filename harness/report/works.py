@@ -6,7 +6,7 @@ Comes out: ``Work``, the frames of one of them in the units of ``fields.display`
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,25 +64,33 @@ class Work:
     noise: pl.DataFrame
 
 
-def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Work]:
-    """Every work of a run on each machine, in the order of its cells; not those that never ran on any of several."""
-    import polars as pl
-
-    names = {machine: node for machine, node, steps in found.cells.select("machine", "node", "steps").rows() if steps}
-    kept = found.cells.filter((pl.col("machine") != "") | (len(names) < 2) | (pl.col("steps") > 0))
-    keys = kept.select(WORK).unique(maintain_order=True)
+def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> Iterator[Work]:
+    """Every work of a run on each machine, in the order of its cells; each is made when it is taken."""
+    keys, names = _keys(found.cells)
     targets = tuple(sorted(found.cells["target"].unique()))
     parts = {name: _parts(getattr(found, name)) for name in _FRAMES}
     curves = _curves(found)
     curves_of = _parts(curves)
     headings = _headings([{**row, "node": names.get(row["machine"], "")} for row in keys.to_dicts()])
     slugs = _slugs(headings)
-    made = []
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
         own["curves"] = curves_of.get(key, curves.clear())
-        made.append(_work(found, heading, slug, targets, own, _noise(noise, key)))
-    return made
+        yield _work(found, heading, slug, targets, own, _noise(noise, key))
+
+
+def count(found: Analysis) -> int:
+    """How many ``works`` there are."""
+    return _keys(found.cells)[0].height
+
+
+def _keys(cells: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """What tells works apart, and machine -> its node; without works that never ran on any of several machines."""
+    import polars as pl
+
+    names = {machine: node for machine, node, steps in cells.select("machine", "node", "steps").rows() if steps}
+    kept = cells.filter((pl.col("machine") != "") | (len(names) < 2) | (pl.col("steps") > 0))
+    return kept.select(WORK).unique(maintain_order=True), names
 
 
 _FRAMES = (

@@ -185,11 +185,14 @@ class Run:
                 unreadable.append(error)
         return found
 
-    def record(self, cell_id: str) -> Record | None:
-        """The finished record of one cell, or None. Raises StoreError if it is damaged."""
+    def record(self, cell_id: str, is_planned: bool = False) -> Record | None:
+        """The finished record of one cell, or None. Raises StoreError if it is damaged.
+
+        ``is_planned``: the cell is known to be one of the plan, whose cells need not be looked through.
+        """
         path = self._record_path(cell_id)
         try:
-            return self.read(path) if path.exists() else None
+            return self.read(path, is_planned) if path.exists() else None
         except StoreError:
             if path.exists():
                 raise
@@ -276,13 +279,15 @@ class Run:
         return [
             name
             for name in names
-            if name.endswith(".json") and not name.startswith(".") and not _ATTEMPT_NAME.fullmatch(name)
+            if name.endswith(".json")
+            and not name.startswith(".")
+            and not (".attempt-" in name and _ATTEMPT_NAME.fullmatch(name))
         ]
 
-    def read(self, path: Path) -> Record:
+    def read(self, path: Path, is_planned: bool = False) -> Record:
         """The record in one of ``record_paths``. Raises StoreError if it is damaged, or does not belong there."""
         record = record_file.read(path)
-        self._require_planned(path, record.cell_id)
+        self._require_planned(path, record.cell_id, is_planned)
         return record
 
     def _read_status(self, path: Path) -> str:
@@ -290,8 +295,8 @@ class Run:
         self._require_planned(path, head.cell_id)
         return head.status
 
-    def _require_planned(self, path: Path, cell_id: str) -> None:
-        if cell_id != path.stem or cell_id not in self.cells:
+    def _require_planned(self, path: Path, cell_id: str, is_planned: bool = False) -> None:
+        if cell_id != path.stem or not (is_planned or cell_id in self.cells):
             raise StoreError(f"{path}: holds the record of cell {cell_id}, which does not belong there")
 
 

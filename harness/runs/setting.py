@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import refusals
 from harness.core import codec
 from harness.core.errors import StoreError, UsageError
-from harness.plan import targets
 from harness.plan.datasets.extent import Extent
-from harness.plan.targets import TargetDefinition
 from harness.runs import files
 from harness.runs.folder import Run
+
+if TYPE_CHECKING:
+    from harness.plan.targets import TargetDefinition
 
 SETTING_FILE = "setting.json"
 
@@ -47,6 +48,8 @@ class Setting:
 
     def definitions(self) -> dict[str, TargetDefinition]:
         """The targets as they were when the setting was written. Raises UsageError."""
+        from harness.plan import targets
+
         return targets.definitions(before=[(one.targets, one.file) for one in self.targets])
 
 
@@ -84,4 +87,6 @@ def require_planned(run: Run, definitions: dict[str, TargetDefinition]) -> None:
 
 def tables(own: dict[str, Any], file: Path) -> Tables:
     """A file's targets, ready to be kept."""
+    from harness.plan import targets
+
     return Tables(str(file.absolute()), targets.anchored(own, file))
