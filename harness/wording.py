@@ -17,6 +17,11 @@ def call_too_long(at_once: int, steps: int, batch_size: int) -> str:
     return f"{at_once} steps per call are more than the {plural(steps, 'step')} of an epoch at batch size {batch_size}"
 
 
+def evaluated_too_often(at_once: int, every: int) -> str:
+    """Why there is no whole call between two evaluations."""
+    return f"{at_once} steps per call are more than the {plural(every, 'step')} between two evaluations"
+
+
 def megabytes(count: int) -> str:
     """``0.3 MB``, ``53 MB``, ``3.2 GB``: bytes as makers of disks count them."""
     if count >= 1e9:

@@ -143,6 +143,9 @@ def sweep(
     cpus: int | str | Iterable[int | str] = ...,
     steps_per_call: int | str | Iterable[int | str] = ...,
     epochs: int | str | Iterable[int | str] = ...,
+    until_accuracy: float | str | None = ...,
+    max_epochs: int | str | None = ...,
+    evaluate_every: int | str | None = ...,
     model: str | ModelSpec | Iterable[str | ModelSpec] = ...,
     dataset: Place | None = ...,
     seed: int | str | Iterable[int | str] = ...,
@@ -189,6 +192,9 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     cpus: int | str | Iterable[int | str] = (),
     steps_per_call: int | str | Iterable[int | str] = (),
     epochs: int | str | Iterable[int | str] = (),
+    until_accuracy: float | str | None = None,
+    max_epochs: int | str | None = None,
+    evaluate_every: int | str | None = None,
     model: str | ModelSpec | Iterable[str | ModelSpec] = (),
     dataset: Place | None = None,
     seed: int | str | Iterable[int | str] = (),
@@ -228,6 +234,9 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
             ``interleave`` replace its keys; each takes one value, and those in the plural sense several.
         target: NAME[:MODE][@KEY=VALUE], such as "jax-cpu" or "tensorflow-cpu:graph".
         batch_size, epochs, seed: whole numbers.
+        until_accuracy, max_epochs: train until a test accuracy, such as 0.98, in place of ``epochs``; how many epochs
+            that may take.
+        evaluate_every: evaluate after so many training steps, too.
         cpus, steps_per_call: whole numbers too: processors per worker, training steps in one call of the framework.
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
@@ -263,6 +272,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         "cpus": values.several(given["cpus"]),
         "steps_per_call": values.several(given["steps_per_call"]),
         "epochs": values.several(given["epochs"]),
+        **{key: given[key] for key in ("until_accuracy", "max_epochs", "evaluate_every")},
         "model": names,
         "dataset": given["dataset"],
         "seed": values.several(given["seed"]),

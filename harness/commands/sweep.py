@@ -21,6 +21,9 @@ from harness.commands import completing, flags, printing
     "--steps-per-call", metavar="N,...", help="Training steps in one call of the framework, each a target of its own."
 )
 @flags.axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
+@click.option("--until-accuracy", metavar="SHARE", help="Train until this test accuracy, such as 0.98.")
+@click.option("--max-epochs", metavar="N", help="With that: the most epochs that training may take.")
+@click.option("--evaluate-every", metavar="N", help="Evaluate after every N training steps, too.")
 @flags.models_option("Models: see 'harness models'.")
 @flags.dataset_option("mnist, digits, or a file of your own.")
 @flags.axis("--seed", metavar="N,...", help="Seeds of initial parameters, order and dropout.")

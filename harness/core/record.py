@@ -91,13 +91,17 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Epoch:
-    """State after one epoch. ``train_loss`` is the mean over its steps, dropout included."""
+    """State after one epoch, or at an evaluation within one: ``steps`` is then how many are trained since the start.
+
+    At the end of an epoch it is 0. ``train_loss`` is the mean over the epoch's steps so far, dropout included.
+    """
 
     epoch: int
     train_loss: float
     test_loss: float
     test_accuracy: float
     evaluate_seconds: float
+    steps: int = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True)

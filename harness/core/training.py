@@ -150,6 +150,10 @@ class TrainingSpec:
     ``batch_size`` is that of the first epoch. ``batch_changes``: (first epoch, batch size) of each later piece of a
     plan of batch sizes, epochs counted from 0 and rising. What changes nothing (the size that there was, an epoch that
     is never trained) is left out of them, so that a plan that never changes is the fixed batch size.
+
+    The test set is evaluated after each epoch, and after every ``evaluate_every`` training steps where that is not 0.
+    Where ``until_accuracy`` is not 0, training ends with the first evaluation whose accuracy is at least that; after
+    ``epochs`` at the latest.
     """
 
     batch_size: int
@@ -160,6 +164,8 @@ class TrainingSpec:
     precision: str = "float32"
     label_smoothing: float = field(default=0.0, metadata=LATER)
     batch_changes: tuple[tuple[int, int], ...] = field(default=(), metadata=LATER)
+    until_accuracy: float = field(default=0.0, metadata=LATER)
+    evaluate_every: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.batch_changes:

@@ -49,7 +49,7 @@ class Progress:
 class Lane:
     """See the module. ``timeout`` is the longest wait for one answer, in seconds.
 
-    ``evaluates``: whether the test set is evaluated after each epoch.
+    ``evaluates``: whether the test set is evaluated, and so whether its accuracy may end the training.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Lane:
         self._schedule = Schedule(cell)
         self._timings = Timings()
         self._epochs: list[Epoch] = []
+        self._evaluated = 0
         self._phases = Phases()
         self._compilations: list[Compilation] = []
         self._device: dict[str, Any] = {}
@@ -158,8 +159,11 @@ class Lane:
 
     @property
     def share(self) -> float:
-        """How much of the training is done, from 0 to 1."""
-        return self._schedule.done / self.cell.total_steps
+        """How much of the training is done, from 0 to 1; where an accuracy may end it, of what comes before that."""
+        training, steps = self.cell.training, self.cell.total_steps
+        if training.until_accuracy:
+            steps = min(self.cell.steps_per_epoch, training.evaluate_every or steps)
+        return min(self._schedule.done / steps, 1.0)
 
     @property
     def steps_done(self) -> int:
@@ -275,6 +279,8 @@ class Lane:
             )
         if training.batch_changes and at_once > 1:
             raise Unsupported(PLAN_AND_STEPS_PER_CALL)
+        if training.evaluate_every and training.evaluate_every < at_once:
+            raise Unsupported(wording.evaluated_too_often(at_once, training.evaluate_every))
         if steps < at_once:
             raise Unsupported(wording.call_too_long(at_once, steps, largest))
 
@@ -318,13 +324,16 @@ class Lane:
             self._add_compile(prepared.seconds)
 
     def _evaluate_if_due(self) -> None:
-        epoch = self._schedule.ended_epoch
-        if not self._evaluates or epoch is None or epoch < len(self._epochs):
+        done, training = self._schedule.done, self.cell.training
+        if not self._evaluates or not self._schedule.is_due or done == self._evaluated:
             return
-        evaluated = self._ask(Evaluate(), Evaluated)
+        evaluated, self._evaluated = self._ask(Evaluate(), Evaluated), done
         self._add_compile(evaluated.compile_seconds)
-        train_loss = self._timings.train_loss(epoch)
-        self._epochs.append(Epoch(epoch, train_loss, evaluated.loss, evaluated.accuracy, evaluated.seconds))
+        epoch = self._schedule.epoch_of_last
+        told = self._timings.train_loss(epoch), evaluated.loss, evaluated.accuracy, evaluated.seconds
+        self._epochs.append(Epoch(epoch, *told, steps=0 if self._schedule.ended_epoch is not None else done))
+        if training.until_accuracy and evaluated.accuracy >= training.until_accuracy:
+            self._schedule.stop()
 
     def _finish(self) -> None:
         self.inventory = self._ask(Inventory(), Inventoried)

@@ -51,6 +51,7 @@ class Schedule:
         self._pieces = cell.pieces
         self._starts = (0, *accumulate(cell.epoch_steps))
         self._total = cell.total_steps
+        self._evaluate_every = cell.training.evaluate_every
         self._per_call = at_once = cell.target.steps_per_call
         # Of an epoch shorter than a call, which a lane refuses, nothing is said here.
         per_epoch = cell.steps_per_epoch
@@ -74,30 +75,47 @@ class Schedule:
         """The epoch that the last step was the end of; None within an epoch."""
         return self._epoch - 1 if self.done and self.done == self._starts[self._epoch] else None
 
+    @property
+    def epoch_of_last(self) -> int:
+        """The epoch of the last step."""
+        return self._epoch if self.ended_epoch is None else self.ended_epoch
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the test set is to be evaluated now."""
+        return self.ended_epoch is not None or bool(
+            self.done and self._evaluate_every and self.done % self._evaluate_every == 0
+        )
+
+    def stop(self) -> None:
+        """What was to be reached is reached: nothing more is to be trained."""
+        self._total = self.done
+
     def next(self) -> NextBlock:
         """The next block of a lane that runs alone or warms up."""
         if self.done == 0:
             return self._block("compile", self._first)
         if self.warming:
-            return self._block("warmup", min(self._first + self._warmup - self.done, self._left_in_epoch))
+            return self._block("warmup", min(self._first + self._warmup - self.done, self._left))
         if self._settling:
             return self._block("warmup", self._settling)
-        whole = _multiple(min(self._per_block, self._left_in_epoch), self._per_call)
-        return self._block("train", whole) if whole else self._block("warmup", self._left_in_epoch)
+        whole = _multiple(min(self._per_block, self._left), self._per_call)
+        return self._block("train", whole) if whole else self._block("warmup", self._left)
 
     def turn(self, number: int, steps: int, settle: int, unit: int = 1) -> NextBlock:
         """The block of round ``number``: up to ``settle + steps`` steps, the latter timed.
 
         All three are multiples of ``unit``, which is one of every lane's steps per call, so that lanes stay together;
-        where an epoch is shorter than that, of this lane's. The last steps of an epoch, where too few are left to
-        settle first, are trained and do not count; where an epoch has no more steps than that, none settle.
+        where an epoch is shorter than that, of this lane's. The last steps before an evaluation, where too few are left
+        to settle first, are trained and do not count; where there are no more steps than that between two, none settle.
         """
         if self._settling:
             return self._block("warmup", self._settling, 0, number)
-        per_epoch = self._starts[self._epoch + 1] - self._starts[self._epoch]
-        if per_epoch < 2 * settle:
+        stretch = self._starts[self._epoch + 1] - self._starts[self._epoch]
+        stretch = min(stretch, self._evaluate_every or stretch)
+        if stretch < 2 * settle:
             settle = 0
-        unit, left = unit if unit <= per_epoch else self._per_call, self._left_in_epoch
+        unit, left = unit if unit <= stretch else self._per_call, self._left
         timed = _multiple(min(steps, left - settle), unit)
         return self._block("train", timed, settle, number) if timed > 0 else self._block("warmup", left, 0, number)
 
@@ -112,8 +130,10 @@ class Schedule:
         self._per_block = max(1, min(max(wanted, last // 2), 2 * last)) * self._per_call
 
     @property
-    def _left_in_epoch(self) -> int:
-        return self._starts[self._epoch + 1] - self.done
+    def _left(self) -> int:
+        """Steps to the next evaluation."""
+        left, every = self._starts[self._epoch + 1] - self.done, self._evaluate_every
+        return min(left, every - self.done % every) if every else left
 
     @property
     def _epoch(self) -> int:
@@ -123,7 +143,7 @@ class Schedule:
     def _settling(self) -> int:
         """Steps that still warm up, where the batch size has just changed."""
         piece = next(piece for piece in reversed(self._pieces) if piece.first_step <= self.done)
-        warm = min(WARMUP_STEPS, piece.steps // 4, self._left_in_epoch)
+        warm = min(WARMUP_STEPS, piece.steps // 4, self._left)
         return max(piece.first_step + warm - self.done, 0) if piece.first_step else 0
 
     def _block(self, kind: str, steps: int, settle: int = 0, number: int = -1) -> NextBlock:

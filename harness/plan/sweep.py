@@ -5,6 +5,9 @@
     target = ["tensorflow-cpu", "jax-cpu"]    # name[:mode][@key=value]
     dataset = "digits"                        # mnist, digits, or a file that ends in .npz
     batch_size = [32, { 0 = 64, 2 = 128 }]    # fixed, or a plan: the batch size from each of these epochs on
+    until_accuracy = 0.98                     # in place of epochs: train until a test accuracy, for max_epochs at most
+    max_epochs = 20
+    evaluate_every = 100                      # steps between evaluations, beside those after each epoch
     cpus = [1, 2]                             # processors per worker; all if not given
     steps_per_call = [1, 8]                   # training steps in one call of the framework; 1 if not given
     [training]
@@ -189,6 +192,9 @@ class SweepForm(BaseModel):
     cpus: Annotated[list[Count], _LISTED, _AXIS] = []
     steps_per_call: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
+    until_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_epochs: Epochs | None = None
+    evaluate_every: Count | None = None
     seed: Annotated[list[Seed], _LISTED, _AXIS] = [0]
     train_examples: Count | None = None
     test_examples: Count | None = None
@@ -232,6 +238,8 @@ class Sweep:
     rates_by_size: tuple[tuple[int, LearningRate], ...] = ()
     label_smoothing: float = 0.0
     finds_rates: bool = False
+    until_accuracy: float = 0.0
+    evaluate_every: int = 0
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
@@ -358,7 +366,16 @@ def _training(
     rate, size = rate_and_size
     (_, first), *changes = pieces_of(size)
     return TrainingSpec(
-        first, epochs, optimizer, rate, seed, precision, sweep.label_smoothing, batch_changes=tuple(changes)
+        first,
+        epochs,
+        optimizer,
+        rate,
+        seed,
+        precision,
+        sweep.label_smoothing,
+        batch_changes=tuple(changes),
+        until_accuracy=sweep.until_accuracy,
+        evaluate_every=sweep.evaluate_every,
     )
 
 
@@ -436,7 +453,7 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         targets=_targets(form, source, flags),
         dataset=_absolute(form.dataset, base),
         batch_sizes=_once(form.batch_size),
-        epochs=_once(form.epochs),
+        epochs=_epochs(form, source, flags),
         seeds=_once(form.seed),
         train_examples=form.train_examples,
         test_examples=form.test_examples,
@@ -450,7 +467,23 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         base=base,
         flags=flags,
         label_smoothing=training.label_smoothing,
+        until_accuracy=form.until_accuracy or 0.0,
+        evaluate_every=form.evaluate_every or 0,
     )
+
+
+def _epochs(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[int, ...]:
+    """Numbers of epochs; where an accuracy may end the training, the most that it may take."""
+    if form.until_accuracy is None:
+        if form.max_epochs is not None:
+            raise UsageError(f"{_where('max_epochs', source, flags)}: only with until_accuracy; epochs says how many")
+        return _once(form.epochs)
+    if form.max_epochs is None:
+        where = _where("until_accuracy", source, flags)
+        raise UsageError(f"{where}: found no max_epochs, which says when training that does not get there ends")
+    if "epochs" in flags:
+        raise UsageError(f"{flags['epochs']}: found beside until_accuracy, allowed: max_epochs alone")
+    return (form.max_epochs,)
 
 
 def _require_fixed_sizes(sweep: Sweep) -> list[int]:
@@ -574,6 +607,8 @@ def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) ->
         return f"batch size {largest} is larger than the {dataset.train_examples} training examples"
     if training.batch_changes and target.steps_per_call > 1:
         return PLAN_AND_STEPS_PER_CALL
+    if training.evaluate_every and training.evaluate_every < target.steps_per_call:
+        return wording.evaluated_too_often(target.steps_per_call, training.evaluate_every)
     if steps < target.steps_per_call:
         return wording.call_too_long(target.steps_per_call, steps, largest)
     return ""

@@ -138,3 +138,24 @@ def test_blocks_in_turns_and_those_that_are_not_timed_wait_until_the_process_is_
         for number in (-1, 3)
     }
     assert kinds == {("warmup", -1): True, ("warmup", 3): True, ("train", -1): False, ("train", 3): True}
+
+
+@pytest.mark.parametrize("alone_or_not", [True, False])
+def test_no_block_crosses_an_evaluation_within_an_epoch(alone_or_not: bool) -> None:
+    made = cell(4, JAX, epochs=2, examples=4 * 7)
+    planned = Schedule(replace(made, training=replace(made.training, evaluate_every=3)))
+    due, epochs = [], []
+    while not planned.ended:
+        train(planned.next() if alone_or_not else planned.turn(0, 4, 1), planned)
+        if planned.is_due:
+            due.append(planned.done)
+            epochs.append(planned.epoch_of_last)
+    assert due == [3, 6, 7, 9, 12, 14]
+    assert epochs == [0, 0, 0, 1, 1, 1]
+
+
+def test_what_is_stopped_trains_no_more() -> None:
+    planned = schedule(10)
+    train(planned.next(), planned)
+    planned.stop()
+    assert planned.ended

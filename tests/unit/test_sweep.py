@@ -134,6 +134,21 @@ def test_constants_without_effect_do_not_change_the_work(tmp_path: Path) -> None
     assert load(tmp_path, HEAD + table) == plain
 
 
+def test_training_until_an_accuracy_is_other_work_of_as_many_epochs_as_it_may_take(tmp_path: Path) -> None:
+    plain = load(tmp_path, HEAD, epochs="7")
+    until = load(tmp_path, HEAD + "until_accuracy = 0.9\nmax_epochs = 7")
+    often = load(tmp_path, HEAD + "epochs = [1, 5]", until_accuracy="0.9", max_epochs="7", evaluate_every="10")
+    (kept, ended, finer) = (
+        cells_of(sweep.expand(one, [models.load("mnist-cnn")], [target("a")], DIGITS, digests))
+        for one in (plain, until, often)
+    )
+    assert [cell.training.epochs for cell in (*kept, *ended, *finer)] == [7, 7, 7]
+    assert (ended[0].training.until_accuracy, finer[0].training.evaluate_every) == (0.9, 10)
+    assert len({cell.work_id for cell in (*kept, *ended, *finer)}) == 3
+    with pytest.raises(UsageError, match="--epochs: found beside until_accuracy, allowed: max_epochs alone"):
+        load(tmp_path, HEAD + "until_accuracy = 0.9\nmax_epochs = 7", epochs="3")
+
+
 def test_files_are_relative_to_the_sweep_file_and_names_stay_names(tmp_path: Path) -> None:
     text = HEAD.replace('"mnist-cnn"', '["lenet5", "own/m.toml"]').replace('"digits"', '"data.npz"')
     loaded = load(tmp_path, text)
@@ -297,6 +312,15 @@ def test_where_names_the_flag_or_the_file_and_key(tmp_path: Path) -> None:
         (
             HEAD + "[training]\ndecay = 'cosine'\ndrop_epochs = [1]",
             "key training.decay: found 'cosine' beside drop_epochs, allowed: one of the two",
+        ),
+        (
+            HEAD + "until_accuracy = 0.9",
+            "key until_accuracy: found no max_epochs, which says when training that does not get there ends",
+        ),
+        (HEAD + "max_epochs = 3", "key max_epochs: only with until_accuracy; epochs says how many"),
+        (
+            HEAD + "until_accuracy = 98",
+            "key until_accuracy: found 98, allowed: a number greater than 0 and of at most 1",
         ),
         (HEAD + "epochs = true", "key epochs: found true, allowed: a whole number of 1 or more"),
         (HEAD + "epochs = -1", "key epochs: found -1, allowed: a whole number of 1 or more"),

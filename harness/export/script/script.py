@@ -74,6 +74,11 @@ def require(cell: Cell) -> None:
             f"{where}: {', '.join(asked)} cannot be exported: a script has one step per call, in its framework's own "
             "form; the cell of the target without them does the same work"
         )
+    if training.until_accuracy or training.evaluate_every:
+        raise UsageError(
+            f"{where}: training until an accuracy cannot be exported: a script trains whole epochs and evaluates after "
+            "each; a cell of as many epochs can be"
+        )
     if training.options:
         raise UsageError(
             f"{where}: {training.method} cannot be exported: scripts have no {', '.join(training.options)} yet; "
