@@ -16,7 +16,7 @@ PLAN_FILE = "plan.json"
 """Makes a folder a run folder."""
 
 CACHE_VARIABLE = "HARNESS_CACHE_DIR"
-ENVIRONMENTS, DATASETS, BUNDLES, PROOFS, LIMITS, PAGES, LEARNING_RATES = (
+ENVIRONMENTS, DATASETS, BUNDLES, PROOFS, LIMITS, PAGES, LEARNING_RATES, LARGEST_BATCHES = (
     "environments",
     "datasets",
     "bundles",
@@ -24,6 +24,7 @@ ENVIRONMENTS, DATASETS, BUNDLES, PROOFS, LIMITS, PAGES, LEARNING_RATES = (
     "limits",
     "pages",
     "learning-rates",
+    "largest-batches",
 )
 """Folders of the cache."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,20 +14,25 @@ from harness.actions import values
 from harness.actions.progress import NEWS, tell
 from harness.actions.shown import Shown
 from harness.actions.values import Place
+from harness.cache.keeping import mark_used
 from harness.core import codec
 from harness.core.cell import Cell, Target
-from harness.core.errors import UsageError
+from harness.core.errors import ContractError, HarnessError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.told import asked
 from harness.core.training import TrainingSpec
 from harness.machine import facts as machine_facts
+from harness.machine import nvidia
 from harness.measure import session
+from harness.measure.instruments import device_facts
 from harness.measure.largest_batch import Attempt, LargestBatch, Search
+from harness.paths import LARGEST_BATCHES, cache_place
 from harness.plan import inputs, models, own_file
 from harness.plan.prepare import prepare_dataset
 from harness.plan.sweep import require_fit
+from harness.plan.targets import TargetDefinition
 from harness.report.printed import new_table, print_table, say
-from harness.wording import megabytes
+from harness.wording import megabytes, plural
 from harness.workers.cell_worker import Files
 
 if TYPE_CHECKING:
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
 
 MOST_OF_FREE = 0.9
 """Of the main memory that is free now no more may be asked for: the rest is for everybody else on the machine."""
+
+VERSION = 1
+"""Of how sizes are searched for; another one searches anew."""
 
 ADVISED = 0.9
 """Of the largest size that fitted: what training takes differs a little from process to process and over an epoch."""
@@ -115,16 +123,96 @@ def largest_batch(
     prepared = prepare_dataset(values.dataset(dataset), values.place(data_dir), NEWS)
     require_fit("--model", spec, prepared.dataset)
     drawn = inputs.identify(spec, prepared.dataset.train_examples, 1, training.seed)
-    problems = session.build_environments(definitions, wanted, NEWS)
+    cells = [Cell(spec, training, prepared.dataset, drawn, one) for one in wanted]
+    return LargestBatches(tuple(_searched(cells, definitions, prepared.folder, limit, wait, fork)))
+
+
+@dataclass(frozen=True)
+class HeldSizes:
+    """How large a sweep's batches may be: looked up, or searched for and kept in the user's cache.
+
+    ``memory``: what may be taken, where the sweep does not say; ``only_known``: search nothing. ``timeout`` and
+    ``fork`` are those of the sweep.
+    """
+
+    memory: str | int | None
+    only_known: bool
+    timeout: float
+    fork: bool
+
+    def find(
+        self,
+        cells: Sequence[Cell],
+        definitions: Mapping[str, TargetDefinition],
+        dataset: Path | None,
+        memory: str,
+    ) -> list[int]:
+        """The largest batch size of each cell's work on its target, with a margin; 0 where not even one image fits.
+
+        ``dataset``: the folder of the arrays; None where they are not here yet. Raises UsageError, HarnessError.
+        """
+        asked = memory if self.memory is None else self.memory
+        limit = _limit(asked or None, [cell.target for cell in cells])
+        places = {cell: cache_place(LARGEST_BATCHES, f"{_key(cell, limit)}.json") for cell in cells}
+        known = {cell: found for cell, path in places.items() if (found := _recalled(path)) is not None}
+        missing = [cell for cell in cells if cell not in known]
+        if missing and (self.only_known or dataset is None):
+            raise UsageError(
+                "--batch-size: how much memory holds is not known yet; it is searched for without --plan, by "
+                "--launcher local"
+            )
+        if missing and dataset is not None:
+            tell(f"how large batches may be: {plural(len(missing), 'search')}")
+            searches = _searched(missing, definitions, dataset, limit, self.timeout, self.fork)
+            for cell, one in zip(missing, searches, strict=True):
+                if not one.is_whole and one.too_large is None:
+                    raise HarnessError(f"--batch-size: {one.target}: {_sentence(one)}")
+                NEWS.keeping.keep(places[cell], partial(codec.write_json, value=one))
+                known[cell] = one
+        return [_advised(known[cell]) for cell in cells]
+
+
+def _searched(
+    cells: Sequence[Cell],
+    definitions: Mapping[str, TargetDefinition],
+    dataset: Path,
+    limit: int | None,
+    timeout: float,
+    fork: bool,
+) -> list[LargestBatch]:
+    """One search after the other, whatever the cells' own batch sizes."""
+    problems = session.build_environments(definitions, [cell.target for cell in cells], NEWS)
     found = []
-    hosts = session.temporary_hosts(definitions, problems, "largest-batch", wait, fork, NEWS.keeping)
+    hosts = session.temporary_hosts(definitions, problems, "largest-batch", timeout, fork, NEWS.keeping)
     with hosts as (pool, _, place):
-        for one in wanted:
-            of_target = limit if one.accelerator == "cpu" else None
-            files = partial(_files, place, prepared.folder)
-            tries = Search(partial(pool.worker, one), files, of_target, wait, partial(_tell, one))
-            found.append(tries.run(Cell(spec, training, prepared.dataset, drawn, one)))
-    return LargestBatches(tuple(found))
+        for cell in cells:
+            target = cell.target
+            of_target = limit if target.accelerator == "cpu" else None
+            files = partial(_files, place, dataset)
+            tries = Search(partial(pool.worker, target), files, of_target, timeout, partial(_tell, target))
+            found.append(tries.run(cell))
+    return found
+
+
+def _key(cell: Cell, limit: int | None) -> str:
+    """What it depends on, as a hash."""
+    machine = machine_facts.facts()
+    kept = machine["id"], machine["processor"], [device_facts(device) for device in nvidia.devices()]
+    allowed = limit if cell.target.accelerator == "cpu" else None
+    training = cell.training.optimizer, cell.training.precision
+    parts = (cell.model, *training, cell.dataset, cell.target)
+    return codec.digest([VERSION, *map(codec.digest, parts), allowed, *kept])[:16]
+
+
+def _recalled(path: Path) -> LargestBatch | None:
+    if not path.exists():
+        return None
+    try:
+        found = codec.read_json(path, LargestBatch)
+    except ContractError:
+        return None
+    mark_used(path)
+    return found
 
 
 def _files(place: Path, dataset: Path, cell: Cell) -> Files:
@@ -192,8 +280,15 @@ def _sentence(one: LargestBatch) -> str:
         return f"all {one.train_examples:,} images of {one.dataset} fit in one batch: memory sets no limit here."
     if beyond is None:
         return f"{largest.batch_size:,} fits{problem}"
-    advised = max(int(ADVISED * largest.batch_size), 1)
     return (
         f"{largest.batch_size:,} fits, {beyond.batch_size:,} does not{problem}; with a margin of "
-        f"{1 - ADVISED:.0%}, train with {advised:,} at most."
+        f"{1 - ADVISED:.0%}, train with {_advised(one):,} at most."
     )
+
+
+def _advised(one: LargestBatch) -> int:
+    """The largest size to train with: all images where they fit; 0 where not even one does."""
+    if one.largest is None:
+        return 0
+    largest = one.largest.batch_size
+    return largest if one.too_large is None and not one.problem else max(int(ADVISED * largest), 1)

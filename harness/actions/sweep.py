@@ -19,6 +19,7 @@ from rich.console import Console
 from harness import shells
 from harness.actions import ending, said, slurm, values
 from harness.actions.finding_rates import FoundRates
+from harness.actions.largest_batch import HeldSizes
 from harness.actions.plan_table import PlannedSweep
 from harness.actions.progress import NEWS, RunProgress, tell
 from harness.actions.report import Report
@@ -146,6 +147,7 @@ def sweep(
     until_accuracy: float | str | None = ...,
     max_epochs: int | str | None = ...,
     evaluate_every: int | str | None = ...,
+    memory: int | str | None = ...,
     model: str | ModelSpec | Iterable[str | ModelSpec] = ...,
     dataset: Place | None = ...,
     seed: int | str | Iterable[int | str] = ...,
@@ -195,6 +197,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     until_accuracy: float | str | None = None,
     max_epochs: int | str | None = None,
     evaluate_every: int | str | None = None,
+    memory: int | str | None = None,
     model: str | ModelSpec | Iterable[str | ModelSpec] = (),
     dataset: Place | None = None,
     seed: int | str | Iterable[int | str] = (),
@@ -233,7 +236,9 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         source: a preset ("quick", "study"), a file that ends in .toml, or a ``harness.Sweep``. The arguments down to
             ``interleave`` replace its keys; each takes one value, and those in the plural sense several.
         target: NAME[:MODE][@KEY=VALUE], such as "jax-cpu" or "tensorflow-cpu:graph".
-        batch_size, epochs, seed: whole numbers.
+        batch_size, epochs, seed: whole numbers. A batch size may be a range, such as "32..4096", which doubles, or
+            "32..max", as far as memory holds.
+        memory: with that: what a worker on processors may take of main memory, such as "4GiB".
         until_accuracy, max_epochs: train until a test accuracy, such as 0.98, in place of ``epochs``; how many epochs
             that may take.
         evaluate_every: evaluate after so many training steps, too.
@@ -298,7 +303,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         fork=fork,
     )
     _check(wish)
-    rates = FoundRates(wish.out, plan or wish.launcher != "local", wish.timeout, fork)
+    only_known = plan or wish.launcher != "local"
+    rates = FoundRates(wish.out, only_known, wish.timeout, fork)
     prepared = prepare(
         given["source"],
         overrides,
@@ -308,6 +314,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         fetch=not plan,
         named=_as_planned_in(wish.out),
         find=rates.find,
+        find_sizes=HeldSizes(memory, only_known, wish.timeout, fork).find,
     )
     return _Sweeping(prepared, wish, said.command(sweep, given), rates.searches).result(plan, given)
 

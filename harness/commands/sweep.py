@@ -15,7 +15,8 @@ from harness.commands import completing, flags, printing
     "source", default="quick", metavar="[PRESET|FILE.toml]", shell_complete=completing.one_of(completing.presets)
 )
 @flags.targets_option("NAME[:MODE][@KEY=VALUE],...", "Targets: see 'harness targets'.")
-@flags.batch_sizes_option("Batch sizes.")
+@flags.batch_sizes_option("Batch sizes; 32..512 doubles, 32..max as far as memory holds.")
+@click.option("--memory", metavar="SIZE", help="With 32..max: what a worker on processors may take, such as 4GiB.")
 @flags.axis("--cpus", metavar="N,...", help="Processors per worker, each a target of its own.")
 @flags.axis(
     "--steps-per-call", metavar="N,...", help="Training steps in one call of the framework, each a target of its own."

@@ -17,18 +17,29 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.cache import in_use
-from harness.paths import BUNDLES, DATASETS, ENVIRONMENTS, LEARNING_RATES, LIMITS, PAGES, PROOFS, SPEEDS_FILE
+from harness.paths import (
+    BUNDLES,
+    DATASETS,
+    ENVIRONMENTS,
+    LARGEST_BATCHES,
+    LEARNING_RATES,
+    LIMITS,
+    PAGES,
+    PROOFS,
+    SPEEDS_FILE,
+)
 from harness.plan.datasets import cache as datasets
 from harness.workers import environments
 from harness.workers.code_bundle import ID_LENGTH
 
 SPEEDS = "speeds"
 OTHER = "other"
-KINDS = (ENVIRONMENTS, DATASETS, PROOFS, LIMITS, LEARNING_RATES, BUNDLES, PAGES, SPEEDS)
+KINDS = (ENVIRONMENTS, DATASETS, PROOFS, LIMITS, LEARNING_RATES, LARGEST_BATCHES, BUNDLES, PAGES, SPEEDS)
 """Those that can be cleared. What is none of them is of kind ``other``, and not the harness's to remove."""
 
 LEFT_SECONDS = 3600.0
@@ -74,7 +85,8 @@ def look(base: Path, current: Current) -> list[Entry]:
         DATASETS: _dataset,
         PROOFS: _proof,
         LIMITS: _limit,
-        LEARNING_RATES: _learning_rate,
+        LEARNING_RATES: partial(_searched, LEARNING_RATES),
+        LARGEST_BATCHES: partial(_searched, LARGEST_BATCHES),
         BUNDLES: _bundle,
         PAGES: _page,
     }
@@ -190,8 +202,9 @@ def _limit(path: Path, current: Current) -> Entry | None:
     return _measured(LIMITS, path, current)
 
 
-def _learning_rate(path: Path, current: Current) -> Entry | None:
-    return _left(LEARNING_RATES, path) if path.name.startswith(".") else _entry(LEARNING_RATES, path, path.name)
+def _searched(kind: str, path: Path, current: Current) -> Entry | None:
+    """What a search found, whatever the state of the code."""
+    return _left(kind, path) if path.name.startswith(".") else _entry(kind, path, path.name)
 
 
 def _measured(kind: str, path: Path, current: Current) -> Entry | None:

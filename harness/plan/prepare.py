@@ -26,6 +26,9 @@ UNFETCHED = ""
 """The hash of a dataset that is still to be downloaded: cells of it have no identity yet."""
 
 
+SizeFinder = Callable[[Sequence[Cell], Mapping[str, TargetDefinition], Path | None, str], Sequence[int]]
+"""Gives the largest batch size that memory holds of each cell's work on its target, given what may be taken of it."""
+
 Finder = Callable[[Sequence[Cell], Mapping[str, TargetDefinition], Path | None], sweep.RateOf]
 """Given cells, the definitions of their targets and the folder of the dataset's arrays: what gives their rates."""
 
@@ -65,13 +68,14 @@ def prepare(
     fetch: bool = True,
     named: Callable[[Dataset], Dataset] = lambda dataset: dataset,
     find: Finder | None = None,
+    find_sizes: SizeFinder | None = None,
 ) -> PreparedSweep:
     """Read and check everything the person wrote; get the dataset; draw what identifies the inputs.
 
     ``own_models``: models that are objects, by the names that the sweep has for them.
     Without ``fetch`` a dataset that would have to be downloaded is only described. ``named`` gives a dataset the name
-    that a run which is there already has for the same bytes. ``find`` finds learning rates where the sweep asks for
-    that. Raises UsageError, DatasetError.
+    that a run which is there already has for the same bytes. ``find`` finds learning rates, ``find_sizes`` how large
+    batches may be, where the sweep asks for that. Raises UsageError, DatasetError.
     """
     news = news or News()
     asked = sweep.load(source, overrides)
@@ -89,12 +93,25 @@ def prepare(
     def identify(model: ModelSpec, seed: int, epochs: int) -> Inputs:
         return inputs.identify(model, dataset.train_examples, epochs, seed)
 
-    planned = sweep.expand(asked, specs, resolved, dataset, identify)
+    def held(cell: Cell) -> int | None:
+        return most.get((cell.model, cell.training.optimizer, cell.training.precision, cell.target))
+
+    most: dict[Any, int] = {}
+    if asked.up_to_memory:
+        if find_sizes is None:
+            raise UsageError(f"{asked.where('batch_size')}: what memory holds is found by 'harness sweep' only")
+        probes = sweep.smallest(asked, specs, resolved, dataset, identify)
+        for cell, size in zip(probes, find_sizes(probes, definitions, folder, asked.memory), strict=True):
+            most[cell.model, cell.training.optimizer, cell.training.precision, cell.target] = size
+        asked = sweep.with_sizes_up_to(asked, max(most.values()))
+    elif asked.memory:
+        raise UsageError(f"{asked.where('memory')}: only with a batch size such as 32..max")
+    planned = sweep.expand(asked, specs, resolved, dataset, identify, held=held)
     if asked.finds_rates:
         if find is None:
             raise UsageError(f"{asked.where(f'training.{sweep.RATE_KEY}')}: rates are found by 'harness sweep' only")
         trained = [one.cell for one in planned if not one.skip]
-        planned = sweep.expand(asked, specs, resolved, dataset, identify, find(trained, definitions, folder))
+        planned = sweep.expand(asked, specs, resolved, dataset, identify, find(trained, definitions, folder), held)
     if images is not None:
         _tell(asked.dataset, dataset, images, news.tell)
     return PreparedSweep(

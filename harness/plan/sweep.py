@@ -5,6 +5,8 @@
     target = ["tensorflow-cpu", "jax-cpu"]    # name[:mode][@key=value]
     dataset = "digits"                        # mnist, digits, or a file that ends in .npz
     batch_size = [32, { 0 = 64, 2 = 128 }]    # fixed, or a plan: the batch size from each of these epochs on
+                                              # 32..4096 doubles from 32 on; 32..max, as far as memory holds
+    memory = "4GiB"                           # with that: what a worker on processors may take
     until_accuracy = 0.98                     # in place of epochs: train until a test accuracy, for max_epochs at most
     max_epochs = 20
     evaluate_every = 100                      # steps between evaluations, beside those after each epoch
@@ -23,6 +25,7 @@ flag.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -82,6 +85,8 @@ SizeOf = tuple[ModelSpec, OptimizerSpec, str, int]
 RateOf = Callable[[ModelSpec, OptimizerSpec, str, int], float]
 """Gives the rate that was found for a model, optimizer, precision and batch size."""
 
+SizeHeld = Callable[[Cell], int | None]
+
 V = TypeVar("V")
 
 
@@ -124,8 +129,44 @@ _A_SIZE = "a whole number of 1 or more"
 _A_PLAN = f"{_A_SIZE}, or the batch size from each of some epochs on, epoch 0 among them: {{ 0 = 64, 2 = 128 }}"
 
 
-def _batch_size(value: object) -> BatchSize:
+@dataclass(frozen=True)
+class UpToMemory:
+    """``FIRST..max``: batch sizes that double from the first on, as far as memory holds them."""
+
+    first: int
+
+
+_RANGE = re.compile(r"([1-9]\d*) *\.\. *([1-9]\d*|max)")
+
+
+def doubled(first: int, last: int) -> list[int]:
+    """The first, its double, and so on, up to the last, which is among them."""
+    found = [first]
+    while found[-1] < last:
+        found.append(min(2 * found[-1], last))
+    return found
+
+
+def _unrolled(value: object) -> list[object]:
+    """The list of batch sizes, a range in it as what it stands for."""
+    found: list[object] = []
+    for item in value if isinstance(value, list) else [value]:
+        ends = _RANGE.fullmatch(item.strip()) if isinstance(item, str) else None
+        if ends is None:
+            found.append(item)
+        elif ends[2] == "max":
+            found.append(UpToMemory(_size(int(ends[1]), _A_SIZE)))
+        elif int(ends[1]) > int(ends[2]):
+            raise ValueError(f"{_A_SIZE}, or from a smaller one to a larger: {ends[2]}..{ends[1]}")
+        else:
+            found += doubled(int(ends[1]), _size(int(ends[2]), _A_SIZE))
+    return found
+
+
+def _batch_size(value: object) -> BatchSize | UpToMemory:
     """As written: in a table the epochs are texts in TOML and numbers in Python; ``0:64,2:128`` is what a flag has."""
+    if isinstance(value, UpToMemory):
+        return value
     if isinstance(value, str) and ":" in value:
         value = dict(map(_piece, value.split(",")))
     if not isinstance(value, Mapping):
@@ -188,7 +229,8 @@ class SweepForm(BaseModel):
     model: Annotated[list[Text], _LISTED, _AXIS]
     target: Annotated[list[Text], _LISTED, _AXIS]
     dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
-    batch_size: Annotated[list[_Size], _LISTED, _AXIS]
+    batch_size: Annotated[list[_Size], BeforeValidator(_unrolled), _AXIS]
+    memory: Text | None = None
     cpus: Annotated[list[Count], _LISTED, _AXIS] = []
     steps_per_call: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
@@ -213,7 +255,8 @@ class Sweep:
     ``source`` is the preset or file as the person named it; ``base`` the folder that its relative paths refer to.
     ``flags`` maps dotted keys that came from the command line to their flags. ``rates_by_size``: a rate for each batch
     size, in rising order, in place of ``learning_rates``, which are then empty. ``finds_rates``: whether that of
-    ``learning_rates`` stands for one that is to be found.
+    ``learning_rates`` stands for one that is to be found. ``up_to_memory``: where not 0, the first of further batch
+    sizes that double as far as memory holds them; ``memory``: what of it may be taken.
     """
 
     name: str
@@ -240,6 +283,8 @@ class Sweep:
     finds_rates: bool = False
     until_accuracy: float = 0.0
     evaluate_every: int = 0
+    up_to_memory: int = 0
+    memory: str = ""
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
@@ -321,6 +366,9 @@ def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
     if finds:
         _require_fixed_sizes(found)
         return replace(found, finds_rates=True)
+    if by_size is not None and found.up_to_memory:
+        where = found.where(f"training.{RATE_KEY}")
+        raise UsageError(f"{where}: found a rate for each batch size beside sizes up to memory, allowed: one for all")
     return found if by_size is None else _with_rates(found, by_size, form.training)
 
 
@@ -331,8 +379,11 @@ def expand(
     dataset: Dataset,
     inputs: Callable[[ModelSpec, int, int], Inputs],
     found: RateOf | None = None,
+    held: SizeHeld = lambda cell: None,
 ) -> list[Planned]:
     """Return the sweep's cells, each once, with the rates that were ``found`` where there are such.
+
+    ``held``: the largest batch size that memory holds of a cell's work on its target; None where that is not asked for.
 
     ``models`` and ``targets`` are what the sweep's names stand for; ``inputs`` gives the digests for
     (model, seed, epochs) and is called once for each. Cells that differ only in target are neighbours, in the order of
@@ -350,9 +401,38 @@ def expand(
                     base = found(model, training.optimizer, training.precision, training.batch_size)
                     training = replace(training, learning_rate=replace(training.learning_rate, base=base))
                 for target in _once(targets):
-                    skip = _reason_to_skip(training, dataset, target)
-                    planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
+                    cell = Cell(model, training, dataset, drawn, target)
+                    planned.append(Planned(cell, _reason_to_skip(cell) or _too_large(cell, held(cell))))
     return planned
+
+
+def smallest(
+    sweep: Sweep,
+    models: Sequence[ModelSpec],
+    targets: Sequence[Target],
+    dataset: Dataset,
+    inputs: Callable[[ModelSpec, int, int], Inputs],
+) -> list[Cell]:
+    """A cell of one epoch and batch size one for each of what decides how much of it memory holds.
+
+    Raises UsageError if a model does not fit the dataset.
+    """
+    found = []
+    for model in _once(models):
+        require_fit(sweep.where("model"), model, dataset)
+        drawn = inputs(model, sweep.seeds[0], 1)
+        for precision, optimizer, target in product(_once(sweep.precisions), _once(sweep.optimizers), _once(targets)):
+            training = TrainingSpec(1, 1, optimizer, seed=sweep.seeds[0], precision=precision)
+            found.append(Cell(model, training, dataset, drawn, target))
+    return found
+
+
+def with_sizes_up_to(sweep: Sweep, most: int) -> Sweep:
+    """The sweep with the sizes that double from ``up_to_memory`` on, none above ``most`` but the first."""
+    sizes = [sweep.up_to_memory]
+    while 2 * sizes[-1] <= most:
+        sizes.append(2 * sizes[-1])
+    return replace(sweep, batch_sizes=_once((*sweep.batch_sizes, *sizes)))
 
 
 def _training(
@@ -452,7 +532,9 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         models=_once(_absolute(model, base) for model in form.model),
         targets=_targets(form, source, flags),
         dataset=_absolute(form.dataset, base),
-        batch_sizes=_once(form.batch_size),
+        batch_sizes=_once(size for size in form.batch_size if not isinstance(size, UpToMemory)),
+        up_to_memory=min((size.first for size in form.batch_size if isinstance(size, UpToMemory)), default=0),
+        memory=form.memory or "",
         epochs=_epochs(form, source, flags),
         seeds=_once(form.seed),
         train_examples=form.train_examples,
@@ -601,7 +683,8 @@ def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
         )
 
 
-def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) -> str:
+def _reason_to_skip(cell: Cell) -> str:
+    training, dataset, target = cell.training, cell.dataset, cell.target
     largest, steps = max(training.batch_sizes), min(training.epoch_steps(dataset.train_examples))
     if steps == 0:
         return f"batch size {largest} is larger than the {dataset.train_examples} training examples"
@@ -612,3 +695,10 @@ def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) ->
     if steps < target.steps_per_call:
         return wording.call_too_long(target.steps_per_call, steps, largest)
     return ""
+
+
+def _too_large(cell: Cell, held: int | None) -> str:
+    largest = max(cell.training.batch_sizes)
+    if held is None or largest <= held:
+        return ""
+    return f"batch size {largest} is more than memory holds there: {held} at most"

@@ -59,3 +59,21 @@ def test_what_is_no_lack_of_memory_ends_the_search_and_is_told(sweeper: Sweeper)
     done = largest(sweeper, "scripted", "--memory", "1GB")
     assert done.returncode == 1
     assert "32 fits; the search ended early: crashed: worker" in done.stdout.replace("\n", " ")
+
+
+def test_a_sweep_up_to_what_memory_holds_searches_once(sweeper: Sweeper) -> None:
+    sweeper.script(*((size, "train", 1, "framework error") for size in range(45, TRAINING_IMAGES + 1)))
+    targets = "scripted,reference"
+    planned = sweeper.run("--memory", "1GB", "--plan", target=targets, batch_sizes=("8..max",))
+    assert planned.returncode == 2
+    assert "how much memory holds is not known yet" in planned.stderr
+    done = sweeper.run("--memory", "1GB", target=targets, batch_sizes=("8..max",))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("does not fit") == 4
+    records = sweeper.records()
+    assert {size for _, size in records} == {8, 16, 32, 64}
+    assert records["scripted", 32].status == records["reference", 64].status == "ok"
+    told = records["scripted", 64]
+    assert (told.status, told.reason) == ("skipped", "batch size 64 is more than memory holds there: 39 at most")
+    again = sweeper.run("--memory", "1GB", target=targets, batch_sizes=("8..max",))
+    assert (again.returncode, again.stderr.count("fit")) == (0, 0)

@@ -317,6 +317,10 @@ def test_where_names_the_flag_or_the_file_and_key(tmp_path: Path) -> None:
             HEAD + "until_accuracy = 0.9",
             "key until_accuracy: found no max_epochs, which says when training that does not get there ends",
         ),
+        (
+            HEAD.replace("= 32", "= '64..32'"),
+            "key batch_size: found '64..32', allowed: a whole number of 1 or more, or from a smaller one to a larger",
+        ),
         (HEAD + "max_epochs = 3", "key max_epochs: only with until_accuracy; epochs says how many"),
         (
             HEAD + "until_accuracy = 98",
@@ -534,6 +538,30 @@ def test_only_batches_larger_than_the_training_examples_are_skipped(wanted: Swee
         else:
             assert planned.skip == ""
             assert planned.cell.steps_per_epoch >= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "sizes"),
+    [
+        ("'32..256'", (32, 64, 128, 256)),
+        ("'10..50'", (10, 20, 40, 50)),
+        ("[7, '32..64', '64..64']", (7, 32, 64)),
+    ],
+)
+def test_a_range_of_batch_sizes_doubles_up_to_its_end(tmp_path: Path, written: str, sizes: tuple[int, ...]) -> None:
+    assert load(tmp_path, HEAD.replace("= 32", f"= {written}")).batch_sizes == sizes
+
+
+def test_what_memory_does_not_hold_on_one_target_is_skipped_there_and_trained_on_the_other(tmp_path: Path) -> None:
+    asked = load(tmp_path, HEAD.replace("= 32", "= [8, '32..max']"), memory="1GB")
+    assert (asked.batch_sizes, asked.up_to_memory, asked.memory) == ((8,), 32, "1GB")
+    wanted, lanes = sweep.with_sizes_up_to(asked, 200), [target("a"), target("b")]
+    assert wanted.batch_sizes == (8, 32, 64, 128)
+    planned = sweep.expand(
+        wanted, MODELS[:1], lanes, DIGITS, digests, held=lambda cell: 200 if cell.target.name == "a" else 100
+    )
+    assert [(one.cell.training.batch_size, one.cell.target.name) for one in planned if one.skip] == [(128, "b")]
+    assert planned[-1].skip == "batch size 128 is more than memory holds there: 100 at most"
 
 
 def test_a_call_longer_than_an_epoch_is_skipped_and_is_the_same_work() -> None:
