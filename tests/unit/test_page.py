@@ -265,7 +265,9 @@ class TestMany:
         models = [ModelSpec(f"model-{number}", (4, 4, 1), (Flatten(), Dense(3))) for number in range(30)]
         html = page.render(view([made for model in models for made in run(seeds=(0,), model=model)]))
         assert len(html.encode()) < 2_000_000
-        assert re.search(r"The figures of \d+ more works would not fit this page", html)
+        left_out = re.search(r"The figures of (\d+) more works would not fit this page", html)
+        assert left_out is not None
+        assert len(set(re.findall(r'data-work="(\d+)"', html))) + int(left_out[1]) == len(models)
 
     def test_crowds_of_targets_and_sizes_are_thinned_in_figures_not_in_the_table(self) -> None:
         targets = [dataclasses.replace(JAX, device=number) for number in range(20)]
