@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     Integers = NDArray[np.integer[Any]]
     Booleans = NDArray[np.bool_]
 
-PLANS = "a plan of batch sizes"
-"""What a refusal calls it: ``"a plan of batch sizes in MODE"`` of ``Capabilities.refusals``."""
+PLANS = "plan of batch sizes"
+"""What a refusal calls it: ``"plan of batch sizes in MODE"`` of ``Capabilities.refusals``."""
 
 EVALUATION_BATCH = 500
 """Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""

@@ -135,7 +135,7 @@ def require_plans(backend: Backend, cell: Cell) -> None:
     able, target = backend.capabilities(), cell.target
     if target.mode not in getattr(able, "plans", ()):
         why = able.refusals.get(f"{PLANS} in {target.mode}", "its adapter offers one batch size per cell")
-        raise Unsupported(f"{backend.name} has no {PLANS} in mode {target.mode!r}: {why}")
+        raise Unsupported(f"{backend.name} trains no {PLANS} in mode {target.mode!r}: {why}")
     if target.steps_per_call > 1:
         raise Unsupported(PLAN_AND_STEPS_PER_CALL)
 
@@ -213,7 +213,7 @@ class _OpenCell:
         self._last_block = None
         prepare = getattr(self.session, "prepare", None)
         if prepare is None:
-            raise ContractError(f"the backend {self._backend.name} declares {PLANS}, but its session has no prepare")
+            raise ContractError(f"the backend {self._backend.name} declares {PLANS}s, but its session has no prepare")
         _, seconds = loop.timed(lambda: prepare(request.batch_size))
         return Compiled(seconds)
 

@@ -81,7 +81,7 @@ class TensorFlowBackend:
                 "l2_weight_decay in fit": "Keras would add it to the loss, which it reports and clips with it",
                 "mixed_bfloat16 on directml": NO_BFLOAT16_ON_DIRECTML,
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
-                "a plan of batch sizes in fit": "Model.fit compiles a batch size when it first meets it, in training",
+                "plan of batch sizes in fit": "Model.fit compiles a batch size when it first meets it, in training",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
             },
             loops={"graph": INPUTS["graph"], "xla": INPUTS["xla"], "fit": INPUTS["fit"]},

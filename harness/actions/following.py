@@ -211,7 +211,9 @@ def _proven(kept: run_folder.Run) -> Iterator[str]:
             if proof.steps and proof.passed:
                 lanes.setdefault(proof.target, []).append(proof)
     for target, found in sorted(lanes.items()):
-        sizes = ", ".join(f"{size:,}" for size in sorted({proof.batch_size for proof in found}))
+        fixed = sorted({proof.batch_size for proof in found if not proof.batch_plan})
+        plans = sorted({proof.batch_plan for proof in found} - {""})
+        sizes = ", ".join([*(f"{size:,}" for size in fixed), *plans])
         steps = sorted({proof.steps for proof in found})
         error = max((proof.largest_error or 0.0 for proof in found), default=0.0)
         count = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"

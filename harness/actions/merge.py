@@ -112,8 +112,9 @@ def _show_missing(merged: Merged, output: Console) -> None:
     planned = Counter(map(_place, merged.run.plan.cells))
     missing = Counter(map(_place, merged.missing))
     sizes: dict[tuple[str, str], list[str]] = {}
-    for model, target, size in missing:
-        whole, gone = planned[model, target, size], missing[model, target, size]
+    for place, gone in missing.items():
+        (model, target, fixed, plan), whole = place, planned[place]
+        size = plan or fixed
         sizes.setdefault((model, target), []).append(f"{size}" if gone == whole else f"{size} ({gone:,} of {whole:,})")
     table = new_table(
         *(("model",) if several else ()),
@@ -129,8 +130,8 @@ def _show_missing(merged: Merged, output: Console) -> None:
     say(output, "Run the rest of the plan in any folder (harness sweep, --shard, --only), then merge that too.")
 
 
-def _place(cell: Cell) -> tuple[str, str, int]:
-    return cell.model.name, cell.target.label, cell.training.batch_size
+def _place(cell: Cell) -> tuple[str, str, int, str]:
+    return cell.model.name, cell.target.label, cell.training.batch_size, cell.training.batch_plan
 
 
 def _plain(merged: Merged, page: str) -> dict[str, Any]:
@@ -156,6 +157,7 @@ def _plain(merged: Merged, page: str) -> dict[str, Any]:
                 "model": cell.model.name,
                 "target": cell.target.label,
                 "batch_size": cell.training.batch_size,
+                "batch_plan": cell.training.batch_plan,
                 "epochs": cell.training.epochs,
                 "precision": cell.training.precision,
                 "seed": cell.training.seed,

@@ -156,6 +156,7 @@ def _row(cell: Cell, note: str, seconds: Mapping[str, float]) -> dict[str, Any]:
         "model": cell.model.name,
         "dataset": cell.dataset.name,
         "batch_size": cell.training.batch_size,
+        "batch_plan": cell.training.batch_plan,
         "epochs": cell.training.epochs,
         "seed": cell.training.seed,
         "optimizer": cell.training.method,

@@ -123,7 +123,7 @@ def name(cell: Cell) -> str:
     """A cell in a few words."""
     training = cell.training
     precision = "" if training.precision == PRECISIONS[0] else f"{training.precision}, "
-    size = f"batch {training.batch_size}, {plural(training.epochs, 'epoch')}"
+    size = f"batch {training.batch_plan or training.batch_size}, {plural(training.epochs, 'epoch')}"
     return f"{cell.target.label}, {cell.model.name}, {precision}{size}"
 
 

@@ -161,6 +161,7 @@ class Report(Shown):
             unreadable=len(self.unreadable),
             machines=machines.machines(found.cells, found.side_by_side, found.machines),
             load=other_load.lines(found.blame),
+            plans=found.plans,
         )
 
     def plain(self) -> list[dict[str, Any]]:

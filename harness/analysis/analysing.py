@@ -17,6 +17,7 @@ from harness.analysis.cells import agreement
 from harness.analysis.collected import Collected
 from harness.analysis.machines import Facts, several, side_by_side
 from harness.analysis.other_load import Blame
+from harness.analysis.plans import plans
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Analysis:
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
     ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``, ``recovery``,
     ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained,
-    ``side_by_side``. ``machines``: id -> facts. ``blame``: of each machine whether other load was to blame, none where
+    ``side_by_side``; of cells whose batch size changes only ``cells``, ``epochs``, ``agreement`` and ``plans`` tell.
+    ``machines``: id -> facts. ``blame``: of each machine whether other load was to blame, none where
     no record tells of it.
     """
 
@@ -50,6 +52,7 @@ class Analysis:
     catch_up: pl.DataFrame
     side_by_side: pl.DataFrame
     other_load: pl.DataFrame
+    plans: pl.DataFrame
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
     advice: tuple[Advice, ...]
@@ -64,6 +67,7 @@ class Outline:
     side_by_side: pl.DataFrame
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
+    plans: pl.DataFrame
 
 
 def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obstacles | None = None) -> Analysis:
@@ -73,14 +77,15 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     ``obstacles``: WORK -> why its targets must not be compared with each other (``harness.analysis.manifest.obstacles``
     of the records that ``comparable`` names); the advice keeps them apart then.
     """
-    curves = reached.curves(collected)
+    fixed = collected.fixed()
+    curves = reached.curves(fixed)
     chosen, ladder = reached.accuracies(curves, accuracy)
-    pace = paces.pace(collected.cells)
+    pace = paces.pace(fixed.cells)
     models, predicted = step_model.models(pace)
     dispatched, waits = dispatch.waits(pace)
-    ratios = paces.ratios(collected.cells)
+    ratios = paces.ratios(fixed.cells)
     reaching = reached.reaching(curves, ladder)
-    other_load = others.by_record(collected.cells, collected.disturbances)
+    other_load = others.by_record(fixed.cells, fixed.disturbances)
     return Analysis(
         cells=collected.cells,
         epochs=collected.epochs,
@@ -94,18 +99,19 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         predicted=predicted,
         dispatch=dispatched,
         waits=waits,
-        accuracy_by_size=reached.by_size(collected.cells),
-        recovery=reached.recovery(collected, curves),
+        accuracy_by_size=reached.by_size(fixed.cells),
+        recovery=reached.recovery(fixed, curves),
         time_to_accuracy=reaching,
-        startup=starting.startup(collected.cells),
+        startup=starting.startup(fixed.cells),
         catch_up=starting.catch_up(pace),
         side_by_side=side_by_side(pace),
         other_load=other_load,
+        plans=plans(collected),
         machines=collected.machines,
-        blame=others.blame(collected.cells, other_load, collected.machines),
+        blame=others.blame(fixed.cells, other_load, collected.machines),
         advice=tuple(
             advising.advise(
-                collected, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
+                fixed, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
             )
         ),
     )
@@ -113,12 +119,14 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
 
 def outline(collected: Collected) -> Outline:
     """Compute what a terminal shows."""
-    cells = collected.cells
-    other_load = others.by_record(cells, collected.disturbances)
+    fixed = collected.fixed()
+    cells = fixed.cells
+    other_load = others.by_record(cells, fixed.disturbances)
     return Outline(
-        cells=cells,
-        agreement=agreement(cells),
+        cells=collected.cells,
+        agreement=agreement(collected.cells),
         side_by_side=side_by_side(paces.pace(cells if several(cells) else cells.clear())),
         machines=collected.machines,
         blame=others.blame(cells, other_load, collected.machines),
+        plans=plans(collected),
     )

@@ -6,12 +6,13 @@ In: ``BlockArrays``, of a record's lists or read straight from its file. Out: ``
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from harness import statistics
+from harness.core.cell import Cell
 from harness.core.errors import ContractError
 from harness.core.record import LARGEST_LOSS, NOT_THE_WORK, Record
 from harness.statistics import Array
@@ -30,7 +31,8 @@ class BlockArrays:
     """The columns of ``Blocks`` that tables need, (n,) each, and what of the record they are read with.
 
     ``timed``: whether a block's kind is ``train``; ``trained``: whether it is any but ``compile``. ``settle_steps`` is
-    a sum. ``works``: whether the record's times are those of the work that was asked for.
+    a sum. ``works``: whether the record's times are those of the work that was asked for. ``sizes``: the batch size of
+    each block, (n,), where it changes; None where ``batch_size`` is that of all.
     """
 
     timed: Any
@@ -43,6 +45,7 @@ class BlockArrays:
     stolen_seconds: Told
     batch_size: int
     works: bool
+    sizes: Any = None
 
     @classmethod
     def of(cls, record: Record) -> BlockArrays:
@@ -59,6 +62,7 @@ class BlockArrays:
             stolen_seconds=blocks.stolen_seconds,
             batch_size=record.cell.training.batch_size,
             works=record.status not in NOT_THE_WORK,
+            sizes=sizes_of(record.cell, blocks.epoch),
         )
 
     def check(self) -> None:
@@ -82,6 +86,10 @@ class BlockFigures:
     and ``pace_batches``: ``statistics.batch_median_error`` of the logarithms of the paces, None for other work.
     ``diverged``: whether a block's loss became infinite or no number. The others are None without a timed block,
     ``preempted_share`` to ``disturbed_cost`` as ``record_row`` has them.
+
+    Where the batch size changes, ``by_size`` has (batch size, figures of its blocks) in the order of first use. What
+    holds of one size only is None for the whole, and ``images_per_second`` is the images of all blocks but ``compile``
+    over the seconds that they take at their sizes' own: the sizes that were timed count.
     """
 
     steps: int
@@ -96,6 +104,13 @@ class BlockFigures:
     stolen_share: float | None = None
     noise: float | None = None
     disturbed_cost: float | None = None
+    by_size: tuple[tuple[int, BlockFigures], ...] = ()
+
+
+def sizes_of(cell: Cell, epochs: Sequence[int] | Array) -> Any:
+    """The batch size of the blocks of these epochs; None of a cell whose batch size is fixed."""
+    training = cell.training
+    return np.array([training.batch_size_in(int(epoch)) for epoch in epochs]) if training.batch_changes else None
 
 
 def timed(kinds: Sequence[str]) -> Any:
@@ -117,12 +132,41 @@ def of_record(record: Record) -> BlockFigures:
 
 def figures(blocks: Sequence[BlockArrays]) -> list[BlockFigures]:
     """Of each of several records, whose columns are equally long."""
+    if any(one.sizes is not None for one in blocks):
+        return [_of_plan(one) if one.sizes is not None else figures([one])[0] for one in blocks]
     found: dict[int, BlockFigures] = {}
     for group in _grouped([one.alike() for one in blocks]):
         for start in range(0, len(group), _TOGETHER):
             places = group[start : start + _TOGETHER]
             found |= zip(places, _alike([blocks[place] for place in places]), strict=True)
     return [found[place] for place in range(len(blocks))]
+
+
+def _of_plan(one: BlockArrays) -> BlockFigures:
+    """Of a record whose batch size changes: of the blocks of each size by themselves, and together."""
+    one.check()
+    if len(one.sizes) != len(one.seconds):
+        raise ContractError("blocks: epoch and seconds are of different length, allowed: an entry for each block")
+    sizes = list(dict.fromkeys(one.sizes.tolist()))
+    masks = [one.sizes == size for size in sizes]
+    parts = [
+        replace(one, timed=one.timed & mask, trained=one.trained & mask, batch_size=size, sizes=None)
+        for size, mask in zip(sizes, masks, strict=True)
+    ]
+    (whole, *own) = figures([replace(one, sizes=None), *parts])
+    own = [replace(part, steps=int(one.steps[mask].sum())) for part, mask in zip(own, masks, strict=True)]
+    by_size = tuple(zip(sizes, own, strict=True))
+    images = [(size * part.trained_steps, part.images_per_second) for size, part in by_size]
+    seconds = sum(count / rate for count, rate in images if rate)
+    return replace(
+        whole,
+        images_per_second=sum(count for count, rate in images if rate) / seconds if seconds else None,
+        pace_error=None,
+        pace_batches=None,
+        noise=None,
+        disturbed_cost=None,
+        by_size=by_size,
+    )
 
 
 def _grouped(keys: Sequence[Hashable]) -> list[list[int]]:

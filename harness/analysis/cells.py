@@ -16,7 +16,7 @@ from harness.analysis import machines
 GROUP = ("model", "dataset", "train_examples", "epochs", "optimizer", "learning_rate", "scaling", "precision", "seed")
 """Columns that, with the batch size, say which work a row did."""
 
-_ORDER = ("machine", *GROUP, "batch_size", "target", "repeat", "cell_id")
+_ORDER = ("machine", *GROUP, "batch_size", "batch_plan", "target", "repeat", "cell_id")
 
 
 _OF_RATES = ("model", "dataset", "train_examples", "optimizer", "scaling", "precision")
@@ -55,9 +55,9 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
     """How far lanes that did the same work differ in what they reached.
 
     From ``analysis.summary``: one row per work_id and machine on which two or more targets finished, largest difference
-    first: the machine, the GROUP columns, batch_size, ``targets`` and ``accuracies`` (parallel lists, one entry a cell)
-    and ``difference_points`` (largest minus smallest final accuracy, in percentage points). Cells that diverged are
-    left out: what they reached is chance.
+    first: the machine, the GROUP columns, batch_size, batch_plan, ``targets`` and ``accuracies`` (parallel lists, one
+    entry a cell) and ``difference_points`` (largest minus smallest final accuracy, in percentage points). Cells that
+    diverged are left out: what they reached is chance.
     """
     reached = pl.col("final_accuracy").is_not_null() & ~pl.col("diverged")
     finished = summarised.filter(pl.col("status") == "ok", reached)
@@ -65,7 +65,7 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
     return (
         finished.group_by("work_id", "machine", maintain_order=True)
         .agg(
-            *(pl.col(name).first() for name in (*GROUP, "batch_size")),
+            *(pl.col(name).first() for name in (*GROUP, "batch_size", "batch_plan")),
             pl.col("target").alias("targets"),
             accuracy.alias("accuracies"),
             ((accuracy.max() - accuracy.min()) * 100).alias("difference_points"),
@@ -140,4 +140,5 @@ def columns() -> dict[str, Any]:
         "witnessed_steps": count,
         "witness_error": real,
         "not_shown": text,
+        "batch_plan": text,
     }

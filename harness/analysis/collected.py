@@ -23,13 +23,25 @@ class Collected:
     counted from 1, ``steps`` trained until its end, ``seconds`` of training until then at the mean pace of the record
     (compile and evaluation not counted; null where nothing was timed), test_accuracy, test_loss, train_loss.
     ``disturbances``: one row per record with timed blocks, of ``rows.DISTURBANCES``. ``machines``: id -> facts,
-    of every machine that a record names.
+    of every machine that a record names. ``plans``: one row per record whose batch size changes and batch size, of
+    ``rows.SIZES``.
     """
 
     cells: pl.DataFrame
     epochs: pl.DataFrame
     disturbances: pl.DataFrame
     machines: dict[str, Facts]
+    plans: pl.DataFrame
+
+    def fixed(self) -> Collected:
+        """Of the cells whose batch size never changes: those that tables by batch size are about."""
+        if self.plans.is_empty() and (self.cells["batch_plan"] == "").all():
+            return self
+        cells = self.cells.filter(pl.col("batch_plan") == "")
+        own = pl.col("cell_id").is_in(cells["cell_id"].implode())
+        return Collected(
+            cells, self.epochs.filter(own), self.disturbances.filter(own), self.machines, self.plans.clear()
+        )
 
 
 def collect(records: Iterable[Record]) -> Collected:
@@ -55,6 +67,8 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     spilled. ``joules_per_image``: of the GPU where one trained, ``host_joules_per_image`` of the processors.
     ``pace_error``: standard error of the logarithm of ``images_per_second`` within the process, from ``pace_batches``
     batches of its ``train_blocks`` (``statistics.batch_median_error``); it knows nothing of other processes.
+    ``batch_plan``: where the batch size changes, all of them (``TrainingSpec.batch_plan``), ``batch_size`` being the
+    first, ``images_per_second`` that of all sizes together and ``seconds_per_epoch`` of a mean epoch; empty elsewhere.
     ``machine``: its anonymous id, and ``node`` its name in a cluster; a cell that never trained and names none is given
     the run's, if it has one only. Empty (null) where a record has no such measurement.
     """
@@ -63,7 +77,9 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
 
 def of_rows(found: pl.DataFrame) -> Collected:
     """Of rows of ``analysis.rows``, in the order of the records."""
-    return Collected(rows.cells(found), rows.epochs(found), rows.disturbances(found), rows.machines(found))
+    return Collected(
+        rows.cells(found), rows.epochs(found), rows.disturbances(found), rows.machines(found), rows.plans(found)
+    )
 
 
 def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:

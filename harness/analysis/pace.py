@@ -72,12 +72,12 @@ def pace(cells: pl.DataFrame) -> pl.DataFrame:
     rows = []
     key = grouped(timed(cells), lambda row: (*work_of(row), row["target"], row["batch_size"]))
     for (*work, target, size), members in key.items():
-        speed, interval = _speed(members)
-        ratio = 1.0 if speed[0] is None else size / speed[0]
+        pace_found, interval = speed(members)
+        ratio = 1.0 if pace_found[0] is None else size / pace_found[0]
         epochs = [row["seconds_per_epoch"] for row in members if row["seconds_per_epoch"]]
         per_epoch = geometric(epochs)
         if per_epoch[0] is not None and per_epoch[1] is None:
-            per_epoch = scaled(inverse(speed, size), per_epoch[0] / ratio)
+            per_epoch = scaled(inverse(pace_found, size), per_epoch[0] / ratio)
         memory = [row["peak_memory_bytes"] for row in members if row["peak_memory_bytes"]]
         rows.append(
             (
@@ -85,8 +85,8 @@ def pace(cells: pl.DataFrame) -> pl.DataFrame:
                 target,
                 size,
                 len(members),
-                *speed,
-                *inverse(speed, size),
+                *pace_found,
+                *inverse(pace_found, size),
                 *per_epoch,
                 interval,
                 median(row["compile_seconds"] for row in members),
@@ -123,7 +123,8 @@ def ratios(cells: pl.DataFrame) -> pl.DataFrame:
     return frame(rows, _RATIOS).sort(*WORK, "batch_size", "target")
 
 
-def _speed(members: list[Row]) -> tuple[Bounds, str]:
+def speed(members: list[Row]) -> tuple[Bounds, str]:
+    """Images per second over processes that did the same, and what its interval knows of (``pace``)."""
     speeds = [row["images_per_second"] for row in members]
     if len(speeds) > 1:
         return geometric(speeds), BETWEEN

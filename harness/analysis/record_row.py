@@ -34,6 +34,7 @@ def row(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         json.dumps(record.machine),
         bool(record.machine.get("gpu")),
         record.cell.steps_per_epoch,
+        _plan(record, figures) if works else "",
         *([getattr(epoch, name) for epoch in epochs] for name in REACHED),
         *(disturbed or (None,) * _DISTURBANCES),
     )
@@ -73,7 +74,7 @@ def _of_cell(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         record.status,
         record.reason,
         images_per_second if works else None,
-        pace * cell.steps_per_epoch if works and pace is not None else None,
+        pace * cell.total_steps / training.epochs if works and pace is not None else None,
         figures.trained_seconds if works and figures.trained_steps else None,
         phases.compile if works and not _programs_kept(record) else None,
         phases.framework_import,
@@ -105,7 +106,40 @@ def _of_cell(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         _heat(record),
         figures.diverged or record.diverged,
         *_same_work(record.same_work),
+        training.batch_plan,
     )
+
+
+def _plan(record: Record, figures: BlockFigures) -> str:
+    """JSON of what is told of a plan of batch sizes (``rows.PLAN``); empty where the batch size is fixed.
+
+    ``sizes``: of each batch size its own figures. ``steps`` and ``seconds``: of training until the end of each epoch
+    that was finished, the latter at each size's mean pace; null from an epoch on whose size was not trained.
+    """
+    if not figures.by_size:
+        return ""
+    cell, steps = record.cell, 0
+    seconds: float | None = 0.0
+    paces = {size: one.trained_seconds / one.trained_steps for size, one in figures.by_size if one.trained_steps}
+    until: dict[str, list[Any]] = {"steps": [], "seconds": []}
+    for epoch, own in enumerate(cell.epoch_steps[: len(record.epochs)]):
+        pace = paces.get(cell.training.batch_size_in(epoch))
+        steps, seconds = steps + own, None if seconds is None or pace is None else seconds + own * pace
+        until["steps"].append(steps)
+        until["seconds"].append(seconds)
+    compiled = {} if _programs_kept(record) else {one.batch_size: one.seconds for one in record.compilations}
+    sizes = [
+        {
+            "batch_size": size,
+            "images_per_second": one.images_per_second,
+            "train_blocks": one.train_blocks,
+            "pace_error": one.pace_error,
+            "pace_batches": one.pace_batches,
+            "compile_seconds": compiled.get(size),
+        }
+        for size, one in figures.by_size
+    ]
+    return json.dumps({"sizes": sizes, **until})
 
 
 def _same_work(shown: SameWork) -> tuple[int | None, float | None, int | None, float | None, str]:

@@ -17,6 +17,19 @@ from harness.analysis.record_row import REACHED
 
 MACHINE, HAS_GPU = "machine facts", "machine has a gpu"
 STEPS_PER_EPOCH = "steps per epoch"
+PLAN = "plan of batch sizes"
+"""JSON, of cells whose batch size changes (``record_row``)."""
+
+SIZES: dict[str, Any] = {
+    "cell_id": pl.String,
+    "batch_size": pl.Int64,
+    "images_per_second": pl.Float64,
+    "train_blocks": pl.Int64,
+    "pace_error": pl.Float64,
+    "pace_batches": pl.Int64,
+    "compile_seconds": pl.Float64,
+}
+
 DISTURBED = "disturbed: "
 """Begins the columns of DISTURBANCES, which other columns share names with."""
 
@@ -40,7 +53,8 @@ DISTURBANCES: dict[str, Any] = {
 def schema() -> dict[str, Any]:
     """The columns of a row.
 
-    Those of ``cells``; the machine's facts as JSON, and whether they tell of a GPU; what was reached after each
+    Those of ``cells``; the machine's facts as JSON, and whether they tell of a GPU; of a plan of batch sizes what its
+    sizes and epochs took, as JSON; what was reached after each
     epoch, and what disturbed it, both empty for records that did not do the work.
     """
     return {
@@ -48,6 +62,7 @@ def schema() -> dict[str, Any]:
         MACHINE: pl.String,
         HAS_GPU: pl.Boolean,
         STEPS_PER_EPOCH: pl.Int64,
+        PLAN: pl.String,
         **{f"epochs: {name}": pl.List(pl.Float64) for name in REACHED},
         **{DISTURBED + name: kind for name, kind in DISTURBANCES.items()},
     }
@@ -82,13 +97,34 @@ def epochs(rows: pl.DataFrame) -> pl.DataFrame:
         "cell_id", STEPS_PER_EPOCH, "seconds_per_epoch", *(pl.col(f"epochs: {name}").alias(name) for name in REACHED)
     ).filter(pl.col(REACHED[0]).list.len() > 0)
     numbered = lists.with_columns(epoch=pl.int_ranges(1, pl.col(REACHED[0]).list.len() + 1))
-    return numbered.explode("epoch", *REACHED).select(
+    found = numbered.explode("epoch", *REACHED).select(
         "cell_id",
         "epoch",
         (pl.col("epoch") * pl.col(STEPS_PER_EPOCH)).alias("steps"),
         (pl.col("epoch") * pl.col("seconds_per_epoch")).alias("seconds"),
         *REACHED,
     )
+    changing = [
+        (cell, epoch, steps, seconds)
+        for cell, told in _plans(rows)
+        for epoch, (steps, seconds) in enumerate(zip(told["steps"], told["seconds"], strict=True), start=1)
+    ]
+    if not changing:
+        return found
+    columns = {name: found.schema[name] for name in ("cell_id", "epoch", "steps", "seconds")}
+    own = pl.DataFrame(changing, schema=columns, orient="row")
+    return found.update(own, on=["cell_id", "epoch"], include_nulls=True)
+
+
+def plans(rows: pl.DataFrame) -> pl.DataFrame:
+    """A row per record of a cell whose batch size changes and batch size: of SIZES."""
+    found = [(cell, *(one[name] for name in list(SIZES)[1:])) for cell, told in _plans(rows) for one in told["sizes"]]
+    return pl.DataFrame(found, schema=SIZES, orient="row")
+
+
+def _plans(rows: pl.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    changing = rows.filter(pl.col(PLAN) != "").select("cell_id", PLAN)
+    return [(cell, json.loads(told)) for cell, told in changing.iter_rows()]
 
 
 def disturbances(rows: pl.DataFrame) -> pl.DataFrame:

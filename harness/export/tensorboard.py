@@ -76,7 +76,8 @@ def _is_there(folder: Path, cell: TrackedCell) -> bool:
 
 def _file(folder: Path, cell: TrackedCell) -> Path:
     attempt = cell.facts["attempt"]
-    name = f"{cell.settings['target']}_batch-{cell.settings['batch_size']}_{cell.facts['cell_id']}"
+    size = cell.settings.get("batch_plan", cell.settings["batch_size"])
+    name = f"{cell.settings['target']}_batch-{size}_{cell.facts['cell_id']}"
     name += f"_attempt-{attempt}" if attempt != "1" else ""
     return folder / _safe(name) / f"{_EVENTS}.{cell.started:010.0f}"
 

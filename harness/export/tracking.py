@@ -38,6 +38,7 @@ SETTINGS = (
     "interleave",
     "repeat",
     "lane",
+    "batch_plan",
 )
 """Columns of ``analysis.summary`` that say what a cell was asked to do; trackers show the first ones first."""
 
@@ -116,7 +117,7 @@ def tracked_cells(cells: pl.DataFrame, epochs: pl.DataFrame) -> Iterator[Tracked
         started = datetime.fromisoformat(row["started"]).timestamp() if row["started"] else 0.0
         well = row["status"] == "ok"
         yield TrackedCell(
-            title=f"{row['target']}, batch size {row['batch_size']}",
+            title=f"{row['target']}, batch size {row['batch_plan'] or row['batch_size']}",
             started=started,
             settings=_known(row, SETTINGS),
             facts={name: str(value) for name, value in _known(row, FACTS).items()},

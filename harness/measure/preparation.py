@@ -169,10 +169,14 @@ def placed(cells: Sequence[Cell]) -> Iterator[tuple[Cell, int]]:
 
 def _unproven(cell: Cell, attempt: int, facts: dict[str, Any], proof: Proof) -> Record:
     if proof.problem:
-        what = f"proof at batch size {proof.batch_size}" if proof.batch_size else "parity probe"
+        what = f"proof at batch size {_size(proof)}" if proof.batch_size else "parity probe"
         return untrained(cell, proof.problem_status, f"{what}: {proof.problem}", attempt, machine=facts)
-    where = f"at batch size {proof.batch_size}: " if proof.batch_size else ""
+    where = f"at batch size {_size(proof)}: " if proof.batch_size else ""
     return untrained(cell, "parity_failed", f"{where}{proof.reason}", attempt, machine=facts, proof=proof.id)
+
+
+def _size(proof: Proof) -> str:
+    return proof.batch_plan or str(proof.batch_size)
 
 
 def _machine_facts() -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _proof(proof: Proof) -> tuple[str, ...]:
         proof.model,
         proof.optimizer,
         proof.precision,
-        f"{proof.batch_size:,}" if proof.batch_size else "",
+        proof.batch_plan or (f"{proof.batch_size:,}" if proof.batch_size else ""),
         f"{proof.steps:,}" if proof.steps else "",
         "passed" if proof.passed else "FAILED",
         *(("", "-", "-") if closest is None else _quantity(closest)),

@@ -62,6 +62,7 @@ FIELDS = {
     "reason": _words("reason"),
     "phase": _words("phase"),
     "batch_size": Field("batch size", written=_plain),
+    "batch_plan": _words("batch sizes"),
     "base_batch_size": Field("compared with batch size", written=_plain),
     "epochs": Field("epochs", written=_short),
     "epoch": Field("epoch", written=_short),

@@ -189,20 +189,37 @@ def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     x = vega.epochs() if field == "epoch" else vega.quantity(field, "seconds of training", zero=True, place="x")
     y = vega.quantity("test_accuracy", "test accuracy, percent")
     looks = vega.look(work.targets, present(work, frame))
-    columns = ("target", "batch_size", "epoch", "seconds", "test_accuracy")
+    plans = sorted(set(frame["batch_plan"]) - {""})
+    size = "batch_plan" if plans else "batch_size"
+    frame = frame.with_columns(batch_plan=_or_its_size(frame)) if plans else frame
+    columns = ("target", size, "epoch", "seconds", "test_accuracy")
     curve = vega.line(x, y, looks, strokeWidth=1.6)
     curve["encoding"]["detail"] = {"field": "cell_id", "type": "nominal"}
+    if plans:
+        fixed = sorted(set(frame["batch_plan"]) - set(plans), key=int)
+        curve["encoding"]["strokeDash"] = {
+            "field": "batch_plan",
+            "type": "nominal",
+            "scale": {"domain": [*fixed, *plans], "range": _dashes(len(fixed) + len(plans))[::-1]},
+            "legend": {"title": header("batch_plan"), "symbolType": "stroke", "symbolSize": 400},
+        }
     layers = [curve, vega.points(x, y, looks, vega.tooltip(*columns))]
-    best = frame.select("target", "batch_size").unique(maintain_order=True).rows()
-    note = (
-        "Each target at its best batch size: "
-        f"{', '.join(f'{target} at {size}' for target, size in best)}. Each line is one seed."
-    )
+    best = frame.select("target", size).unique(maintain_order=True).rows()
+    which = f"Each target at its best batch size{', and each plan of batch sizes' if plans else ''}"
+    note = f"{which}: {', '.join(f'{target} at {size}' for target, size in best)}. Each line is one seed."
     diverged = diverged_note(frame)
     note = f"{note} {diverged}" if diverged else note
     values = frame.select(*columns, "cell_id")
     words = told(frame, field, "test_accuracy", "at epoch {}" if field == "epoch" else "after {} s", " %")
     return Figure(name, Words(title, words), note, vega.chart(values, layers), frame, columns)
+
+
+def _or_its_size(frame: pl.DataFrame) -> pl.Series:
+    """The plan, or the fixed batch size as a text."""
+    import polars as pl
+
+    plan = pl.when(pl.col("batch_plan") == "").then(pl.col("batch_size").cast(pl.String)).otherwise("batch_plan")
+    return frame.select(plan.alias("batch_plan")).to_series()
 
 
 def _list(values: tuple[float, ...]) -> str:

@@ -67,6 +67,11 @@ def target_text(row: Row) -> str:
     return f"{row['target']} (repeat {row['repeat']})" if row["repeat"] else str(row["target"])
 
 
+def size_text(row: Row) -> str:
+    """The batch size, or the plan of them: ``64>128@2``, 128 from epoch 2 on, counted from 0."""
+    return str(row["batch_plan"] or row["batch_size"])
+
+
 def status_text(row: Row) -> str:
     """How a cell ended, in words; one that was trained to its end, or as far as it came, may have diverged."""
     status = str(row["status"]).replace("_", " ")
@@ -77,7 +82,7 @@ def status_text(row: Row) -> str:
 
 COLUMNS = (
     Column("target", target_text, numeric=False),
-    Column("batch\nsize", lambda row: f"{row['batch_size']}"),
+    Column("batch\nsize", size_text),
     Column("images\nper s", lambda row: figure(row["images_per_second"])),
     Column("s per\nepoch", lambda row: figure(row["seconds_per_epoch"])),
     Column("compile\ns", lambda row: figure(row["compile_seconds"])),
@@ -130,7 +135,7 @@ def diverged(frame: pl.DataFrame) -> str:
     rows = frame.filter(frame["diverged"]).to_dicts()
     if not rows:
         return ""
-    named = dict.fromkeys(f"{target_text(row)} at batch size {row['batch_size']}" for row in rows)
+    named = dict.fromkeys(f"{target_text(row)} at batch size {size_text(row)}" for row in rows)
     more = [f"{len(named) - _NAMED:,} more"] if len(named) > _NAMED else []
     return (
         f"{plural(len(rows), 'cell')} {DIVERGED}: {', '.join([*list(named)[:_NAMED], *more])}. Such training counts "

@@ -181,6 +181,7 @@ def _section(number: int, gallery: Gallery) -> _Section:
             "Accuracy that larger batches lose, and how many epochs win it back",
             {"epochs_to_recover": "not reached"},
         ),
+        tables.table(work.plans, _PLANS, "Plans of batch sizes: how fast each of their sizes is trained"),
         tables.table(work.catch_up, _CATCH_UP, "When a target that starts later has caught up", {"steps": "never"}),
     ]
     return _Section(
@@ -223,6 +224,16 @@ _RECOVERY = (
     "lost_points",
     "epochs_to_recover",
     "most_epochs",
+)
+_PLANS = (
+    "batch_plan",
+    "epochs",
+    "target",
+    "batch_size",
+    "images_per_second",
+    "processes",
+    "compile_seconds",
+    "accuracy",
 )
 _CATCH_UP = (
     "batch_size",

@@ -30,7 +30,8 @@ def words(row: Row) -> str:
     if not row["sized_steps"]:
         return NOT_PROVEN
     return (
-        f"proven at {row['batch_size']:,}: {row['sized_steps']:,} steps, largest error {error_text(row['sized_error'])}"
+        f"proven at {row['batch_plan'] or format(row['batch_size'], ',')}: {row['sized_steps']:,} steps, "
+        f"largest error {error_text(row['sized_error'])}"
     )
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.report import fields
-from harness.report.headline import COLUMNS, Row, caption_and_groups, target_text
+from harness.report.headline import COLUMNS, Row, caption_and_groups, size_text, target_text
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def failures(cells: pl.DataFrame) -> Table:
     found = []
     for (status, reason), members in groupby(rows, key=_kind):
         alike = list(members)
-        which = [f"{target_text(row)} at batch size {row['batch_size']}" for row in alike[:NAMED_CELLS]]
+        which = [f"{target_text(row)} at batch size {size_text(row)}" for row in alike[:NAMED_CELLS]]
         more = [f"{len(alike) - NAMED_CELLS:,} more"] if len(alike) > NAMED_CELLS else []
         found.append(
             (status.replace("_", " "), f"{len(alike):,}", ", ".join(which + more), reason or "no reason given")

@@ -31,6 +31,7 @@ from harness.report.headline import (
     not_readable,
     not_run,
     percent,
+    size_text,
     status_text,
     target_text,
     unproven,
@@ -94,11 +95,13 @@ def print_summary(
     unreadable: int = 0,
     machines: Machines | None = None,
     load: Sequence[str] = (),
+    plans: pl.DataFrame | None = None,
 ) -> None:
     """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``.
 
     ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame. ``machines``: of a run on
     several of them. ``load``: lines on whether other load was to blame (``harness.report.other_load.lines``).
+    ``plans``: that of ``harness.analysis.analysing``.
     """
     caption, groups = caption_and_groups(frame)
     if caption:
@@ -118,6 +121,8 @@ def print_summary(
     _print_limits(frame, console)
     _print_energy(frame, console)
     _print_device_memory(frame, console)
+    if plans is not None:
+        _print_plans(plans, console)
     for said in (*same_work.sentences(frame), *load):
         _line(console, said)
     _print_state(frame, console, planned, unreadable)
@@ -206,7 +211,7 @@ def _print_problems(rows: list[Row], console: Console) -> None:
 
     for (status, reason), members in groupby(sorted(rows, key=kind), key=kind):
         cells = list(members)
-        named = [f"{target_text(row)} at batch size {row['batch_size']}" for row in cells[:_NAMED_CELLS]]
+        named = [f"{target_text(row)} at batch size {size_text(row)}" for row in cells[:_NAMED_CELLS]]
         more = [f"{len(cells) - _NAMED_CELLS:,} more"] if len(cells) > _NAMED_CELLS else []
         line = Text.assemble(
             (status.replace("_", " "), _STYLES.get(status, "red")),
@@ -224,7 +229,7 @@ def _print_agreement(agreement: pl.DataFrame, console: Console) -> None:
     _line(
         console,
         f"Targets that did the same work end at most {widest['difference_points']:.2f} percentage points of test "
-        f"accuracy apart (at batch size {widest['batch_size']}: {shown}).",
+        f"accuracy apart (at batch size {size_text(widest)}: {shown}).",
     )
 
 
@@ -258,6 +263,21 @@ def _print_device_memory(frame: pl.DataFrame, console: Console) -> None:
             shown = ", ".join(map(str, sizes))
             text = f"{target} at batch size {shown} did not fit the device's own memory and took the machine's as well."
             _line(console, text, style="yellow")
+
+
+def _print_plans(plans: pl.DataFrame, console: Console) -> None:
+    """A line for each target and plan of batch sizes: how fast it trains at each size, and how long that compiled."""
+    for (plan, target), rows in plans.partition_by("batch_plan", "target", as_dict=True, maintain_order=True).items():
+        sizes = [
+            f"{figure(row['images_per_second'])} images per s at {row['batch_size']}{_compiled(row)}"
+            for row in rows.iter_rows(named=True)
+        ]
+        _line(console, f"{target} with the plan {plan}: {', '.join(sizes)}.")
+
+
+def _compiled(row: Row) -> str:
+    seconds = row["compile_seconds"]
+    return "" if seconds is None else f" (ready after {figure(seconds)} s)"
 
 
 def _by_target(frame: pl.DataFrame, column: str) -> Iterator[tuple[str, list[Row]]]:

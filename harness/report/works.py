@@ -60,6 +60,7 @@ class Work:
     time_to_accuracy: pl.DataFrame
     startup: pl.DataFrame
     catch_up: pl.DataFrame
+    plans: pl.DataFrame
     curves: pl.DataFrame
     noise: pl.DataFrame
 
@@ -105,8 +106,15 @@ _FRAMES = (
     "time_to_accuracy",
     "startup",
     "catch_up",
+    "plans",
 )
 
+
+_OF_TARGETS = ("pace", "accuracy_by_size", "startup", "plans")
+"""Frames whose targets are those of figures."""
+
+_OF_CELLS = ("curves", "plans")
+"""Frames that are not by batch size, whatever columns they have."""
 
 _OF_CALLS = ("dispatch", "waits")
 """Frames of targets that differ in their steps per call alone, which stand under one name there."""
@@ -127,7 +135,7 @@ def _work(
     import polars as pl
 
     pace = own["pace"]
-    present = sorted({*pace["target"], *own["accuracy_by_size"]["target"], *own["startup"]["target"]})
+    present = sorted({target for name in _OF_TARGETS for target in own[name]["target"]})
     shown, left_out = present, []
     if len(present) > MOST_TARGETS:
         rate = pl.col("images_per_second")
@@ -142,7 +150,7 @@ def _work(
         left_out.append(f"the figures show {len(kept)} of {len(sizes):,} batch sizes, spread over all")
     dropped = set(sizes) - set(kept)
     cut = {
-        name: frame if name in _OF_CALLS else _cut(frame, shown, () if name == "curves" else dropped)
+        name: frame if name in _OF_CALLS else _cut(frame, shown, () if name in _OF_CELLS else dropped)
         for name, frame in own.items()
     }
     reached = pl.col("at_most").all().over("accuracy") & (pl.col("accuracy") != found.accuracy)
@@ -174,7 +182,9 @@ def _cut(frame: pl.DataFrame, targets: Sequence[str], dropped: Collection[int]) 
 
 
 def _curves(found: Analysis) -> pl.DataFrame:
-    """Epoch by epoch at each target's best batch size and most epochs: WORK, target, batch_size, seed, cell_id, ...
+    """Epoch by epoch at each target's best batch size and most epochs, and of each of its plans of batch sizes.
+
+    Columns: WORK, target, batch_size, batch_plan, seed, cell_id, ...
 
     The best is the one that comes to the accuracy looked at soonest, else the one with the highest final
     accuracy of those that did not diverge.
@@ -184,15 +194,19 @@ def _curves(found: Analysis) -> pl.DataFrame:
     on = [*WORK, "target"]
     soonest = found.time_to_accuracy.filter(pl.col("best"), pl.col("accuracy") == found.accuracy)
     soonest = soonest.select(*on, "batch_size").unique(on, keep="first", maintain_order=True)
-    finished = found.cells.filter(pl.col("status") == "ok", pl.col("final_accuracy").is_not_null(), ~pl.col("diverged"))
+    plan = pl.col("batch_plan")
+    ended = found.cells.filter(pl.col("status") == "ok")
+    finished = ended.filter(plan == "", pl.col("final_accuracy").is_not_null(), ~pl.col("diverged"))
     highest = finished.sort("final_accuracy", descending=True, maintain_order=True)
     highest = highest.select(*on, "batch_size").unique(on, keep="first", maintain_order=True)
     best = pl.concat([soonest, highest.join(soonest, on=on, how="anti", nulls_equal=True)])
-    cells = found.cells.filter(pl.col("status") == "ok").join(best, on=[*on, "batch_size"], nulls_equal=True)
-    longest = cells.filter(pl.col("epochs") == pl.col("epochs").max().over(on)).sort("seed", "repeat")
-    kept = longest.group_by(on, maintain_order=True).head(MOST_CURVES)
-    columns = [*on, "batch_size", "seed", "cell_id", "diverged"]
-    return kept.select(columns).join(found.epochs, on="cell_id").sort(*on, "seed", "cell_id", "epoch")
+    cells = ended.filter(plan == "").join(best, on=[*on, "batch_size"], nulls_equal=True)
+    both = pl.concat([cells, ended.filter(plan != "")])
+    line = [*on, "batch_plan"]
+    longest = both.filter(pl.col("epochs") == pl.col("epochs").max().over(line)).sort("seed", "repeat")
+    kept = longest.group_by(line, maintain_order=True).head(MOST_CURVES)
+    columns = [*on, "batch_size", "batch_plan", "seed", "cell_id", "diverged"]
+    return kept.select(columns).join(found.epochs, on="cell_id").sort(*line, "seed", "cell_id", "epoch")
 
 
 def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:

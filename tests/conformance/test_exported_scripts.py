@@ -98,6 +98,16 @@ def test_a_script_prints_them_in_mixed_precisions_too(
     _assert_same(record, printed)
 
 
+@pytest.mark.parametrize("label", ["tensorflow-cpu:graph", "jax-cpu:jit", "jax-cpu:jit@input=host"])
+def test_a_script_changes_the_batch_size_where_its_cell_does(
+    bench: Bench, label: str, digits: Prepared, tmp_path: Path
+) -> None:
+    rate = LearningRate(0.02, drop_epochs=(2,), scaling="linear")
+    training = TrainingSpec(16, 3, OptimizerSpec("momentum"), rate, batch_changes=((1, 32), (2, 16)))
+    record, printed = _both(bench, label, "unusual", training, digits, tmp_path)
+    _assert_same(record, printed)
+
+
 @pytest.mark.parametrize("label", ["jax-cpu:jit"])
 def test_a_script_that_does_other_work_prints_a_difference(
     bench: Bench, label: str, digits: Prepared, tmp_path: Path
@@ -162,7 +172,7 @@ def _run(bench: Bench, label: str, script: Path) -> str:
 
 def _assert_same(record: Record, printed: str, same: float = SAME) -> None:
     rows = [[float(number) for number in row.split()] for row in ROW.findall(printed)]
-    assert len(rows) == len(record.epochs) == 2, printed
+    assert len(rows) == len(record.epochs) == record.cell.training.epochs > 1, printed
     for row, epoch in zip(rows, record.epochs, strict=True):
         recorded = (epoch.train_loss, epoch.test_loss, epoch.test_accuracy)
         assert row[1::2] == pytest.approx(recorded, abs=1e-7)

@@ -74,6 +74,10 @@ def every_script() -> list[tuple[str, Cell, str]]:
             variables = {"XLA_FLAGS": "--xla_dump_to='a b'"} if target.cpus else {}
             source = source_of(cell, keras, variables=variables, machine=MACHINE)
             found.append((f"{name}-{optimizer}-{precision}-{number}-{keras[:1]}", cell, source))
+    for number, target in enumerate(TARGETS):
+        if target.mode != "fit":
+            cell = cell_of(target, batch_changes=((1, 16), (2, 32)))
+            found.append((f"plan-{number}", cell, source_of(cell)))
     return found
 
 
@@ -91,7 +95,7 @@ def test_every_script_is_short_parses_and_imports_numpy_and_its_framework_only()
                 assert not node.level
                 imported.add(node.module.partition(".")[0])
         assert imported - set(sys.stdlib_module_names) == {"numpy", *FRAMEWORKS[cell.target.backend]}, called
-    assert count == len(models.names()) * len(OPTIMIZERS) * len(PRECISIONS) * (5 * 2 + 3)
+    assert count == len(models.names()) * len(OPTIMIZERS) * len(PRECISIONS) * (5 * 2 + 3) + 7
 
 
 def test_every_script_is_formatted_and_free_of_unused_and_undefined_names(tmp_path: Path) -> None:

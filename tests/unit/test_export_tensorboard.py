@@ -156,7 +156,7 @@ class TestHyperparameters:
             "target",
         ]
         assert [info["displayName"] for info in columns["metricInfos"]] == list(tracking.FIGURES)
-        untold = {"interleave"}
+        untold = {"interleave", "batch_plan"}
         assert {info["name"] for info in columns["hparamInfos"]} == {*tensorboard.HYPERPARAMETERS} - untold
 
     def test_how_a_cell_ended_and_why_is_told(self, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def adam(cell: Cell) -> str:
 
 def learning_rate(cell: Cell) -> list[str]:
     """The statements that give ``learning_rate``: a number, or optax's schedule of pieces, each from its first step."""
-    pieces = cell.training.learning_rates(cell.steps_per_epoch)
+    pieces = cell.training.learning_rates(cell.epoch_steps)
     if len(pieces) == 1:
         return [f"learning_rate = {literal(pieces[0][1])}"]
     schedules = Source("[optax.constant_schedule(rate) for rate in rates]")

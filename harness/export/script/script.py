@@ -61,9 +61,9 @@ def require(cell: Cell) -> None:
             f"{where}: backend {backend!r} cannot be exported as a script; "
             f"allowed: {', '.join(f'{name} ({framework})' for name, framework in EXPORTABLE.items())}"
         )
-    if not cell.steps_per_epoch:
+    if not min(cell.epoch_steps):
         raise UsageError(
-            f"{where}: its batch size {cell.training.batch_size} is more than the {cell.dataset.train_examples} "
+            f"{where}: its batch size {max(cell.training.batch_sizes)} is more than the {cell.dataset.train_examples} "
             "training examples, so it has no step that a script could train"
         )
     target, training = cell.target, cell.training
@@ -84,6 +84,8 @@ def require(cell: Cell) -> None:
             f"{where}: {training.method} cannot be exported: scripts have no {', '.join(training.options)} yet; "
             "a cell without them can be"
         )
+    if training.batch_changes and target.mode == "fit":
+        raise UsageError(f"{where}: fit trains no plan of batch sizes, so neither does a script of it")
     for key, value, allowed in (
         ("mode", target.mode, _OFFERED[backend]["mode"]),
         ("accelerator", target.accelerator, _OFFERED[backend]["accelerator"]),
@@ -109,6 +111,9 @@ def _common(cell: Cell, known: Known, file_name: str, version: str, images_are_b
         "batch_size": training.batch_size,
         "epochs": training.epochs,
         "steps": cell.steps_per_epoch,
+        "plan": literal([training.batch_size_in(epoch) for epoch in range(training.epochs)])
+        if training.batch_changes
+        else "",
         "variables": literal(variables) if variables else "",
         "cpus": target.cpus,
         "recorded": bool(known.epochs),
@@ -166,7 +171,7 @@ def _jax(cell: Cell) -> dict[str, Any]:
 def _title(cell: Cell) -> str:
     training = cell.training
     what = f"{plain(cell.model.name)} on {plain(cell.dataset.name)} in plain {EXPORTABLE[cell.target.backend]}"
-    how = f"batch size {training.batch_size}, {training.optimizer.name}, {training.precision}"
+    how = f"batch size {training.batch_plan or training.batch_size}, {training.optimizer.name}, {training.precision}"
     return f"Train {what}: {how}, {plural(training.epochs, 'epoch')}."
 
 

@@ -80,7 +80,7 @@ def learning_rate(cell: Cell) -> list[str]:
 
     The schedule holds a value up to and including its boundary.
     """
-    pieces = cell.training.learning_rates(cell.steps_per_epoch)
+    pieces = cell.training.learning_rates(cell.epoch_steps)
     if len(pieces) == 1:
         return [f"learning_rate = {literal(pieces[0][1])}"]
     boundaries, rates = [first - 1 for first, _ in pieces[1:]], [rate for _, rate in pieces]
