@@ -54,6 +54,7 @@ _REACHING: dict[str, Any] = {
     "most_epochs": pl.Int64,
     "highest_accuracy": pl.Float64,
     "at_most": pl.Boolean,
+    "measured": pl.Boolean,
     **bounded("steps"),
     "epochs": pl.Float64,
     **bounded("seconds"),
@@ -67,8 +68,9 @@ _REACHING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One cell's evaluations: accuracy after each epoch, 0 where it is no number.
+    """One cell's evaluations: accuracy at each, 0 where it is no number. They are after epochs, unless ``steps`` tells.
 
+    ``steps``: those trained until each evaluation. ``until``: the accuracy that training was to end at, 0 for none.
     ``seconds_per_step`` is None where nothing was timed. One that ``diverged`` reaches no accuracy, whatever it was at
     on its way.
     """
@@ -80,6 +82,14 @@ class Curve:
     seconds_per_step: float | None
     compile_seconds: float | None
     diverged: bool = False
+    steps: tuple[int, ...] = ()
+    until: float = 0.0
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """(Steps, accuracy) of each evaluation."""
+        numbers = self.steps or [number * self.steps_per_epoch for number in range(1, len(self.accuracies) + 1)]
+        return [(float(steps), accuracy) for steps, accuracy in zip(numbers, self.accuracies, strict=True)]
 
     @property
     def highest(self) -> float:
@@ -89,10 +99,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reached:
-    """Steps to an accuracy by one cell; ``at_most``: it was there at the first evaluation, so they are a bound."""
+    """Steps to an accuracy by one cell; ``at_most``: it was there at the first evaluation, so they are a bound.
+
+    ``measured``: training was to end at that accuracy, and did.
+    """
 
     steps: float
     at_most: bool
+    measured: bool = False
 
 
 def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
@@ -101,8 +115,8 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
     A run of fewer epochs is the beginning of one of more (same parameters, same order), so it is no further seed. A
     cell that was cut short knows nothing of the epochs it lacks: beside longer ones that ended well it is left out.
     """
-    first = (pl.col(name).first() for name in ("steps", "seconds"))
-    by_cell = collected.epochs.group_by("cell_id", maintain_order=True).agg(*first, "test_accuracy")
+    told_of_each = "steps", pl.col("seconds").first(), "test_accuracy"
+    by_cell = collected.epochs.group_by("cell_id", maintain_order=True).agg(*told_of_each)
     evaluations = {cell_id: tuple(told) for cell_id, *told in by_cell.iter_rows()}
     cells = [row for row in rows_of(collected.cells) if row["cell_id"] in evaluations]
 
@@ -122,27 +136,33 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
 
 
 def reach(curve: Curve, accuracy: float) -> Reached | None:
-    """Steps until the test accuracy is first reached, linear between evaluations; None if it is not, or diverged."""
+    """Steps until the test accuracy is first reached, linear between evaluations; None if it is not, or diverged.
+
+    Where training was to end at that accuracy, they are those that it was trained for.
+    """
     if curve.diverged:
         return None
-    before: float | None = None
-    for number, now in enumerate(curve.accuracies, start=1):
+    before: tuple[float, float] | None = None
+    for steps, now in curve.points:
         if now >= accuracy:
+            if curve.until == accuracy:
+                return Reached(steps, False, measured=True)
             if before is None:
-                return Reached(float(number * curve.steps_per_epoch), True)
-            share = (accuracy - before) / (now - before)
-            return Reached((number - 1 + share) * curve.steps_per_epoch, False)
-        before = now
+                return Reached(steps, True)
+            share, between = (accuracy - before[1]) / (now - before[1]), steps - before[0]
+            return Reached((before[0] / between + share) * between, False)
+        before = steps, now
     return None
 
 
 def by_size(cells: pl.DataFrame) -> pl.DataFrame:
     """Final test accuracy per WORK, target, number of epochs and batch size: mean over seeds, Student's t interval.
 
-    Repeats and lanes of one seed are averaged first. ``not_finite``: cells that diverged; their accuracies count, as
-    they are what was reached; one that is no number counts as 0.
+    Not of cells that end at an accuracy. Repeats and lanes of one seed are averaged first. ``not_finite``: cells that
+    diverged; their accuracies count, as they are what was reached; one that is no number counts as 0.
     """
-    finished = [row for row in rows_of(cells) if row["status"] == "ok" and row["final_accuracy"] is not None]
+    whole = (row for row in rows_of(cells) if row["status"] == "ok" and row["until_accuracy"] is None)
+    finished = [row for row in whole if row["final_accuracy"] is not None]
     rows = []
     key = grouped(finished, lambda row: (*work_of(row), row["target"], row["epochs"], row["batch_size"]))
     for place, members in key.items():
@@ -157,12 +177,16 @@ def recovery(collected: Collected, found: Mapping[tuple[Any, ...], Sequence[Curv
 
     ``found``: ``curves``. For each planned number of epochs: mean accuracies over seeds, after each epoch, of the
     cells with most epochs; linear between them. ``epochs_to_recover`` is null where ``most_epochs`` do not suffice. A
-    batch size of which a seed diverged is left out.
+    batch size of which a seed diverged is left out, and what was evaluated otherwise than after each epoch.
     """
     planned = grouped(rows_of(collected.cells), lambda row: (*work_of(row), row["target"]))
     rows: list[tuple[Any, ...]] = []
     for place, own in grouped_by_target(found).items():
-        sound = {size: curves for size, curves in own.items() if not any(curve.diverged for curve in curves)}
+        sound = {
+            size: curves
+            for size, curves in own.items()
+            if not any(curve.diverged or curve.until or curve.steps for curve in curves)
+        }
         sizes, members = {size: _mean_curve(curves) for size, curves in sound.items()}, planned[place]
         if len(sizes) < 2:
             continue
@@ -181,11 +205,14 @@ def accuracies(
     """The accuracy to look at, and all that times are told for, descending; ``found``: ``curves``.
 
     Those are the ones of LADDER that a batch size of a target reached with all its seeds, and the one to look at.
-    Unless one is asked for, that is the highest of them up to USUAL; USUAL where there is none.
+    Unless one is asked for, that is the one that all training was to end at, else the highest of them up to USUAL;
+    USUAL where there is none.
     """
     highest = max((min(curve.highest for curve in own) for own in found.values()), default=0.0)
     reached = tuple(one for one in LADDER if one <= highest)
-    chosen = asked if asked is not None else next((one for one in reached if one <= USUAL), USUAL)
+    ends = {curve.until for own in found.values() for curve in own}
+    usual = max(ends) if len(ends) == 1 and ends != {0.0} else next((one for one in reached if one <= USUAL), USUAL)
+    chosen = usual if asked is None else asked
     return chosen, tuple(sorted({*reached, chosen}, reverse=True))
 
 
@@ -193,7 +220,8 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
     """Steps and seconds of training to each accuracy, per WORK, target and batch size, over seeds.
 
     Geometric means with Student's t intervals of the logarithms. They are null unless all ``seeds`` got there
-    (``reached`` says how many did; those that ``diverged`` did not). ``seconds``: steps at the mean pace of the seed's
+    (``reached`` says how many did; those that ``diverged`` did not). ``measured``: training was to end there, and did;
+    elsewhere steps are read off between two evaluations. ``seconds``: steps at the mean pace of the seed's
     own cell, evaluation not counted; ``seconds_with_compile`` adds the median of compiling. ``best``: least seconds of
     the target's batch sizes.
     ``regime`` and ``steps_slope``: from the next smaller batch size to this one, of the three regimes of Shallue et
@@ -240,10 +268,11 @@ def _reaching(accuracy: float, place: tuple[Any, ...], size: int, own: Sequence[
         "batch_size": size,
         "seeds": len(own),
         "reached": len(got),
-        "most_epochs": max(len(curve.accuracies) for curve in own),
+        "most_epochs": max(math.ceil(curve.points[-1][0] / curve.steps_per_epoch) for curve in own),
         "highest_accuracy": max(curve.highest for curve in own),
         "diverged": sum(curve.diverged for curve in own),
         "at_most": everyone and any(there.at_most for _, there in got),
+        "measured": everyone and all(there.measured for _, there in got),
         "epochs": None if steps[0] is None else steps[0] / own[0].steps_per_epoch,
         "seconds_with_compile": with_compile,
         **dict(zip(names, (*steps, *seconds), strict=True)),
@@ -262,14 +291,18 @@ def _regime(slope: float | None) -> str:
     return PERFECT if slope <= PERFECT_SLOPE else MAXIMAL if slope >= MAXIMAL_SLOPE else DIMINISHING
 
 
-def _curve(row: Row, steps: int, seconds: float | None, accuracies: Sequence[float]) -> Curve:
-    """``steps`` and ``seconds`` of the first epoch."""
+def _curve(row: Row, steps: Sequence[int], seconds: float | None, accuracies: Sequence[float]) -> Curve:
+    """``steps`` of training until each evaluation, ``seconds`` until the first."""
+    per_epoch = row["train_examples"] // row["batch_size"]
+    is_usual = all(number * per_epoch == done for number, done in enumerate(steps, start=1))
     return Curve(
         seed=row["seed"],
         batch_size=row["batch_size"],
-        steps_per_epoch=steps,
+        steps_per_epoch=per_epoch,
+        steps=() if is_usual else tuple(steps),
+        until=row["until_accuracy"] or 0.0,
         accuracies=tuple(map(_right, accuracies)),
-        seconds_per_step=seconds / steps if seconds and row["status"] in COUNTED else None,
+        seconds_per_step=seconds / steps[0] if seconds and row["status"] in COUNTED else None,
         compile_seconds=row["compile_seconds"],
         diverged=row["diverged"],
     )

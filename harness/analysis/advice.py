@@ -47,6 +47,7 @@ class Choice:
     epochs: float | None = None
     seeds: int = 0
     at_most: bool = False
+    measured: bool = False
     ratio_low: float | None = None
     ratio_high: float | None = None
 
@@ -259,6 +260,7 @@ def _choice(key: tuple[str, int], pace: Row | None, there: Row | None) -> Choice
             "epochs": there["epochs"],
             "seeds": there["seeds"],
             "at_most": there["at_most"],
+            "measured": there["measured"],
         }
     return Choice(*key, **{**dict.fromkeys(_SPEED), "processes": 0, **speed, **to_accuracy})
 

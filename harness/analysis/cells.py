@@ -141,4 +141,5 @@ def columns() -> dict[str, Any]:
         "witness_error": real,
         "not_shown": text,
         "batch_plan": text,
+        "until_accuracy": real,
     }

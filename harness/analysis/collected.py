@@ -69,6 +69,7 @@ def summary(records: Iterable[Record]) -> pl.DataFrame:
     batches of its ``train_blocks`` (``statistics.batch_median_error``); it knows nothing of other processes.
     ``batch_plan``: where the batch size changes, all of them (``TrainingSpec.batch_plan``), ``batch_size`` being the
     first, ``images_per_second`` that of all sizes together and ``seconds_per_epoch`` of a mean epoch; empty elsewhere.
+    ``until_accuracy``: at which training was to end, ``epochs`` then being the most that it might take; else empty.
     ``machine``: its anonymous id, and ``node`` its name in a cluster; a cell that never trained and names none is given
     the run's, if it has one only. Empty (null) where a record has no such measurement.
     """

@@ -49,7 +49,7 @@ def _of_cell(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
     """The values of ``cells.columns``."""
     cell, target, training, phases = record.cell, record.cell.target, record.cell.training, record.phases
     works = is_the_work(record)
-    last = record.epochs[-1] if len(record.epochs) == training.epochs else None
+    last = record.epochs[-1] if _is_finished(record) else None
     images_per_second = figures.images_per_second
     pace = figures.trained_seconds / figures.trained_steps if figures.trained_steps else None
     return (
@@ -107,26 +107,38 @@ def _of_cell(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         figures.diverged or record.diverged,
         *_same_work(record.same_work),
         training.batch_plan,
+        training.until_accuracy or None,
     )
 
 
-def _plan(record: Record, figures: BlockFigures) -> str:
-    """JSON of what is told of a plan of batch sizes (``rows.PLAN``); empty where the batch size is fixed.
+def _is_finished(record: Record) -> bool:
+    """Whether its last evaluation is the one that training was to end with."""
+    if not record.epochs:
+        return False
+    last, training = record.epochs[-1], record.cell.training
+    is_reached = bool(training.until_accuracy) and last.test_accuracy >= training.until_accuracy
+    return is_reached or (last.epoch == training.epochs - 1 and not last.steps)
 
-    ``sizes``: of each batch size its own figures. ``steps`` and ``seconds``: of training until the end of each epoch
-    that was finished, the latter at each size's mean pace; null from an epoch on whose size was not trained.
+
+def _plan(record: Record, figures: BlockFigures) -> str:
+    """JSON of what is told of a plan of batch sizes, or of evaluations within epochs (``rows.PLAN``); else empty.
+
+    ``sizes``: of each batch size of a plan its own figures. ``steps`` and ``seconds``: of training until each
+    evaluation, the latter at each size's mean pace; null from one on before which a size was not trained.
     """
-    if not figures.by_size:
+    cell = record.cell
+    if not figures.by_size and not any(epoch.steps for epoch in record.epochs):
         return ""
-    cell, steps = record.cell, 0
-    seconds: float | None = 0.0
-    paces = {size: one.trained_seconds / one.trained_steps for size, one in figures.by_size if one.trained_steps}
+    sizes_trained = figures.by_size or ((cell.training.batch_size, figures),)
+    paces = {size: one.trained_seconds / one.trained_steps for size, one in sizes_trained if one.trained_steps}
     until: dict[str, list[Any]] = {"steps": [], "seconds": []}
-    for epoch, own in enumerate(cell.epoch_steps[: len(record.epochs)]):
-        pace = paces.get(cell.training.batch_size_in(epoch))
-        steps, seconds = steps + own, None if seconds is None or pace is None else seconds + own * pace
+    for epoch in record.epochs:
+        steps = epoch.steps or sum(cell.epoch_steps[: epoch.epoch + 1])
+        own = [(piece.batch_size, min(piece.steps, steps - piece.first_step)) for piece in cell.pieces]
+        trained = [(paces.get(size), count) for size, count in own if count > 0]
+        known = [pace * count for pace, count in trained if pace is not None]
         until["steps"].append(steps)
-        until["seconds"].append(seconds)
+        until["seconds"].append(sum(known) if len(known) == len(trained) else None)
     compiled = {} if _programs_kept(record) else {one.batch_size: one.seconds for one in record.compilations}
     sizes = [
         {

@@ -53,9 +53,9 @@ DISTURBANCES: dict[str, Any] = {
 def schema() -> dict[str, Any]:
     """The columns of a row.
 
-    Those of ``cells``; the machine's facts as JSON, and whether they tell of a GPU; of a plan of batch sizes what its
-    sizes and epochs took, as JSON; what was reached after each
-    epoch, and what disturbed it, both empty for records that did not do the work.
+    Those of ``cells``; the machine's facts as JSON, and whether they tell of a GPU; of a plan of batch sizes, and of
+    evaluations within epochs, what they took, as JSON; what was reached at each evaluation, and what disturbed it, both
+    empty for records that did not do the work.
     """
     return {
         **of_cells.columns(),
@@ -92,7 +92,7 @@ def cells(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def epochs(rows: pl.DataFrame) -> pl.DataFrame:
-    """A row per record and epoch that was finished: ``collected.Collected``."""
+    """A row per record and evaluation: ``collected.Collected``. ``epoch``: how many were trained, parts of one too."""
     lists = rows.select(
         "cell_id", STEPS_PER_EPOCH, "seconds_per_epoch", *(pl.col(f"epochs: {name}").alias(name) for name in REACHED)
     ).filter(pl.col(REACHED[0]).list.len() > 0)
@@ -113,7 +113,14 @@ def epochs(rows: pl.DataFrame) -> pl.DataFrame:
         return found
     columns = {name: found.schema[name] for name in ("cell_id", "epoch", "steps", "seconds")}
     own = pl.DataFrame(changing, schema=columns, orient="row")
-    return found.update(own, on=["cell_id", "epoch"], include_nulls=True)
+    told = found.update(own, on=["cell_id", "epoch"], include_nulls=True)
+    within = [cell for cell, plan in _plans(rows) if not plan["sizes"]]
+    if not within:
+        return told
+    # These were numbered by evaluation so far.
+    per_epoch = rows.select("cell_id", pl.col(STEPS_PER_EPOCH).alias("per epoch"))
+    share = pl.when(pl.col("cell_id").is_in(within)).then(pl.col("steps") / pl.col("per epoch")).otherwise("epoch")
+    return told.join(per_epoch, on="cell_id", maintain_order="left").with_columns(epoch=share).drop("per epoch")
 
 
 def plans(rows: pl.DataFrame) -> pl.DataFrame:

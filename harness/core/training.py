@@ -198,6 +198,10 @@ class TrainingSpec:
             yield f"weight decay {spec.weight_decay:g}{form}"
         if spec.clip_norm:
             yield f"gradients clipped at {spec.clip_norm:g}"
+        if self.until_accuracy:
+            yield f"an end at {100 * self.until_accuracy:g} % test accuracy"
+        if self.evaluate_every:
+            yield f"an evaluation every {self.evaluate_every:,} step{'' if self.evaluate_every == 1 else 's'}"
         if self.label_smoothing:
             yield f"label smoothing {self.label_smoothing:g}"
         if rule.warms_up:

@@ -154,6 +154,8 @@ def _of_choice(advice: Advice) -> list[str]:
             f"{percent(advice.accuracy)}{_of_seeds(choice.seeds)}. It trains {pace}{ends}, measured in "
             f"{plural(choice.processes, 'process')}."
         )
+        if choice.measured:
+            found.append("That is measured: its training ended there.")
         if choice.at_most:
             found.append("It was there when first tested, after one epoch, so steps and time are upper bounds.")
     else:

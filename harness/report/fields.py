@@ -63,6 +63,7 @@ FIELDS = {
     "phase": _words("phase"),
     "batch_size": Field("batch size", written=_plain),
     "batch_plan": _words("batch sizes"),
+    "until_accuracy": Field("ends at accuracy, %", 100, _hundredths),
     "base_batch_size": Field("compared with batch size", written=_plain),
     "epochs": Field("epochs", written=_short),
     "epoch": Field("epoch", written=_short),

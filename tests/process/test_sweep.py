@@ -254,3 +254,21 @@ def test_on_a_terminal_a_bar_shows_the_cell_its_loss_and_the_time_left(sweeper: 
     assert "[3/3] scripted:numpy, small, batch 16, 2 epochs: ok, trained in " in text
     assert not re.search(r"\x1b\[[0-9;]*\b[349][0-7][;m]", text), "colours in spite of NO_COLOR"
     assert "\x1b[?25h" in text, "the cursor is shown again"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "trained", "evaluations"),
+    [("0.01", 5, [5]), ("1", 3 * 16, [5, 10, 15, 0, 20, 25, 30, 0, 35, 40, 45, 0])],
+)
+def test_training_ends_at_an_accuracy_or_after_the_most_epochs(
+    sweeper: Sweeper, accuracy: str, trained: int, evaluations: list[int]
+) -> None:
+    flags = ("--until-accuracy", accuracy, "--max-epochs", "3", "--evaluate-every", "5")
+    done = sweeper.run(*flags, target="scripted,reference", batch_sizes=[4])
+    assert done.returncode == 0, done.stderr
+    for record in sweeper.records().values():
+        assert record.status == "ok"
+        assert sum(record.blocks.steps) + sum(record.blocks.settle) == trained
+        assert [epoch.steps for epoch in record.epochs] == evaluations
+        assert record.same_work.counted_steps in (trained, None)
+        assert record.same_work.witnessed_steps > 0
