@@ -90,8 +90,11 @@ def _present(run: Run) -> dict[str, Signature]:
 
 
 def _of_the_present(known: pl.DataFrame, present: dict[str, Signature]) -> pl.DataFrame:
-    are = [present.get(key[0]) == key for key in known.select(list(_KEY)).rows()]
-    return known if all(are) else known.filter(are)
+    """Rows of files that are still what they were."""
+    keys = known.select(list(_KEY)).rows()
+    if keys == list(present.values()):  # both are sorted by name
+        return known
+    return known.filter([present.get(key[0]) == key for key in keys])
 
 
 def _without(files: dict[str, Signature], found: pl.DataFrame) -> dict[str, Signature]:
