@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from harness.analysis import Analysis
-    from harness.analysis.reading import NoiseScale
+    from harness.analysis.reading import NoiseScale, RateSearch
 
 MOST_TARGETS = 16
 """In figures: their marks and names could not be told apart in a crowd."""
@@ -38,7 +38,8 @@ class Work:
     ``heading`` and ``slug`` are empty where a run has one work only. ``targets``: all of the run, which decide
     on looks; ``shown``: those in this work's figures. ``left_out``: what the figures do not show, a sentence each.
     ``accuracy`` and ``accuracies`` in percent. ``at_once``: those that every batch size reached within its first epoch,
-    where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``.
+    where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``. ``rates``: the
+    searches for its learning rates, by batch size.
     """
 
     heading: str
@@ -62,9 +63,10 @@ class Work:
     catch_up: pl.DataFrame
     curves: pl.DataFrame
     noise: pl.DataFrame
+    rates: tuple[RateSearch, ...]
 
 
-def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Work]:
+def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[RateSearch] = ()) -> list[Work]:
     """Every work of a run on each machine, in the order of its cells; not those that never ran on any of several."""
     import polars as pl
 
@@ -81,7 +83,7 @@ def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Work]:
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
         own["curves"] = curves_of.get(key, curves.clear())
-        made.append(_work(found, heading, slug, targets, own, _noise(noise, key)))
+        made.append(_work(found, heading, slug, targets, own, _noise(noise, key), _rates(rates, key)))
     return made
 
 
@@ -115,6 +117,7 @@ def _work(
     targets: tuple[str, ...],
     own: dict[str, pl.DataFrame],
     noise: pl.DataFrame,
+    rates: tuple[RateSearch, ...],
 ) -> Work:
     import polars as pl
 
@@ -153,6 +156,7 @@ def _work(
         accuracies=tuple(sorted(ladder.get(False, ()), reverse=True)),
         at_once=tuple(sorted(ladder.get(True, ()), reverse=True)),
         noise=fields.display(noise),
+        rates=rates,
         time_to_accuracy=reaching.filter(~pl.col("reached_at_once")).drop("reached_at_once"),
         **{name: fields.display(frame) for name, frame in cut.items()},
     )
@@ -206,6 +210,18 @@ def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:
         if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[:5]
     ]
     return pl.DataFrame(rows, schema=columns, orient="row").sort("target", "batch_size", "epoch")
+
+
+def _rates(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSearch, ...]:
+    """Those of one work."""
+    work = dict(zip(WORK, key, strict=True))
+    wanted = tuple(work[name] for name in ("model", "dataset", "train_examples", "optimizer", "precision"))
+    own = [
+        one
+        for one in searches
+        if (one.model, one.dataset, one.train_examples + one.held_out, one.method, one.precision) == wanted
+    ]
+    return tuple(sorted(own, key=lambda one: one.batch_size))
 
 
 def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:
