@@ -103,7 +103,7 @@ def learning_rates(work: Work) -> Figure | Absent:
     if not work.rates:
         return Absent(title, "they were given, not searched for")
     frame = rate_rows(work.rates)
-    x = {**vega.magnitude(frame, "rate", header("rate")), "axis": {"format": "~g", "tickCount": 6}}
+    x = {**vega.magnitude(frame, "rate", header("rate")), "axis": {"format": "~g", "grid": False, "tickCount": 6}}
     y = vega.magnitude(frame, "held_out_loss", header("held_out_loss"))
     looks = vega.look(work.targets, sorted(frame["target"].unique()), mark=False)
     columns = ("target", "batch_size", "rate", "steps", "held_out_loss", "chosen")

@@ -25,10 +25,9 @@ def sentences(searches: Sequence[RateSearch]) -> list[str]:
     for (model, _, method, _), of_work in works:
         own = sorted(of_work, key=lambda one: one.batch_size)
         first = own[0]
-        found.append(
-            f"Learning rates found for {model}, {method}, by the loss of {plural(first.held_out, 'training image')} that "
-            f"no search trained on: {'; '.join(map(_one, own))}."
-        )
+        judged = f"by the loss of {plural(first.held_out, 'training image')} that no search trained on"
+        rates = "; ".join(map(_one, own))
+        found.append(f"Learning rates found for {model}, {method}, {judged}: {rates}.")
         found += _growth({one.batch_size: one.rate for one in own})
     return found
 
