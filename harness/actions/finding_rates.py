@@ -74,7 +74,7 @@ class FoundRates:
         definitions: Mapping[str, TargetDefinition],
         dataset: Path,
     ) -> dict[SizeOf, RateSearch]:
-        tell(f"learning rates to find: {len(missing)}, each by {rate_search.TRIALS} short trainings")
+        tell(f"learning rates to find: {len(missing)}, each by {rate_search.TRAININGS} short trainings")
         problems = session.build_environments(definitions, targets, NEWS)
         known = session.with_reference(definitions, NEWS)
         found: dict[SizeOf, RateSearch] = {}

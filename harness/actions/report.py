@@ -20,6 +20,7 @@ from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.core.errors import StoreError, UsageError
 from harness.runs import folder as run_folder
+from harness.runs import rate_searches
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Report(Shown):
     def _drawable(self) -> list[Figure]:
         from harness.report import charts
 
-        return charts.figures(self.reading.found, self.reading.noise_scales)
+        return charts.figures(self.reading.found, self.reading.noise_scales, self.reading.rate_searches)
 
     def write_page(self, place: Place) -> None:
         """Write the page, one HTML file that opens anywhere, offline. Raises HarnessError where it cannot be."""
@@ -149,9 +150,10 @@ class Report(Shown):
 
     def print_to(self, console: Console) -> None:
         """The table, what failed and why, and how far the targets agree."""
-        from harness.report import machines, other_load, terminal
+        from harness.report import learning_rates, machines, other_load, terminal
 
         found = self._outline
+        rates = learning_rates.sentences(rate_searches.stored(self.folder))
         terminal.print_summary(
             found.cells,
             console,
@@ -160,7 +162,7 @@ class Report(Shown):
             planned=len(self.run.plan.cells),
             unreadable=len(self.unreadable),
             machines=machines.machines(found.cells, found.side_by_side, found.machines),
-            load=other_load.lines(found.blame),
+            load=(*rates, *other_load.lines(found.blame)),
             plans=found.plans,
         )
 

@@ -18,15 +18,16 @@ from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.plan.datasets.extent import Extent
 from harness.proof.parity import Proof, Quantity
-from harness.runs import files, noise_scales, setting
+from harness.runs import files, noise_scales, rate_searches, setting
 from harness.runs import folder as run_folder
 from harness.runs.noise_scales import NoiseScale
+from harness.runs.rate_searches import RateSearch
 from harness.wording import nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TABLES", "Extent", "NoiseScale", "Proof", "Quantity", "Reading", "load", "read", "table_of"]
+__all__ = ["TABLES", "Extent", "NoiseScale", "Proof", "Quantity", "RateSearch", "Reading", "load", "read", "table_of"]
 
 TABLES = (
     "cells",
@@ -58,8 +59,8 @@ class Reading:
 
     ``lanes``: a record of each target, of equal work where there is such (``analysis.comparable``). ``unreadable``:
     what was wrong with each record that is missing from all of it; ``unreadable_proofs``: likewise. ``noise_scales``:
-    of a point measured again that with most batches. ``images``: the range of the dataset's pixels, None where the
-    sweep did not keep it or it cannot be read.
+    of a point measured again that with most batches. ``rate_searches``: those for learning rates. ``images``: the range
+    of the dataset's pixels, None where the sweep did not keep it or it cannot be read.
     """
 
     run: run_folder.Run
@@ -70,6 +71,7 @@ class Reading:
     unreadable_proofs: tuple[StoreError, ...]
     noise_scales: tuple[NoiseScale, ...]
     images: Extent | None
+    rate_searches: tuple[RateSearch, ...] = ()
 
 
 def read(run: run_folder.Run, accuracy: float | None = None, helped: bool = False) -> Reading:
@@ -97,6 +99,7 @@ def read(run: run_folder.Run, accuracy: float | None = None, helped: bool = Fals
         unreadable_proofs=tuple(unreadable_proofs),
         noise_scales=tuple(_noise_scales(run.folder)),
         images=_images(run),
+        rate_searches=tuple(rate_searches.stored(run.folder)),
     )
 
 

@@ -30,7 +30,9 @@ from harness.commands import completing, flags, printing
 @flags.axis("--seed", metavar="N,...", help="Seeds of initial parameters, order and dropout.")
 @flags.optimizers_option("sgd, momentum, nesterov, adam.")
 @flags.axis(
-    "--learning-rate", metavar="X,...|N:X,...", help="Learning rates; 32:0.01,512:0.08 is one for each batch size."
+    "--learning-rate",
+    metavar="X,...|N:X,...|find",
+    help="Learning rates; 32:0.01,512:0.08 is one for each batch size, find searches for them.",
 )
 @flags.precisions_option
 @click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")

@@ -2,8 +2,9 @@
 
 The rule is Jamieson and Talwalkar's (arXiv 1502.07240, algorithm 1), in the form of Li et al. (arXiv 1603.06560,
 algorithm 1, inner loop, eta = 2): every rate of the grid is trained for a few steps, the better half is trained for
-twice as many, and so on, until ``SURVIVORS`` have been trained for as long as a search trains; each begins anew. The
-one with the lowest loss then is chosen, the smaller of equals.
+twice as many, and so on, until ``SURVIVORS`` have been trained for as long as a search trains; each training begins
+anew. The last ones are trained with several seeds, as a rate at the edge of what is stable may do well by chance. The
+one with the lowest mean loss then is chosen, the smaller of equals.
 
 What is judged is the mean loss on images of the training set's end, on which these trainings do not train. The test set
 is never looked at. A schedule would be cut short with the training, so the rate is constant but for its warm-up, of a
@@ -13,7 +14,7 @@ quarter of the steps at most.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from harness.core.messages import Block, Evaluate, Evaluated, Train
 from harness.core.record import now
 from harness.core.training import LearningRate
 from harness.plan import inputs
+from harness.plan.sweep import LARGEST_SEED
 from harness.proof.probing import opened
 from harness.runs.rate_searches import RateSearch, Trial
 from harness.workers.cell_worker import CellWorker, Files
@@ -40,6 +42,9 @@ GRID = tuple(1e-4 * 2.0**place for place in range(16))
 
 SURVIVORS = 4
 """Rates of the last round: enough to see how sharp the optimum is."""
+
+SEEDS = 3
+"""With which each of them is trained: initial parameters, order and dropout."""
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 5000
 """The share of the training images that judge, and the most of them."""
@@ -54,25 +59,27 @@ Told = Callable[[int, int, float], None]
 """Called with the number of trainings done, of all, and the rate of the next."""
 
 
-def halving(
-    rates: Sequence[float], longest: int, losses: Callable[[int, Sequence[float], int], Iterable[float]]
-) -> list[Trial]:
-    """All trials of a search. ``losses`` gives them for (round, rates, steps); what is no number counts as infinite.
+def halving(rates: Sequence[float], longest: int, loss: Callable[[float, int, int], float]) -> list[Trial]:
+    """All trials of a search. ``loss`` gives that of a rate, steps and seed from 0; no number counts as infinite.
 
-    The rounds are as many as halve ``rates`` to SURVIVORS, the last of ``longest`` steps.
+    The rounds are as many as halve ``rates`` to SURVIVORS, the last of ``longest`` steps and SEEDS seeds.
     """
     rounds = max(math.ceil(math.log2(len(rates) / SURVIVORS)), 0) + 1
     left, trials = sorted(rates), list[Trial]()
     for number in range(rounds):
         steps = max(math.ceil(longest / 2 ** (rounds - 1 - number)), 1)
+        seeds = range(SEEDS if number == rounds - 1 else 1)
         found = [
-            Trial(number, rate, steps, loss if math.isfinite(loss) else math.inf)
-            for rate, loss in zip(left, losses(number, left, steps), strict=True)
+            Trial(number, rate, steps, tuple(_or_infinite(loss(rate, steps, seed)) for seed in seeds)) for rate in left
         ]
         trials += found
         better = sorted(found, key=lambda trial: (trial.loss, trial.rate))
         left = sorted(trial.rate for trial in better[: max(math.ceil(len(left) / 2), SURVIVORS)])
     return trials
+
+
+def _or_infinite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
 
 
 def chosen(trials: Sequence[Trial]) -> float:
@@ -96,6 +103,7 @@ class Wanted:
         return {
             "version": VERSION,
             "grid": list(GRID),
+            "seeds": SEEDS,
             "steps": self.steps,
             "model": codec.digest(self.trial.model),
             "training": codec.digest(self.trial.training),
@@ -164,20 +172,20 @@ class Searcher:
         cell, place = asked.trial, self._scratch / f"search-{asked.id}"
         place.mkdir(parents=True, exist_ok=True)
         held_out = lay_out(self._dataset, self._scratch, cell)
-        parameters, order = inputs.write(place, cell)
-        files = Files(held_out, parameters, order, place / "worker", self._scratch / "programs")
-        files.scratch.mkdir(exist_ok=True)
         done = 0
 
-        def losses(number: int, rates: Sequence[float], steps: int) -> Iterator[float]:
+        def loss(rate: float, steps: int, number: int) -> float:
             nonlocal done
-            for rate in rates:
-                self._told(done, TRIALS, rate)
-                training = replace(cell.training, learning_rate=_rule(cell, rate, steps))
-                yield self._loss(replace(cell, training=training), files, steps)
-                done += 1
+            self._told(done, TRAININGS, rate)
+            done += 1
+            seed = (cell.training.seed + number) % (LARGEST_SEED + 1)
+            training = replace(cell.training, learning_rate=_rule(cell, rate, steps), seed=seed)
+            drawn = inputs.identify(cell.model, cell.dataset.train_examples, training.epochs, seed)
+            own = replace(cell, training=training, inputs=drawn)
+            parameters, order = inputs.write(place, own)
+            return self._loss(own, Files(held_out, parameters, order, place, self._scratch / "programs"), steps)
 
-        trials = halving(GRID, asked.steps, losses)
+        trials = halving(GRID, asked.steps, loss)
         return RateSearch(
             id=asked.id,
             key=asked.key,
@@ -218,5 +226,5 @@ def _rule(cell: Cell, rate: float, steps: int) -> LearningRate:
     return LearningRate(rate, warmup_steps=min(warmup, steps // 4))
 
 
-TRIALS = len(halving(GRID, 1, lambda number, rates, steps: [0.0] * len(rates)))
+TRAININGS = sum(len(trial.losses) for trial in halving(GRID, 1, lambda rate, steps, seed: 0.0))
 """How many trainings a search has."""

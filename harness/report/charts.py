@@ -17,7 +17,7 @@ from harness.report.works import Work, works
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis
-    from harness.analysis.reading import NoiseScale
+    from harness.analysis.reading import NoiseScale, RateSearch
 
 MAKERS: tuple[Maker, ...] = (
     speed.training_time,
@@ -34,6 +34,7 @@ MAKERS: tuple[Maker, ...] = (
     speed.limit_share,
     speed.energy,
     learning.noise_scale,
+    learning.learning_rates,
 )
 """In the order in which they are shown: the study's own two first."""
 
@@ -47,17 +48,20 @@ class Gallery:
     absent: tuple[Absent, ...]
 
 
-def galleries(found: Analysis, noise: Sequence[NoiseScale] = ()) -> Iterator[Gallery]:
+def galleries(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[RateSearch] = ()) -> Iterator[Gallery]:
     """The figures of every work of a run, each made when it is taken."""
-    for work in works(found, noise):
+    for work in works(found, noise, rates):
         made = [maker(work) for maker in MAKERS]
         figures = tuple(one.of(work) for one in made if isinstance(one, Figure))
         yield Gallery(work, figures, tuple(one for one in made if isinstance(one, Absent)))
 
 
-def figures(found: Analysis, noise: Sequence[NoiseScale] = ()) -> list[Figure]:
+def figures(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[RateSearch] = ()) -> list[Figure]:
     """The figures of all works and of other load, each with a name of its own."""
-    return [*(figure for gallery in galleries(found, noise) for figure in gallery.figures), *of_other_load(found)]
+    return [
+        *(figure for gallery in galleries(found, noise, rates) for figure in gallery.figures),
+        *of_other_load(found),
+    ]
 
 
 def of_other_load(found: Analysis) -> list[Figure]:

@@ -141,6 +141,9 @@ FIELDS = {
     "disturbed_cost": Field("cost of disturbances, %", 100, _hundredths),
     "relative_throughput": Field("throughput, % of the median", 100, _hundredths),
     "noise_scale": Field("noise scale, images"),
+    "rate": Field("learning rate"),
+    "held_out_loss": Field("held-out loss"),
+    "chosen": Field("chosen", written=_yes, numeric=False),
 }
 
 

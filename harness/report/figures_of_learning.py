@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from harness.report import vega
 from harness.report.fields import header
 from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
+from harness.report.learning_rates import rows as rate_rows
+from harness.report.learning_rates import sentences
 from harness.report.works import Work
 
 if TYPE_CHECKING:
@@ -93,6 +95,37 @@ def noise_scale(work: Work) -> Figure | Absent:
     note = "Up to about this batch size, doubling the batch about halves the steps (McCandlish and others, 2018)."
     note = f"{vega.intervals_note(frame, 'noise_scale')} {note}".strip()
     return Figure("noise-scale", words, note, vega.chart(frame, layers), frame, columns)
+
+
+def learning_rates(work: Work) -> Figure | Absent:
+    """The loss of held-out images against the learning rate, a line per batch size, where rates were searched for."""
+    title = "Learning rates: loss of held-out training images"
+    if not work.rates:
+        return Absent(title, "they were given, not searched for")
+    frame = rate_rows(work.rates)
+    x = {**vega.magnitude(frame, "rate", header("rate")), "axis": {"format": "~g", "grid": False, "tickCount": 6}}
+    y = vega.magnitude(frame, "held_out_loss", header("held_out_loss"))
+    looks = vega.look(work.targets, sorted(frame["target"].unique()), mark=False)
+    columns = ("target", "batch_size", "rate", "steps", "held_out_loss", "chosen")
+    curve = vega.line(x, y, looks)
+    curve["encoding"]["detail"] = {"field": "batch_size", "type": "nominal"}
+    dots = vega.points(x, y, looks, vega.tooltip(*columns[:-1]), hollow=True)
+    best: vega.Spec = {
+        "transform": [{"filter": "datum.chosen"}],
+        "encoding": {"x": x, "y": y, **looks},
+    }
+    layers = [
+        curve,
+        dots,
+        {**best, "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1}},
+        {**best, "mark": {"type": "text", "dy": 16}, "encoding": {"x": x, "y": y, "text": {"field": "batch_size"}}},
+    ]
+    note = (
+        "A line is a batch size, whose number stands below the rate that was chosen. Each rate is shown after its "
+        "longest training; those that did worse were trained for less. "
+    )
+    said = " ".join(sentences(work.rates))
+    return Figure("learning-rates", Words(title, said), note + said, vega.chart(frame, layers), frame, columns)
 
 
 def _dashes(count: int) -> list[list[int]]:

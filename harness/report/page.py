@@ -27,7 +27,7 @@ from harness.wording import machine_words, plural
 
 if TYPE_CHECKING:
     from harness.analysis import Analysis
-    from harness.analysis.reading import NoiseScale, Proof
+    from harness.analysis.reading import NoiseScale, Proof, RateSearch
 
 MOST_FIGURE_BYTES = 1_400_000
 """Of figures and their tables: with the scripts, and a table of ten thousand rows, a page stays under 3 MB."""
@@ -78,6 +78,7 @@ class PageView:
     unreadable_proofs: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     noise: tuple[NoiseScale, ...] = ()
+    rates: tuple[RateSearch, ...] = ()
     version: str = ""
     images: str = ""
     doubt: str = ""
@@ -113,7 +114,7 @@ def render(view: PageView) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    galleries = enumerate(charts.galleries(view.found, view.noise))
+    galleries = enumerate(charts.galleries(view.found, view.noise, view.rates))
     sections = _within_bounds(_section(number, gallery) for number, gallery in galleries)
     dropped = works.count(view.found) - len(sections)
     cells = view.found.cells

@@ -212,6 +212,7 @@ def config(colours: dict[str, str], targets: Sequence[str], phases: Sequence[str
         "aria": False,
         "mark": {"color": muted},
         "bar": {"stroke": muted, "strokeWidth": 1},
+        "text": {"color": ink, "fontSize": 12},
         "font": FONT,
         "view": {"stroke": None},
         "range": {"category": list(targets), "ordinal": list(phases), "symbol": list(palette.MARKS)},

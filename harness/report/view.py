@@ -47,6 +47,7 @@ def view(reading: Reading, version: str = "") -> page.PageView:
         unreadable_proofs=tuple(str(error) for error in reading.unreadable_proofs),
         unreadable=tuple(str(error) for error in reading.unreadable),
         noise=reading.noise_scales,
+        rates=reading.rate_searches,
         version=version,
         images=images.words if images else "",
         doubt=images.doubt if images else "",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from harness.analysis import Analysis
-    from harness.analysis.reading import NoiseScale
+    from harness.analysis.reading import NoiseScale, RateSearch
 
 MOST_TARGETS = 16
 """In figures: their marks and names could not be told apart in a crowd."""
@@ -38,7 +38,8 @@ class Work:
     ``heading`` and ``slug`` are empty where a run has one work only. ``targets``: all of the run, which decide
     on looks; ``shown``: those in this work's figures. ``left_out``: what the figures do not show, a sentence each.
     ``accuracy`` and ``accuracies`` in percent. ``at_once``: those that every batch size reached within its first epoch,
-    where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``.
+    where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``. ``rates``: the
+    searches for its learning rates, by batch size.
     """
 
     heading: str
@@ -63,9 +64,10 @@ class Work:
     plans: pl.DataFrame
     curves: pl.DataFrame
     noise: pl.DataFrame
+    rates: tuple[RateSearch, ...]
 
 
-def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> Iterator[Work]:
+def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[RateSearch] = ()) -> Iterator[Work]:
     """Every work of a run on each machine, in the order of its cells; each is made when it is taken."""
     keys, names = _keys(found.cells)
     targets = tuple(sorted(found.cells["target"].unique()))
@@ -77,7 +79,7 @@ def works(found: Analysis, noise: Sequence[NoiseScale] = ()) -> Iterator[Work]:
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
         own["curves"] = curves_of.get(key, curves.clear())
-        yield _work(found, heading, slug, targets, own, _noise(noise, key))
+        yield _work(found, heading, slug, targets, own, _noise(noise, key), _rates(rates, key))
 
 
 def count(found: Analysis) -> int:
@@ -131,6 +133,7 @@ def _work(
     targets: tuple[str, ...],
     own: dict[str, pl.DataFrame],
     noise: pl.DataFrame,
+    rates: tuple[RateSearch, ...],
 ) -> Work:
     import polars as pl
 
@@ -169,6 +172,7 @@ def _work(
         accuracies=tuple(sorted(ladder.get(False, ()), reverse=True)),
         at_once=tuple(sorted(ladder.get(True, ()), reverse=True)),
         noise=fields.display(noise),
+        rates=rates,
         time_to_accuracy=reaching.filter(~pl.col("reached_at_once")).drop("reached_at_once"),
         **{name: fields.display(frame) for name, frame in cut.items()},
     )
@@ -228,6 +232,18 @@ def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:
         if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[:5]
     ]
     return pl.DataFrame(rows, schema=columns, orient="row").sort("target", "batch_size", "epoch")
+
+
+def _rates(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSearch, ...]:
+    """Those of one work."""
+    work = dict(zip(WORK, key, strict=True))
+    wanted = tuple(work[name] for name in ("model", "dataset", "train_examples", "optimizer", "precision"))
+    own = [
+        one
+        for one in searches
+        if (one.model, one.dataset, one.train_examples + one.held_out, one.method, one.precision) == wanted
+    ]
+    return tuple(sorted(own, key=lambda one: one.batch_size))
 
 
 def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:

@@ -24,12 +24,19 @@ WITHIN = 0.1
 
 @dataclass(frozen=True)
 class Trial:
-    """One short training: ``loss`` is that of the held-out images after ``steps`` steps, infinite if it diverged."""
+    """One rate in one round: ``losses`` of the held-out images after ``steps`` steps, a seed each; infinite where it
+    diverged.
+    """
 
     round: int
     rate: float
     steps: int
-    loss: float
+    losses: tuple[float, ...]
+
+    @property
+    def loss(self) -> float:
+        """Their mean."""
+        return sum(self.losses) / len(self.losses)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class RateSearch:
 
     ``method`` (``TrainingSpec.method``), ``model``, ``dataset`` and ``precision`` say the same for a person. Each trial
     trained on the first ``train_examples`` images, and was judged on the ``held_out`` that follow them; ``target`` did
-    it, with ``seed``. ``rate``: the one chosen.
+    it, with seeds from ``seed`` on. ``rate``: the one chosen.
     """
 
     id: str

@@ -1,0 +1,81 @@
+"""Learning rates that were searched for, in words and as a figure's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.learning_rates import exponent
+from harness.wording import plural
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from harness.analysis.reading import RateSearch
+
+MOST_SHOWN = 2.0
+"""Losses beyond so many times that at the smallest rate are left out of figures: training blew up."""
+
+
+def sentences(searches: Sequence[RateSearch]) -> list[str]:
+    """Of each work: the rates chosen, how sharp each optimum is, and how the rate follows the batch size."""
+    found = []
+    works = groupby(searches, key=lambda one: (one.model, one.dataset, one.method, one.precision))
+    for (model, _, method, _), of_work in works:
+        own = sorted(of_work, key=lambda one: one.batch_size)
+        first = own[0]
+        judged = f"by the loss of {plural(first.held_out, 'training image')} that no search trained on"
+        rates = "; ".join(map(_one, own))
+        found.append(f"Learning rates found for {model}, {method}, {judged}: {rates}.")
+        found += _growth({one.batch_size: one.rate for one in own})
+    return found
+
+
+def _one(search: RateSearch) -> str:
+    low, high, cut = search.nearly_as_good
+    alike = "no other within 10 %" if low == high else f"{low:.3g} to {high:.3g} within 10 %"
+    beyond = " of those tried longest" if cut else ""
+    edge = ", at the end of what was tried" if search.at_the_edge else ""
+    steps = search.last[0].steps
+    return (
+        f"{search.rate:.3g} at batch size {search.batch_size:,} (loss {search.loss:.3g} after {plural(steps, 'step')}, "
+        f"{alike}{beyond}{edge})"
+    )
+
+
+def _growth(rates: dict[int, float]) -> list[str]:
+    found = exponent(rates)
+    if found is None:
+        return []
+    interval = "" if found.low is None else f" (95 % interval {found.low:.2f} to {found.high:.2f})"
+    few = " Two batch sizes give no interval." if found.low is None else ""
+    grown = f"The rate grows with the batch size to the power of {found.value:.2f}{interval}"
+    return [f"{grown}; the linear rule has 1, the square-root rule 0.5.{few}"]
+
+
+def rows(searches: Sequence[RateSearch]) -> pl.DataFrame:
+    """Of each search each rate after its longest training; a loss that blew up is empty."""
+    import polars as pl
+
+    columns: dict[str, Any] = {
+        "target": pl.String,
+        "batch_size": pl.Int64,
+        "rate": pl.Float64,
+        "steps": pl.Int64,
+        "held_out_loss": pl.Float64,
+        "chosen": pl.Boolean,
+    }
+    made = []
+    for one in searches:
+        longest = {trial.rate: trial for trial in sorted(one.trials, key=lambda trial: trial.round)}
+        bound = MOST_SHOWN * next(iter(sorted(longest.items())))[1].loss
+        made += [
+            (one.target, one.batch_size, rate, trial.steps, _shown(trial.loss, bound), rate == one.rate)
+            for rate, trial in sorted(longest.items())
+        ]
+    return pl.DataFrame(made, schema=columns, orient="row")
+
+
+def _shown(loss: float, bound: float) -> float | None:
+    return loss if loss <= bound else None
