@@ -31,7 +31,8 @@ from harness.core.cell import PLAN_AND_STEPS_PER_CALL, Cell, Dataset, Inputs, Ta
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import OPTIMIZERS, PRECISIONS, SCALINGS, LearningRate, OptimizerSpec, TrainingSpec
-from harness.plan import shipped, tomlfile
+from harness.plan import batch_rules, shipped, tomlfile
+from harness.plan.batch_rules import RULES
 from harness.plan.plan import INTERLEAVES
 
 FOLDER = shipped.SWEEPS
@@ -139,6 +140,7 @@ class TrainingForm(BaseModel):
     drop_factor: Positive = LearningRate().factor
     scaling: Annotated[str, _one_of(SCALINGS)] = LearningRate().scaling
     base_batch_size: Count = LearningRate().base_batch_size
+    batch_rule: Annotated[str, _one_of(RULES)] = RULES[0]
     precision: Annotated[list[Annotated[str, _one_of(PRECISIONS)]], _LISTED, _AXIS] = [PRECISIONS[0]]
 
 
@@ -193,6 +195,7 @@ class Sweep:
     source: str
     base: Path
     flags: dict[str, str] = field(default_factory=dict)
+    batch_rule: str = RULES[0]
 
     def where(self, key: str) -> str:
         """How an error should name a key: its flag, or the file and the key."""
@@ -278,7 +281,7 @@ def expand(
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), _once(sweep.learning_rates), sizes
-            for training in _once(_training(epochs, seed, *values) for values in product(*axes)):
+            for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
                 for target in _once(targets):
                     skip = _reason_to_skip(training, dataset, target)
                     planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
@@ -286,9 +289,16 @@ def expand(
 
 
 def _training(
-    epochs: int, seed: int, precision: str, optimizer: OptimizerSpec, rate: LearningRate, size: BatchSize
+    sweep: Sweep,
+    epochs: int,
+    seed: int,
+    precision: str,
+    optimizer: OptimizerSpec,
+    rate: LearningRate,
+    size: BatchSize,
 ) -> TrainingSpec:
-    (_, first), *changes = pieces_of(size)
+    pieces, rate = batch_rules.planned(sweep.batch_rule, size, rate) if isinstance(size, int) else (size, rate)
+    (_, first), *changes = pieces
     return TrainingSpec(first, epochs, optimizer, rate, seed, precision, batch_changes=tuple(changes))
 
 
@@ -353,6 +363,7 @@ def _absolute(name_or_file: str, base: Path) -> str:
 
 def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> Sweep:
     training = form.training
+    _require_rule(form, _where("training.batch_rule", source, flags))
     return Sweep(
         name=form.name,
         description=form.description,
@@ -373,7 +384,22 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         source=source,
         base=base,
         flags=flags,
+        batch_rule=training.batch_rule,
     )
+
+
+def _require_rule(form: SweepForm, where: str) -> None:
+    """Raise UsageError for a rule of batch sizes that has nothing to go by, or that is not alone."""
+    training = form.training
+    if training.batch_rule == RULES[0]:
+        return
+    found = f"{where}: found {training.batch_rule!r}"
+    if not training.drop_epochs or training.drop_factor >= 1:
+        raise UsageError(f"{found} without drop_epochs and a drop_factor below 1, which say where batches grow")
+    if training.scaling != "none":
+        raise UsageError(f"{found} beside scaling {training.scaling!r}, allowed: 'none', as the rule sets the rate")
+    if any(not isinstance(size, int) for size in form.batch_size):
+        raise UsageError(f"{found} beside a plan in batch_size, allowed: the batch sizes that it starts from")
 
 
 def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[str, ...]:
