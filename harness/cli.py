@@ -43,6 +43,7 @@ COMMANDS = {
     "largest-batch": "Find the largest batch size that fits in memory.",
     "tune": "Find settings with which targets train faster here.",
     "noise-scale": "Measure up to which batch size steps scale.",
+    "batch-plan": "Decide once how the batch size is to change.",
     "cell": "Take one cell out of a run, or look into it.",
     "models": "List the built-in models, or show one.",
     "targets": "List the targets, or build their environments.",

@@ -33,7 +33,13 @@ MOST_EPOCHS = 200
 
 
 def batch_sizes(texts: Sequence[str], usual: Sequence[int] = DEFAULT_BATCH_SIZES) -> list[int]:
-    """Those that flags name, in order, else the usual ones. Raises UsageError."""
+    """Those that flags name, in order, else the usual ones. Raises UsageError.
+
+    A plan of them is refused: heats here run for as long as it takes to tell targets apart, a plan for its epochs.
+    """
+    plan = next((text for text in texts if ":" in text), "")
+    if plan:
+        raise UsageError(f"--batch-size: found {plan!r}, allowed: fixed sizes; harness sweep trains plans of them")
     return sorted({values.whole_number("--batch-size", text, 1, LARGEST_COUNT) for text in texts}) or list(usual)
 
 

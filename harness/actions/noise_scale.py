@@ -136,7 +136,7 @@ def _measured(
         for number, (cell, points) in enumerate(works.items()):
             parameters, order = inputs.write(kept.inputs_folder, cell)
             files = Files(folders[cell], parameters, order, place / f"work-{number}", place / "programs")
-            meter = Meter(files, partial(pool.worker, target), source.timeout, _news())
+            meter = Meter(files, partial(pool.worker, target), source.timeout, news())
             for one in meter.measure(cell, points, batches):
                 found[one.id] = one
                 if one.estimate is not None:
@@ -149,8 +149,8 @@ def _measured(
     return found
 
 
-def _news() -> Callable[[str, int, int], None]:
-    """Tells on standard error what has begun, and now and then how far it is."""
+def news() -> Callable[[str, int, int], None]:
+    """Something that tells on standard error what has begun, and now and then how far it is."""
     last: dict[str, float] = {}
 
     def told(what: str, done: int, total: int) -> None:

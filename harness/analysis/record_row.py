@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from harness.core.cell import ID_LENGTH
+from harness.core.cell import ID_LENGTH, Cell
 from harness.core.codec import digest
 from harness.core.model import ModelSpec
 from harness.core.record import NOT_THE_WORK, Record, SameWork
@@ -74,7 +74,7 @@ def _of_cell(record: Record, figures: BlockFigures) -> tuple[Any, ...]:
         record.status,
         record.reason,
         images_per_second if works else None,
-        pace * cell.total_steps / training.epochs if works and pace is not None else None,
+        pace * _steps_per_epoch(cell) if works and pace is not None else None,
         figures.trained_seconds if works and figures.trained_steps else None,
         phases.compile if works and not _programs_kept(record) else None,
         phases.framework_import,
@@ -118,6 +118,11 @@ def _is_finished(record: Record) -> bool:
     last, training = record.epochs[-1], record.cell.training
     is_reached = bool(training.until_accuracy) and last.test_accuracy >= training.until_accuracy
     return is_reached or (last.epoch == training.epochs - 1 and not last.steps)
+
+
+def _steps_per_epoch(cell: Cell) -> float:
+    """The mean where the batch size changes."""
+    return cell.total_steps / cell.training.epochs if cell.training.batch_changes else cell.steps_per_epoch
 
 
 def _plan(record: Record, figures: BlockFigures) -> str:

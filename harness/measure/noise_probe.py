@@ -13,6 +13,7 @@ by rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +159,8 @@ class Meter:
             for step in steps:
                 while done < step:
                     self._watch(f"{cell.model.name}: training to step {step:,}", done, step)
-                    count = min(block, step - done, cell.steps_per_epoch - done % cell.steps_per_epoch)
+                    epoch, within = cell.epoch_of(done)
+                    count = min(block, step - done, cell.epoch_steps[epoch] - within)
                     answer = worker.ask(Train(count), self._timeout)
                     assert isinstance(answer, Block)
                     done += count
@@ -176,7 +178,7 @@ class Meter:
     def _point(self, cell: Cell, step: int, batches: int, parameters: Path) -> NoiseScale:
         empty = expected(cell, step, batches)
         try:
-            gradients = list(self._gradients(cell, step, batches, parameters))
+            losses, gradients = zip(*self._gradients(cell, step, batches, parameters), strict=True)
             estimate = noise_scale.estimate(gradients, BATCH_SIZE)
         except CellError as error:
             return replace(empty, problem=str(error), created=now())
@@ -184,10 +186,11 @@ class Meter:
             return replace(empty, problem=f"{error}: training has diverged", created=now())
         found = estimate.noise_scale is not None
         missing = "" if found else f"not measurable with {batches} batches: more are needed"
-        return replace(empty, estimate=estimate, problem=missing, created=now())
+        loss = math.fsum(losses) / len(losses)
+        return replace(empty, estimate=estimate, loss=loss, problem=missing, created=now())
 
-    def _gradients(self, cell: Cell, step: int, batches: int, parameters: Path) -> Iterator[NDArray[Any]]:
-        """The gradient (P,) of each batch, in the type that the target computes in. Raises CellError."""
+    def _gradients(self, cell: Cell, step: int, batches: int, parameters: Path) -> Iterator[tuple[float, NDArray[Any]]]:
+        """The loss and gradient (P,) of each batch, in the type that the target computes in. Raises CellError."""
         images, labels = (
             np.load(self._files.dataset / f"train_{part}.npy", mmap_mode="r")[: cell.dataset.train_examples]
             for part in ("images", "labels")
@@ -203,7 +206,8 @@ class Meter:
                 with opened(self._give(), request, self._timeout) as (worker, _):
                     worker.ask(Probe(0, str(output)), self._timeout)
                 found = load_probed(output)
-            yield np.concatenate([_named(found, f"gradient/{name}").ravel() for name in cell.model.parameter_shapes])
+            own = [_named(found, f"gradient/{name}").ravel() for name in cell.model.parameter_shapes]
+            yield float(_named(found, "loss")), np.concatenate(own)
 
 
 def draw(cell: Cell, number: int) -> tuple[NDArray[np.int64], int]:

@@ -48,7 +48,8 @@ from harness.core.training import (
     OptimizerSpec,
     TrainingSpec,
 )
-from harness.plan import shipped, tomlfile
+from harness.plan import batch_rules, shipped, tomlfile
+from harness.plan.batch_rules import RULES
 from harness.plan.plan import INTERLEAVES
 
 FOLDER = shipped.SWEEPS
@@ -217,6 +218,7 @@ class TrainingForm(BaseModel):
     weight_decay_form: Annotated[str, _one_of(WEIGHT_DECAY_FORMS)] = OptimizerSpec().weight_decay_form
     clip_norm: NotNegative = OptimizerSpec().clip_norm
     label_smoothing: Fraction = 0.0
+    batch_rule: Annotated[str, _one_of(RULES)] = RULES[0]
     precision: Annotated[list[Annotated[str, _one_of(PRECISIONS)]], _LISTED, _AXIS] = [PRECISIONS[0]]
 
 
@@ -285,6 +287,7 @@ class Sweep:
     evaluate_every: int = 0
     up_to_memory: int = 0
     memory: str = ""
+    batch_rule: str = RULES[0]
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
@@ -444,7 +447,8 @@ def _training(
     rate_and_size: tuple[LearningRate, BatchSize],
 ) -> TrainingSpec:
     rate, size = rate_and_size
-    (_, first), *changes = pieces_of(size)
+    pieces, rate = batch_rules.planned(sweep.batch_rule, size, rate) if isinstance(size, int) else (size, rate)
+    (_, first), *changes = pieces
     return TrainingSpec(
         first,
         epochs,
@@ -526,6 +530,7 @@ def _absolute(name_or_file: str, base: Path) -> str:
 
 def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> Sweep:
     training = form.training
+    _require_rule(form, _where("training.batch_rule", source, flags))
     return Sweep(
         name=form.name,
         description=form.description,
@@ -551,6 +556,7 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         label_smoothing=training.label_smoothing,
         until_accuracy=form.until_accuracy or 0.0,
         evaluate_every=form.evaluate_every or 0,
+        batch_rule=training.batch_rule,
     )
 
 
@@ -595,6 +601,20 @@ def _with_rates(sweep: Sweep, by_size: Mapping[Any, Any], training: TrainingForm
         if size not in rates:
             raise UsageError(f"{where}: no rate for batch size {size}, allowed: one for each of {', '.join(named)}")
     return replace(sweep, learning_rates=(), rates_by_size=tuple(sorted(rates.items())))
+
+
+def _require_rule(form: SweepForm, where: str) -> None:
+    """Raise UsageError for a rule of batch sizes that has nothing to go by, or that is not alone."""
+    training = form.training
+    if training.batch_rule == RULES[0]:
+        return
+    found = f"{where}: found {training.batch_rule!r}"
+    if not training.drop_epochs or training.drop_factor >= 1:
+        raise UsageError(f"{found} without drop_epochs and a drop_factor below 1, which say where batches grow")
+    if training.scaling != "none":
+        raise UsageError(f"{found} beside scaling {training.scaling!r}, allowed: 'none', as the rule sets the rate")
+    if not all(isinstance(size, (int, UpToMemory)) for size in form.batch_size):
+        raise UsageError(f"{found} beside a plan in batch_size, allowed: the batch sizes that it starts from")
 
 
 def _targets(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[str, ...]:

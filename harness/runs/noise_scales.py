@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ class NoiseScale:
     """The noise scale at one point of training; ``key`` is what it depends on, ``id`` its hash.
 
     ``work``: see ``work_of``; ``model`` to ``seed`` say the same for a person. The parameters are those after ``step``
-    steps of training with ``trained_batch_size``. There ``batches`` batches of ``batch_size`` examples were drawn.
-    ``problem``: why there is no noise scale; without an ``estimate`` nothing was measured, and it is not kept.
+    steps of training with ``trained_batch_size``. There ``batches`` batches of ``batch_size`` examples were drawn;
+    ``loss`` is the mean of theirs. ``problem``: why there is no noise scale; without an ``estimate`` nothing was
+    measured, and it is not kept.
     """
 
     id: str
@@ -59,6 +60,7 @@ class NoiseScale:
     problem: str = ""
     created: str = ""
     level: float = LEVEL
+    loss: float | None = field(default=None, metadata=codec.LATER)
 
     @property
     def epoch(self) -> float:

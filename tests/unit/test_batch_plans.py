@@ -183,3 +183,53 @@ def test_a_mistake_in_a_plan_gets_one_line(tmp_path: Path, batch_size: str, flag
         written(tmp_path, batch_size, **flags)
     assert error in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def expanded(tmp_path: Path, training: str) -> list[TrainingSpec]:
+    path = tmp_path / "x.toml"
+    path.write_text(f"{HEAD}batch_size = [32, 64]\nepochs = 4\n[training]\n{training}\n", encoding="utf-8")
+    cell = small_cell(small_model(Flatten(), Dense(3)), train_examples=10_000)
+    found = sweep.expand(
+        sweep.load(str(path), {}), [cell.model], [cell.target], cell.dataset, lambda model, seed, epochs: cell.inputs
+    )
+    return [one.cell.training for one in found]
+
+
+@pytest.mark.parametrize(
+    ("rule", "plans", "rates"),
+    [
+        ("increase", ["32>80@1>200@3", "64>160@1>400@3"], [0.1, 0.1, 0.1]),
+        ("adabatch", ["32>64@1>128@3", "64>128@1>256@3"], [0.1, 0.08, 0.064]),
+    ],
+)
+def test_a_rule_keeps_what_the_drops_do_to_the_noise(
+    tmp_path: Path, rule: str, plans: list[str], rates: list[float]
+) -> None:
+    """Rate over batch size falls as that of the fixed batch size does."""
+    drops = "learning_rate = 0.1\ndrop_epochs = [1, 3]\ndrop_factor = 0.4\n"
+    fixed, ruled = expanded(tmp_path, drops), expanded(tmp_path, f'{drops}batch_rule = "{rule}"')
+    assert [one.batch_plan for one in ruled] == plans
+    for before, after in zip(fixed, ruled, strict=True):
+        for epoch, rate in zip((0, 1, 3), rates, strict=True):
+            assert rate_in(after, epoch) == pytest.approx(rate)
+            noise = [rate_in(one, epoch) / one.batch_size_in(epoch) for one in (before, after)]
+            assert noise[0] == pytest.approx(noise[1])
+
+
+def rate_in(training: TrainingSpec, epoch: int) -> float:
+    steps = training.epoch_steps(10_000)
+    return next(rate for first, rate in reversed(training.learning_rates(steps)) if first <= sum(steps[:epoch]))
+
+
+@pytest.mark.parametrize(
+    ("training", "error"),
+    [
+        ('batch_rule = "adabatch"', "key training.batch_rule: found 'adabatch' without drop_epochs"),
+        ('batch_rule = "doubling"', "key training.batch_rule: found 'doubling', allowed: none, adabatch, increase"),
+        ('batch_rule = "increase"\ndrop_epochs = 1\nscaling = "linear"', "beside scaling 'linear'"),
+    ],
+)
+def test_a_rule_that_has_nothing_to_go_by_is_refused(tmp_path: Path, training: str, error: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        expanded(tmp_path, training)
+    assert error in str(raised.value)
