@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 
 from harness.core.model import BYTES_PER_VALUE, Activation, Dropout, Flatten, LayerTrace, ModelSpec
-from harness.core.training import TrainingSpec
+from harness.core.training import DECOUPLED, L2, TrainingSpec
 
 FORWARD, BOTH, BACKWARD = "forward", "both", "backward"
 LOSS, OPTIMIZER, INPUT, DISPATCH = "loss", "optimizer", "input", "dispatch"
@@ -34,6 +34,9 @@ NARROW_BYTES = 2
 
 _UPDATE = {"sgd": (2, 0), "momentum": (4, 1), "nesterov": (6, 1), "adam": (12, 2)}
 """Optimizer -> operations per parameter, and values of state per parameter."""
+
+_DECAY, _CLIP = {DECOUPLED: 2, L2: 2}, 3
+"""Operations more, per parameter that decays, and per parameter where gradients are clipped."""
 
 _LOSS_OPERATIONS = 5, 2
 """Per logit, forward (less the maximum, exponential, sum, logarithm and pick among them) and backward."""
@@ -95,9 +98,15 @@ def cost(model: ModelSpec, training: TrainingSpec, name: str, direction: str) ->
         values = batch * model.classes
         return Cost(sum(_LOSS_OPERATIONS) * values, 2 * values * BYTES_PER_VALUE)
     if name == OPTIMIZER:
-        operations, state = _UPDATE[training.optimizer.name]
-        count = model.parameter_count
-        return Cost(operations * count, (3 + 2 * state) * count * BYTES_PER_VALUE)
+        spec, count = training.optimizer, model.parameter_count
+        operations, state = _UPDATE[spec.name]
+        decayed = sum(
+            math.prod(shape)
+            for name, shape in model.parameter_shapes.items()
+            if any(spec.decays(name, form) for form in _DECAY)
+        )
+        further = _DECAY[spec.weight_decay_form] * decayed + (_CLIP if spec.clip_norm else 0) * count
+        return Cost(operations * count + further, (3 + 2 * state) * count * BYTES_PER_VALUE)
     trace = next(trace for trace in model.traced if trace.name == name)
     width = BYTES_PER_VALUE if training.compute_dtype == "float32" else NARROW_BYTES
     given, output = (batch * math.prod(shape) * width for shape in (trace.input_shape, trace.output_shape))

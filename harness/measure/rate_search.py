@@ -31,7 +31,7 @@ from harness.core.training import LearningRate
 from harness.plan import inputs
 from harness.plan.sweep import LARGEST_SEED
 from harness.proof.probing import opened
-from harness.runs.rate_searches import RateSearch, Trial
+from harness.runs.rate_searches import RateSearch, RateTrial
 from harness.workers.cell_worker import CellWorker, Files
 
 VERSION = 1
@@ -59,18 +59,19 @@ Told = Callable[[int, int, float], None]
 """Called with the number of trainings done, of all, and the rate of the next."""
 
 
-def halving(rates: Sequence[float], longest: int, loss: Callable[[float, int, int], float]) -> list[Trial]:
+def halving(rates: Sequence[float], longest: int, loss: Callable[[float, int, int], float]) -> list[RateTrial]:
     """All trials of a search. ``loss`` gives that of a rate, steps and seed from 0; no number counts as infinite.
 
     The rounds are as many as halve ``rates`` to SURVIVORS, the last of ``longest`` steps and SEEDS seeds.
     """
     rounds = max(math.ceil(math.log2(len(rates) / SURVIVORS)), 0) + 1
-    left, trials = sorted(rates), list[Trial]()
+    left, trials = sorted(rates), list[RateTrial]()
     for number in range(rounds):
         steps = max(math.ceil(longest / 2 ** (rounds - 1 - number)), 1)
         seeds = range(SEEDS if number == rounds - 1 else 1)
         found = [
-            Trial(number, rate, steps, tuple(_or_infinite(loss(rate, steps, seed)) for seed in seeds)) for rate in left
+            RateTrial(number, rate, steps, tuple(_or_infinite(loss(rate, steps, seed)) for seed in seeds))
+            for rate in left
         ]
         trials += found
         better = sorted(found, key=lambda trial: (trial.loss, trial.rate))
@@ -82,7 +83,7 @@ def _or_infinite(loss: float) -> float:
     return loss if math.isfinite(loss) else math.inf
 
 
-def chosen(trials: Sequence[Trial]) -> float:
+def chosen(trials: Sequence[RateTrial]) -> float:
     """The rate with the lowest loss of the last round, the smaller of equals; no number where all diverged."""
     last = max(trial.round for trial in trials)
     best = min((trial for trial in trials if trial.round == last), key=lambda trial: (trial.loss, trial.rate))

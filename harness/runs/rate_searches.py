@@ -23,7 +23,7 @@ WITHIN = 0.1
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One rate in one round: ``losses`` of the held-out images after ``steps`` steps, a seed each; infinite where it
     diverged.
     """
@@ -60,12 +60,12 @@ class RateSearch:
     seed: int
     target: str
     rate: float
-    trials: tuple[Trial, ...]
+    trials: tuple[RateTrial, ...]
     created: str = ""
     notes: tuple[str, ...] = field(default=(), metadata=codec.LATER)
 
     @property
-    def last(self) -> tuple[Trial, ...]:
+    def last(self) -> tuple[RateTrial, ...]:
         """The trials of the last round, by rate."""
         last = max(trial.round for trial in self.trials)
         return tuple(sorted((trial for trial in self.trials if trial.round == last), key=lambda trial: trial.rate))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import backends.reference as reference
 from backends import reference_layers as layers
 from backends import reference_optimizers
+from backends.protocol import Capabilities
 from backends.reference import ReferenceBackend
 from harness.core.training import OptimizerSpec
 
@@ -76,3 +78,10 @@ class DecayEndsAStepEarly(ReferenceBackend):
     def load(self) -> None:
         right = reference._rate_at
         reference._rate_at = lambda step, rates: right(step + 1, rates)
+
+
+class _DeclaresNothing(ReferenceBackend):
+    """An adapter from before there was anything of the kind."""
+
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), options=())

@@ -11,12 +11,13 @@ from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.core.cell import Target
 from harness.core.messages import Placed
-from harness.core.training import OPTIMIZERS, LearningRate, OptimizerSpec
+from harness.core.training import OPTIMIZERS, LearningRate, OptimizerSpec, TrainingSpec
 from harness.plan import inputs, models
 from harness.proof import device as device_proof
 from harness.proof import probes
@@ -53,15 +54,15 @@ def placed(
     folder: Path,
     target: Target,
     model: str,
-    optimizer: str,
+    optimizer: str | OptimizerSpec,
     precision: str = "float32",
     changes: bool = True,
+    like: TrainingSpec | None = None,
 ) -> Placed:
     """A step of a built-in model; ``changes``: whether the learning rate does, in the course of the training."""
     spec = models.load(model)
-    probe = probes.placement_probe(
-        spec, OptimizerSpec(optimizer), precision, target, inputs.draw_parameters(spec, seed=0)
-    )
+    rule = OptimizerSpec(optimizer) if isinstance(optimizer, str) else optimizer
+    probe = probes.placement_probe(spec, rule, precision, target, inputs.draw_parameters(spec, seed=0), like)
     if not changes:
         probe = with_constant_rate(probe)
     return placement_of(probe, bench.hosts.worker(target), folder / "probe", TIMEOUT, GPU)
@@ -109,6 +110,20 @@ def test_a_fit_whose_learning_rate_never_changes_leaves_nothing_to_the_processor
 ) -> None:
     found = placed(bench, tmp_path, on_processor(bench, label), "mnist-cnn", optimizer, changes=False)
     assert device_proof.named(device_proof.without_kernel(found)) == ""
+
+
+@pytest.mark.parametrize(
+    ("label", "decay"),
+    [(LANES[0], {"weight_decay": 0.1}), (LANES[0], {"weight_decay": 0.1, "weight_decay_form": "l2"}), (LANES[2], {})],
+)
+def test_directml_has_them_for_what_goes_with_an_optimizer(
+    bench: Bench, tmp_path: Path, label: str, decay: dict[str, Any]
+) -> None:
+    optimizer = OptimizerSpec("momentum", clip_norm=1.0, **decay)
+    like = TrainingSpec(32, learning_rate=LearningRate(warmup_steps=3, decay="cosine"), label_smoothing=0.1)
+    found = placed(bench, tmp_path, on_processor(bench, label), "lenet5", optimizer, like=like)
+    assert found.tells
+    assert device_proof.named(device_proof.without_kernel(found)) == (IN_HOST_MEMORY if label.endswith(":fit") else "")
 
 
 @pytest.mark.parametrize("label", LANES)

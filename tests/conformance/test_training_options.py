@@ -62,7 +62,19 @@ FAULTS = {
 
 def test_every_planted_fault_is_tried() -> None:
     planted = {name for name, one in vars(faulty_options).items() if getattr(one, "__module__", "").endswith("options")}
-    assert planted == FAULTS.keys()
+    assert {name for name in planted if not name.startswith("_")} == FAULTS.keys()
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_backend_that_declares_none_trains_with_none(bench: Bench, tmp_path: Path, name: str) -> None:
+    target = Target("older", "older", "cpu", "numpy", "resident", f"python:{sys.executable}")
+    training = TRAININGS[name]
+    with bench.planted(tmp_path, "faulty_options:_DeclaresNothing") as worker:
+        proof = bench.verifier.proof(
+            target, SMALL, training.optimizer, "float32", lambda: worker, fresh=True, like=training
+        )
+    assert proof.problem_status == "unsupported"
+    assert proof.problem.endswith("its adapter does not declare it")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

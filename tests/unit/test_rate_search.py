@@ -18,7 +18,7 @@ from harness.measure import rate_search
 from harness.measure.rate_search import GRID, SEEDS, SURVIVORS, TRAININGS, chosen, halving, wanted
 from harness.report import learning_rates
 from harness.runs import rate_searches
-from harness.runs.rate_searches import RateSearch, Trial
+from harness.runs.rate_searches import RateSearch, RateTrial
 from tests.unit.records import cell
 
 
@@ -93,8 +93,8 @@ def test_a_search_is_the_same_whatever_the_rate_target_and_repeat_but_not_for_ot
 def made(size: int, rate: float, losses: tuple[float, ...] = (1.5, 1.0, 1.05, 3.0), held_out: int = 32) -> RateSearch:
     """A search whose last round has the rate second, and one round before it."""
     rates = [rate / 2, rate, 2 * rate, 4 * rate]
-    first = [Trial(0, one, 8, (2.3,)) for one in (rate / 4, *rates, 8 * rate)]
-    last = [Trial(1, one, 32, (loss, loss)) for one, loss in zip(rates, losses, strict=True)]
+    first = [RateTrial(0, one, 8, (2.3,)) for one in (rate / 4, *rates, 8 * rate)]
+    last = [RateTrial(1, one, 32, (loss, loss)) for one, loss in zip(rates, losses, strict=True)]
     return RateSearch(
         f"{size:016d}", {}, "tiny", "digits", "momentum", "float32", size, 320 - held_out, held_out, 0, "t", rate,
         (*first, *last),
