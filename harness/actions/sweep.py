@@ -288,7 +288,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         fork=fork,
     )
     _check(wish)
-    rates = FoundRates(wish.out, plan or wish.launcher != "local", wish.timeout, fork)
+    elsewhere = wish.launcher != "local" or wish.shard != (1, 1)
+    rates = FoundRates(wish.out, plan or elsewhere, wish.timeout, fork)
     prepared = prepare(
         given["source"],
         overrides,
