@@ -303,7 +303,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         fork=fork,
     )
     _check(wish)
-    only_known = plan or wish.launcher != "local"
+    only_known = plan or wish.launcher != "local" or wish.shard != (1, 1)
     rates = FoundRates(wish.out, only_known, wish.timeout, fork)
     prepared = prepare(
         given["source"],
