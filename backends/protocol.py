@@ -18,9 +18,11 @@ indices; where the batch size changes, on row t of ``arrays.pieces``, one after 
 ``train`` may return before the work is done and must not wait for it; it does nothing that the shortest loop in that
 framework would not do. Where ``cell.target.steps_per_call`` is K, which only a backend that declares it is asked for,
 ``train(n)`` makes n // K calls of K steps each and single steps of the rest; there is a loss for every step all the
-same. A backend that can keep compiled programs in a folder has a method ``keep_programs(folder)`` as well, which is
-called before ``initialise``. One that can show what its device does at most has ``yardstick(target)``, which gives a
-``Yardstick`` after ``initialise``.
+same. Where ``cell.target.microbatch`` is M, which likewise is asked for, a step takes the examples of its row in parts
+of ``cell.target.parts``, one after the other, each with dropout of its own, adds up their mean gradients weighted by
+their share of the batch, and updates once. A backend that can keep compiled programs in a folder has a method
+``keep_programs(folder)`` as well, which is called before ``initialise``. One that can show what its device does at most
+has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
 ``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
 
@@ -88,6 +90,7 @@ class Capabilities:
     ``loops`` maps each mode that can train several steps in one call to the inputs with which it can; one that says
     nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result. ``plans``: the
     modes in which the batch size may change from epoch to epoch, whose sessions are ``ChangesBatchSize``.
+    ``microbatches``: the modes that accumulate the gradient of a batch from parts (``Target.microbatch``).
     """
 
     accelerators: tuple[str, ...]
@@ -101,6 +104,7 @@ class Capabilities:
     loops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
     plans: tuple[str, ...] = ()
+    microbatches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

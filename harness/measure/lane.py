@@ -275,6 +275,8 @@ class Lane:
             )
         if training.batch_changes and at_once > 1:
             raise Unsupported(PLAN_AND_STEPS_PER_CALL)
+        if self.cell.why_no_microbatch:
+            raise Unsupported(self.cell.why_no_microbatch)
         if steps < at_once:
             raise Unsupported(wording.call_too_long(at_once, steps, largest))
 

@@ -283,8 +283,8 @@ def expand(
             axes = _once(sweep.precisions), _once(sweep.optimizers), _once(sweep.learning_rates), sizes
             for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
                 for target in _once(targets):
-                    skip = _reason_to_skip(training, dataset, target)
-                    planned.append(Planned(Cell(model, training, dataset, drawn, target), skip))
+                    cell = Cell(model, training, dataset, drawn, target)
+                    planned.append(Planned(cell, _reason_to_skip(cell)))
     return planned
 
 
@@ -464,7 +464,8 @@ def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
         )
 
 
-def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) -> str:
+def _reason_to_skip(cell: Cell) -> str:
+    training, dataset, target = cell.training, cell.dataset, cell.target
     largest, steps = max(training.batch_sizes), min(training.epoch_steps(dataset.train_examples))
     if steps == 0:
         return f"batch size {largest} is larger than the {dataset.train_examples} training examples"
@@ -472,4 +473,4 @@ def _reason_to_skip(training: TrainingSpec, dataset: Dataset, target: Target) ->
         return PLAN_AND_STEPS_PER_CALL
     if steps < target.steps_per_call:
         return wording.call_too_long(target.steps_per_call, steps, largest)
-    return ""
+    return cell.why_no_microbatch
