@@ -717,7 +717,7 @@ def _reason_to_skip(cell: Cell) -> str:
         return wording.evaluated_too_often(target.steps_per_call, training.evaluate_every)
     if steps < target.steps_per_call:
         return wording.call_too_long(target.steps_per_call, steps, largest)
-    return ""
+    return cell.why_no_microbatch
 
 
 def _too_large(cell: Cell, held: int | None) -> str:
