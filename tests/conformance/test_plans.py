@@ -44,8 +44,8 @@ MODEL = ModelSpec(
 )
 EXAMPLES, CHANGES = 100, ((1, 24), (2, 12))
 LANES = [
-    *("reference", "jax-cpu:jit", "jax-cpu:jit@input=host", "tensorflow-cpu:graph", "tensorflow-cpu:graph@input=host"),
-    *("tensorflow210-cpu:graph", pytest.param("tensorflow-cpu:xla", marks=pytest.mark.long)),
+    *("reference", "jax-cpu:jit", "tensorflow-cpu:graph", "tensorflow-cpu:graph@input=host", "tensorflow210-cpu:graph"),
+    *(pytest.param(lane, marks=pytest.mark.long) for lane in ("jax-cpu:jit@input=host", "tensorflow-cpu:xla")),
 ]
 
 FAULTS = {
