@@ -11,7 +11,7 @@ simulated, in per cent where the nominal one is 95; the tests simulate most of t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -464,12 +464,13 @@ def verdict(interval: Interval, adjusted_p: float, floor: float) -> str:
     return NO_DIFFERENCE
 
 
-def proportionality(steps: ArrayLike, seconds: ArrayLike) -> Proportionality:
+def proportionality(steps: ArrayLike, seconds: ArrayLike, of_each: Callable[[Array], Any] = np.min) -> Proportionality:
     """Whether time grows in proportion to steps, as it must where a block ends with a true synchronisation.
 
     ``steps`` and ``seconds`` of blocks, both (n,). A robust line through each step count's least time, since whatever
-    else the machine does only adds: medians of the slopes between all pairs and of what they leave (Theil, 1950;
-    Sen, JASA 63:1379, 1968). ``slope``: seconds per step. ``intercept``: share of the least time at the largest step
+    else the machine does only adds; ``of_each`` may be ``np.median``, where it always does something, which a short
+    block escapes more easily than a long one. Medians of the slopes between all pairs and of what they leave (Theil,
+    1950; Sen, JASA 63:1379, 1968). ``slope``: seconds per step. ``intercept``: share of that time at the largest step
     count, 0 for proportion. ``worst``: largest distance of a least time from the line, as share of that time.
     ValueError with fewer than 3 distinct step counts, or a value that is not finite.
     """
@@ -477,7 +478,7 @@ def proportionality(steps: ArrayLike, seconds: ArrayLike) -> Proportionality:
     distinct = np.unique(counts)
     if len(distinct) < 3:
         raise ValueError(f"{len(distinct)} distinct step counts: expected at least 3")
-    least = np.array([np.min(times[counts == count]) for count in distinct])
+    least = np.array([of_each(times[counts == count]) for count in distinct])
     one, other = np.triu_indices(len(distinct), 1)
     slope = float(np.median((least[other] - least[one]) / (distinct[other] - distinct[one])))
     intercept = float(np.median(least - slope * distinct))

@@ -70,11 +70,12 @@ CALLS = 250
 PER_UNIT = sum(MULTIPLES) + CONTROL
 """What a repeat uses up, in units of ``k`` steps."""
 
-ATTEMPTS, ATTEMPTS_BESIDE_OTHERS = 4, 12
+ATTEMPTS = 4
 """How often is measured before a failure is believed, all attempts together: a machine may do other work meanwhile."""
 
 OTHERS = 0.2
-"""Processors that others kept busy or held back while it was measured, from which the larger number holds."""
+"""Processors that others kept busy or held back while it was measured, from which medians may show what least times do
+not: where others always work, no long block escapes them, and some short ones do."""
 
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 1024
 """A GPU computes a small batch sooner than Python asks for it; then nothing is ever outstanding, and nothing proven.
@@ -91,7 +92,8 @@ IMAGE_BYTES, GPU_IMAGE_BYTES = 200_000_000, 700_000_000
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: medians over repeats, but least times where other load, which only adds, would mislead.
+    """What was measured: medians over repeats, but least times where other load, which only adds, would mislead, unless
+    the machine is never without it.
 
     ``step_seconds``, ``intercept`` and ``scatter``: see ``statistics.proportionality``. ``outstanding``: share of the
     work that came after the end of blocks. ``missing``: steps without a loss at the end of a block. Of the quickest
@@ -218,24 +220,30 @@ def believed(
 ) -> Synchronisation:
     """The judgement of what ``measure`` gives; one that is a failure waits for more of it, at most ATTEMPTS times.
 
-    ``lost``: the processors that others have taken since the start; from OTHERS on it may be ATTEMPTS_BESIDE_OTHERS.
+    ``lost``: the processors that others have taken since the start. From OTHERS on it passes by medians as well.
     """
     rounds: list[Synchronised] = []
     while True:
         rounds.append(measure())
         found = Synchronisation(target, figures(_together(rounds)))
-        if found.passed or len(rounds) == ATTEMPTS_BESIDE_OTHERS or (len(rounds) >= ATTEMPTS and lost() < OTHERS):
+        if not found.passed and len(rounds) > 1 and lost() >= OTHERS:
+            typical = Synchronisation(target, figures(_together(rounds), typical=True))
+            found = typical if typical.passed else found
+        if found.passed or len(rounds) == ATTEMPTS:
             return found
 
 
-def figures(found: Synchronised) -> Figures:
-    """What a worker's times say. ValueError for fewer than 3 step counts, or controls no blocks match."""
-    idle = statistics.median(found.idle_seconds)
-    line = proportionality([block.steps for block in found.blocks], [block.seconds for block in found.blocks])
+def figures(found: Synchronised, typical: bool = False) -> Figures:
+    """What a worker's times say; by medians, if ``typical``, in place of least times.
+
+    ValueError for fewer than 3 step counts, or controls no blocks match.
+    """
+    idle, of_each = statistics.median(found.idle_seconds), statistics.median if typical else min
+    line = proportionality([block.steps for block in found.blocks], [block.seconds for block in found.blocks], of_each)
     most = max(end.steps for end in found.blocks)
-    largest = min(end.seconds for end in found.blocks if end.steps == most)
+    largest = of_each(end.seconds for end in found.blocks if end.steps == most)
     whole = line.intercept * largest + line.slope * found.controls[0].steps
-    control_time, control_outstanding = _control(found.controls, idle, max(whole, 1e-9))
+    control_time, control_outstanding = _control(found.controls, idle, max(whole, 1e-9), typical)
     return Figures(
         step_seconds=line.slope,
         intercept=line.intercept,
@@ -267,13 +275,14 @@ def _outstanding(ends: Sequence[ClaimedEnd], idle: float) -> float:
     return max(late / (seconds + late), *missing)
 
 
-def _control(controls: Sequence[ClaimedEnd], idle: float, whole: float) -> tuple[float, float]:
-    """Time of the quickest control, and of what came after it, as shares of ``whole``, what the work takes."""
+def _control(controls: Sequence[ClaimedEnd], idle: float, whole: float, typical: bool) -> tuple[float, float]:
+    """Time of the quickest control, or a ``typical`` one, and of what came after it, as shares of ``whole``."""
 
     def late(end: ClaimedEnd) -> float:
         return max(end.late_seconds - idle, 0.0)
 
-    control = min(controls, key=lambda end: end.seconds + late(end))
+    ranked = sorted(controls, key=lambda end: end.seconds + late(end))
+    control = ranked[len(ranked) // 2 if typical else 0]
     missing = statistics.median(end.missing for end in controls) / control.steps
     return control.seconds / whole, max(late(control) / whole, missing)
 
