@@ -73,6 +73,7 @@ def main() -> int:
             for part in arguments.only or PARTS:
                 place = (arguments.out or Path(scratch)) / part
                 rows += measured(part, arguments.batch_size or SIZES[part], arguments.budget, place)
+                print(table(rows), file=sys.stderr)
     except HarnessError as error:
         print(error, file=sys.stderr)
         return error.exit_status
