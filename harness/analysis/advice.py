@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from harness.analysis import machines, ranking
 from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reach
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
+from harness.analysis.plans_to_accuracy import arrival, judged, quickest
 from harness.analysis.tables import WORK, Row, grouped, rows_of, work_of
 from harness.wording import machine_words
 
@@ -53,6 +55,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class PlanLead:
+    """A plan of batch sizes on a target, and its seconds to the accuracy: fewer than any fixed batch size took.
+
+    ``against_fixed``: ``plans_to_accuracy.judged``, against those of all targets. ``at_most``: an upper bound.
+    """
+
+    target: str
+    batch_plan: str
+    seconds: float
+    seeds: int
+    at_most: bool
+    against_fixed: str
+
+
+@dataclass(frozen=True)
 class Advice:
     """What to use for one WORK, and so on one machine, and what that rests on.
 
@@ -70,7 +87,8 @@ class Advice:
     was not tried at and whose predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of
     which not every seed reached the accuracy. ``diverged``: those of which a cell did, which are no choice at all.
     ``unproven``, ``failed``: numbers of cells. ``unsized``: (target, batch size) that the reference could not check at
-    that size, which are no choice either; records from before there was such a check count as they did.
+    that size, which are no choice either; records from before there was such a check count as they did. ``plan``: the
+    quickest plan of batch sizes, where it took less time to the accuracy than the choice did.
     """
 
     work: dict[str, Any]
@@ -99,6 +117,7 @@ class Advice:
     unproven: int
     failed: int
     unsized: tuple[tuple[str, int], ...] = ()
+    plan: PlanLead | None = None
 
 
 Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
@@ -118,9 +137,13 @@ def advise(
     ratios: pl.DataFrame,
     predicted: pl.DataFrame,
     obstacles: Obstacles,
+    plans: Mapping[tuple[Any, ...], Sequence[Curve]] = MappingProxyType({}),
 ) -> Iterator[Advice]:
-    """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``."""
-    times = grouped_by_target(found)
+    """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``.
+
+    ``plans``: those of plans of batch sizes that were proven.
+    """
+    times, times_of_plans = grouped_by_target(found), grouped_by_target(plans)
     cells = grouped(rows_of(collected.cells), work_of)
     reached = grouped(reaching.to_dicts(), lambda row: (*work_of(row), row["accuracy"]))
     paces, ratio_rows = grouped(pace.to_dicts(), work_of), grouped(ratios.to_dicts(), work_of)
@@ -165,7 +188,38 @@ def advise(
             ),
             diverged=diverged,
             unsized=unsized,
+            plan=_lead(
+                {place[-1]: of_plans for place, of_plans in times_of_plans.items() if place[:-1] == work},
+                [own[target][size] for target, size in costs] if goal == TO_ACCURACY else [],
+                members[0]["train_examples"],
+                wanted,
+            ),
         )
+
+
+def _lead(
+    plans: Mapping[str, Mapping[str, Sequence[Curve]]],
+    fixed: Sequence[Sequence[Curve]],
+    examples: int,
+    accuracy: float,
+) -> PlanLead | None:
+    """The plan (of target -> plan) of least time to an accuracy, if that is less than that of every fixed batch size.
+
+    ``fixed``: the curves of each of them that got there.
+    """
+    of_fixed = [arrival(curves, str(curves[0].batch_size), examples, accuracy) for curves in fixed]
+    found = {
+        (target, plan): made
+        for target, own in plans.items()
+        for plan, curves in own.items()
+        if (made := arrival(curves, plan, examples, accuracy)) is not None
+    }
+    best = quickest([*of_fixed, *found.values()])
+    place = next((key for key, made in found.items() if made is best), None)
+    if best is None or place is None or not fixed:
+        return None
+    seconds = math.exp(fmean(best.seconds.values()))
+    return PlanLead(*place, seconds, len(best.seconds), best.at_most, judged(best, of_fixed))
 
 
 def _unsized(row: Row) -> bool:

@@ -43,6 +43,8 @@ TABLES = (
     "time_to_accuracy",
     "startup",
     "catch_up",
+    "plans",
+    "plans_to_accuracy",
     "agreement",
     "side_by_side",
     "other_load",

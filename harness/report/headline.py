@@ -62,6 +62,11 @@ def percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.2f}"
 
 
+def said_percent(accuracy: float) -> str:
+    """An accuracy as a person says it: 98 %, 97.5 %."""
+    return f"{100 * accuracy:.6g} %"
+
+
 def target_text(row: Row) -> str:
     """The target's label, with the repeat where there is one."""
     return f"{row['target']} (repeat {row['repeat']})" if row["repeat"] else str(row["target"])

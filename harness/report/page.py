@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import statement
 from harness.core.record import Record
-from harness.report import charts, fairness, other_load, palette, same_work, tables, vega, works
+from harness.report import charts, fairness, fixed_and_growing, other_load, palette, same_work, tables, vega, works
 from harness.report.charts import Gallery
 from harness.report.figure import Figure
 from harness.report.headline import diverged, not_readable, not_run, unproven
@@ -183,6 +183,12 @@ def _section(number: int, gallery: Gallery) -> _Section:
             {"epochs_to_recover": "not reached"},
         ),
         tables.table(work.plans, _PLANS, "Plans of batch sizes: how fast each of their sizes is trained"),
+        tables.table(
+            fixed_and_growing.rows(work.plans_to_accuracy, work.accuracy),
+            _PLANS_TO_ACCURACY,
+            f"Fixed and growing batches to {work.accuracy:g} % test accuracy, each over the quickest fixed batch size",
+            dict.fromkeys(("steps", "images", "seconds"), "not reached"),
+        ),
         tables.table(work.catch_up, _CATCH_UP, "When a target that starts later has caught up", {"steps": "never"}),
     ]
     return _Section(
@@ -235,6 +241,21 @@ _PLANS = (
     "processes",
     "compile_seconds",
     "accuracy",
+)
+_PLANS_TO_ACCURACY = (
+    "target",
+    "batch_plan",
+    "seeds",
+    "reached",
+    "highest_accuracy",
+    "at_most",
+    "steps",
+    "images",
+    "seconds",
+    "steps_ratio",
+    "images_ratio",
+    "seconds_ratio",
+    "against_fixed",
 )
 _CATCH_UP = (
     "batch_size",

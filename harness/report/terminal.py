@@ -100,7 +100,7 @@ def print_summary(
     """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``.
 
     ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame. ``machines``: of a run on
-    several of them. ``load``: lines on whether other load was to blame (``harness.report.other_load.lines``).
+    several of them. ``load``: further lines, such as whether other load was to blame.
     ``plans``: that of ``harness.analysis.analysing``.
     """
     caption, groups = caption_and_groups(frame)

@@ -62,6 +62,7 @@ class Work:
     startup: pl.DataFrame
     catch_up: pl.DataFrame
     plans: pl.DataFrame
+    plans_to_accuracy: pl.DataFrame
     curves: pl.DataFrame
     noise: pl.DataFrame
     rates: tuple[RateSearch, ...]
@@ -109,13 +110,14 @@ _FRAMES = (
     "startup",
     "catch_up",
     "plans",
+    "plans_to_accuracy",
 )
 
 
 _OF_TARGETS = ("pace", "accuracy_by_size", "startup", "plans")
 """Frames whose targets are those of figures."""
 
-_OF_CELLS = ("curves", "plans")
+_OF_CELLS = ("curves", "plans", "plans_to_accuracy")
 """Frames that are not by batch size, whatever columns they have."""
 
 _OF_CALLS = ("dispatch", "waits")
