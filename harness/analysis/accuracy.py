@@ -230,7 +230,7 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
     the target's batch sizes.
     ``regime`` and ``steps_slope``: from the next smaller batch size to this one, of the three regimes of Shallue et
     al. (JMLR 20:112, 2019, section 4.1), where both have steps that are no bounds. They tune the learning rate at
-    each batch size; here it is what the sweep's rule makes of it.
+    each batch size, as a work has it whose ``scaling`` tells a rate of each; elsewhere it is what one rate makes of it.
     """
     rows: list[tuple[Any, ...]] = []
     places = grouped_by_target(found)

@@ -16,6 +16,7 @@ from harness.analysis import pace as paces
 from harness.analysis import startup as starting
 from harness.analysis.accuracy import Curve
 from harness.analysis.advice import Advice, Obstacles
+from harness.analysis.beside_one_rate import beside_one_rate
 from harness.analysis.cells import agreement
 from harness.analysis.collected import Collected
 from harness.analysis.machines import Facts, several, side_by_side
@@ -30,10 +31,10 @@ class Analysis:
 
     ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
-    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``, ``recovery``,
-    ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained,
-    ``side_by_side``; of cells whose batch size changes only ``cells``, ``epochs``, ``agreement``, ``plans`` and
-    ``plans_to_accuracy`` tell.
+    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``,
+    ``beside_one_rate``, ``recovery``, ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what
+    several machines trained, ``side_by_side``; of cells whose batch size changes only ``cells``, ``epochs``,
+    ``agreement``, ``plans`` and ``plans_to_accuracy`` tell.
     ``machines``: id -> facts. ``blame``: of each machine whether other load was to blame, none where
     no record tells of it.
     """
@@ -51,6 +52,7 @@ class Analysis:
     dispatch: pl.DataFrame
     waits: pl.DataFrame
     accuracy_by_size: pl.DataFrame
+    beside_one_rate: pl.DataFrame
     recovery: pl.DataFrame
     time_to_accuracy: pl.DataFrame
     startup: pl.DataFrame
@@ -108,6 +110,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         dispatch=dispatched,
         waits=waits,
         accuracy_by_size=reached.by_size(fixed.cells),
+        beside_one_rate=beside_one_rate(fixed.cells),
         recovery=reached.recovery(fixed, curves),
         time_to_accuracy=reaching,
         startup=starting.startup(fixed.cells),

@@ -39,6 +39,7 @@ TABLES = (
     "dispatch",
     "waits",
     "accuracy_by_size",
+    "beside_one_rate",
     "recovery",
     "time_to_accuracy",
     "startup",

@@ -146,6 +146,10 @@ FIELDS = {
     "relative_throughput": Field("throughput, % of the median", 100, _hundredths),
     "noise_scale": Field("noise scale, images"),
     "rate": Field("learning rate"),
+    "rates": _words("learning rates"),
+    "one_rate": Field("one learning rate for all", written=_short),
+    "accuracy_at_one_rate": Field("accuracy at that one rate, %", 100, _hundredths),
+    "brought_back_points": Field("percentage points brought back", written=_hundredths),
     "held_out_loss": Field("held-out loss"),
     "chosen": Field("chosen", written=_yes, numeric=False),
 }

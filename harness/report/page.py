@@ -177,6 +177,11 @@ def _section(number: int, gallery: Gallery) -> _Section:
             work.dispatch, _DISPATCH, "The time of a step as dispatch shared by a call's steps, overhead, and images"
         ),
         tables.table(
+            work.beside_one_rate,
+            _BESIDE_ONE_RATE,
+            "Accuracy at a learning rate for each batch size, and at one rate for all",
+        ),
+        tables.table(
             work.recovery,
             _RECOVERY,
             "Accuracy that larger batches lose, and how many epochs win it back",
@@ -231,6 +236,18 @@ _RECOVERY = (
     "lost_points",
     "epochs_to_recover",
     "most_epochs",
+)
+_BESIDE_ONE_RATE = (
+    "target",
+    "epochs",
+    "batch_size",
+    "seeds",
+    "accuracy",
+    "one_rate",
+    "accuracy_at_one_rate",
+    "base_batch_size",
+    "lost_points",
+    "brought_back_points",
 )
 _PLANS = (
     "batch_plan",

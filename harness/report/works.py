@@ -39,7 +39,7 @@ class Work:
     on looks; ``shown``: those in this work's figures. ``left_out``: what the figures do not show, a sentence each.
     ``accuracy`` and ``accuracies`` in percent. ``at_once``: those that every batch size reached within its first epoch,
     where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``. ``rates``: the
-    searches for its learning rates, by batch size.
+    searches for its learning rates, by batch size. ``learning_rate`` and ``scaling``: those of WORK.
     """
 
     heading: str
@@ -57,6 +57,7 @@ class Work:
     waits: pl.DataFrame
     ratios: pl.DataFrame
     accuracy_by_size: pl.DataFrame
+    beside_one_rate: pl.DataFrame
     recovery: pl.DataFrame
     time_to_accuracy: pl.DataFrame
     startup: pl.DataFrame
@@ -66,6 +67,8 @@ class Work:
     curves: pl.DataFrame
     noise: pl.DataFrame
     rates: tuple[RateSearch, ...]
+    learning_rate: float
+    scaling: str
 
 
 def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[RateSearch] = ()) -> Iterator[Work]:
@@ -80,7 +83,7 @@ def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[Rat
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
         own["curves"] = curves_of.get(key, curves.clear())
-        yield _work(found, heading, slug, targets, own, _noise(noise, key), _rates(rates, key))
+        yield _work(found, key, heading, slug, targets, own, _noise(noise, key), _rates(rates, key))
 
 
 def count(found: Analysis) -> int:
@@ -105,6 +108,7 @@ _FRAMES = (
     "waits",
     "ratios",
     "accuracy_by_size",
+    "beside_one_rate",
     "recovery",
     "time_to_accuracy",
     "startup",
@@ -130,6 +134,7 @@ def _parts(frame: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
 
 def _work(
     found: Analysis,
+    key: tuple[Any, ...],
     heading: str,
     slug: str,
     targets: tuple[str, ...],
@@ -175,6 +180,8 @@ def _work(
         at_once=tuple(sorted(ladder.get(True, ()), reverse=True)),
         noise=fields.display(noise),
         rates=rates,
+        learning_rate=key[WORK.index("learning_rate")],
+        scaling=key[WORK.index("scaling")],
         time_to_accuracy=reaching.filter(~pl.col("reached_at_once")).drop("reached_at_once"),
         **{name: fields.display(frame) for name, frame in cut.items()},
     )
@@ -237,13 +244,14 @@ def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:
 
 
 def _rates(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSearch, ...]:
-    """Those of one work."""
+    """Those of one work; of one that has the same rate at each batch size, those that found it."""
     work = dict(zip(WORK, key, strict=True))
     wanted = tuple(work[name] for name in ("model", "dataset", "train_examples", "optimizer", "precision"))
     own = [
         one
         for one in searches
         if (one.model, one.dataset, one.train_examples + one.held_out, one.method, one.precision) == wanted
+        if work["scaling"] != "none" or one.rate == work["learning_rate"]
     ]
     return tuple(sorted(own, key=lambda one: one.batch_size))
 
