@@ -6,6 +6,7 @@ Where no target reaches the accuracy, the one that trains fastest. Values only: 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -19,7 +20,7 @@ from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reac
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
 from harness.analysis.plans_to_accuracy import arrival, judged, quickest
-from harness.analysis.tables import WORK, Row, grouped, rows_of, work_of
+from harness.analysis.tables import COUNTED, WORK, Row, grouped, rows_of, work_of
 from harness.wording import machine_words
 
 TO_ACCURACY, THROUGHPUT, NOTHING = "accuracy", "throughput", "none"
@@ -70,6 +71,20 @@ class PlanLead:
 
 
 @dataclass(frozen=True)
+class MemoryEnd:
+    """A target whose quickest batch size is ``largest``, the largest that ran, since memory did not hold more.
+
+    ``too_large``: the smallest size that was skipped or ended for that. ``held``: the most that a search found to fit,
+    None where there was none.
+    """
+
+    target: str
+    largest: int
+    too_large: int
+    held: int | None
+
+
+@dataclass(frozen=True)
 class Advice:
     """What to use for one WORK, and so on one machine, and what that rests on.
 
@@ -88,7 +103,8 @@ class Advice:
     which not every seed reached the accuracy. ``diverged``: those of which a cell did, which are no choice at all.
     ``unproven``, ``failed``: numbers of cells. ``unsized``: (target, batch size) that the reference could not check at
     that size, which are no choice either; records from before there was such a check count as they did. ``plan``: the
-    quickest plan of batch sizes, where it took less time to the accuracy than the choice did.
+    quickest plan of batch sizes, where it took less time to the accuracy than the choice did. ``memory_ends``: of
+    ``per_target`` those that memory, not speed, keeps from being larger.
     """
 
     work: dict[str, Any]
@@ -118,6 +134,7 @@ class Advice:
     failed: int
     unsized: tuple[tuple[str, int], ...] = ()
     plan: PlanLead | None = None
+    memory_ends: tuple[MemoryEnd, ...] = ()
 
 
 Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
@@ -257,6 +274,9 @@ def _advice(
         behind=tuple(one for one, worse in others if tested and worse),
         tested=tested,
         per_target=tuple(sorted(per_target, key=lambda one: fmean(costs[_key(one)].values()))),
+        memory_ends=tuple(
+            end for one in sorted(per_target, key=_key) if (end := _memory_end(one, members)) is not None
+        ),
         quicker_with_compile=_quicker_with_compile(best, choices.values()),
         obstacles=obstacles,
         sizes=tuple(sorted(tried)),
@@ -330,6 +350,25 @@ def _against(best: Choice, choice: Choice, contender: ranking.Contender) -> tupl
     if choice.at_most and choice.batch_size != best.batch_size:
         return replace(choice, ratio_high=high), False
     return replace(choice, ratio_low=low, ratio_high=high), contender.worse
+
+
+def _memory_end(quickest: Choice, members: Sequence[Row]) -> MemoryEnd | None:
+    """Of a target's quickest choice, if nothing larger ran there and memory is why."""
+    own = [row for row in members if row["target"] == quickest.target]
+    larger = [row for row in own if row["batch_size"] > quickest.batch_size]
+    held = [int(found[1]) for row in larger if (found := _MEMORY_HOLDS.search(row["reason"]))]
+    too_large = [row["batch_size"] for row in larger if row["status"] == "out_of_memory" or _is_beyond_memory(row)]
+    if not too_large or any(row["status"] in COUNTED for row in larger):
+        return None
+    return MemoryEnd(quickest.target, quickest.batch_size, min(too_large), max(held, default=None))
+
+
+def _is_beyond_memory(row: Row) -> bool:
+    return row["status"] == "skipped" and bool(_MEMORY_HOLDS.search(row["reason"]))
+
+
+_MEMORY_HOLDS = re.compile(r"more than memory holds there: (\d+) at most")
+"""In the reason of a cell that a sweep skipped for that."""
 
 
 def _quicker_with_compile(best: Choice | None, choices: Iterable[Choice]) -> Choice | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice, PlanLead
+from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice, MemoryEnd, PlanLead
 from harness.analysis.plans_to_accuracy import QUICKER
 from harness.report.headline import DIVERGED, TRAITS, figure, not_proven, said_percent
 from harness.report.same_work import NOT_PROVEN
@@ -13,6 +13,9 @@ from harness.wording import plural
 
 _NAMED = 4
 _INTERVAL = "95 % interval: "
+
+_NOTABLY_LARGER = 1.1
+"""Times a batch size, for another to be worth a measurement."""
 
 _ALIKE = "With 95 % confidence, the best choice is this one or one of these"
 _BEHIND = "These were shown to be slower"
@@ -27,6 +30,10 @@ def heading(advice: Advice) -> str:
 
 def sentence(advice: Advice) -> str:
     """The answer."""
+    return " ".join([_answer(advice), *map(_memory_end, advice.memory_ends)])
+
+
+def _answer(advice: Advice) -> str:
     if advice.goal == NOTHING:
         why = "training diverged with every choice" if advice.diverged else "no cell was timed"
         return f"There is no answer: {why}."
@@ -53,6 +60,14 @@ def sentence(advice: Advice) -> str:
         others = f"that reached {said_percent(advice.accuracy)}" if some else "that was measured"
         said.append(f"Every other choice {others} was shown to be slower.")
     return " ".join(said)
+
+
+def _memory_end(end: MemoryEnd) -> str:
+    why = f"{end.too_large:,} did not fit" if end.held is None else f"it holds {end.held:,} at most"
+    return (
+        f"On {end.target} memory, not speed, ends the range: batch size {end.largest:,} is the quickest and the "
+        f"largest that ran, and {why}."
+    )
 
 
 def _first(advice: Advice, choice: Choice) -> str:
@@ -129,7 +144,11 @@ def measure_next(advice: Advice) -> list[str]:
             f"--batch-size {size // 2}: the best batch size is the smallest one measured, so a smaller one may be "
             "better"
         )
-    if advice.untried is not None and advice.goal == THROUGHPUT:
+    ends = {end.target: end for end in advice.memory_ends}
+    end = None if choice is None else ends.get(choice.target)
+    if end is not None and end.held is not None and end.held >= _NOTABLY_LARGER * end.largest:
+        found.append(f"--batch-size {end.held}: the most that memory holds, as the largest that ran was the quickest")
+    if advice.untried is not None and advice.goal == THROUGHPUT and (end is None or advice.untried[0] < end.too_large):
         size, speed = advice.untried
         found.append(f"--batch-size {size}: it is predicted to train {figure(speed)} images per second")
     if len(advice.targets) == 1:
