@@ -60,6 +60,7 @@ class JaxBackend:
             refusals={},
             loops={"jit": ("resident", "host")},
             plans=("jit",),
+            microbatches=("jit",),
             knobs=knobs.OF_BACKENDS[self.name],
         )
 
@@ -148,7 +149,9 @@ class JaxSession:
         self._cell, self._forms, self._rows = cell, forms, Rows(arrays)
         self._places = _places(cell.model)
         self._at_once = cell.target.steps_per_call
-        self._programs = jax_programs.build(cell.model, cell.training, cell.epoch_steps, forms, self._at_once)
+        self._programs = jax_programs.build(
+            cell.model, cell.training, cell.epoch_steps, forms, self._at_once, cell.target.microbatch
+        )
         self._state = self._programs.start(*_initial(cell.model, self._places, arrays.parameters))
         self._host_data = (arrays.train_images, arrays.train_labels)
         self._test = _evaluation_batches(arrays.test_images, arrays.test_labels)
@@ -166,7 +169,8 @@ class JaxSession:
     def train(self, steps: int) -> None:
         """Enqueue steps; raises ContractError past the end of the order, where JAX would clamp the index."""
         for stretch in self._rows.stretches(self._position, steps):
-            self._train(stretch)
+            in_parts = len(self._cell.target.parts(stretch.batch_size)) > 1
+            (self._accumulate if in_parts else self._train)(stretch)
         self._position += steps
 
     def _train(self, stretch: Stretch) -> None:
@@ -194,6 +198,32 @@ class JaxSession:
                 losses.append(loss)
         self._state = state
 
+    def _accumulate(self, stretch: Stretch) -> None:
+        """Each step in microbatches, and one update."""
+        parts = self._parts_of(stretch.batch_size)
+        for row in range(stretch.first, stretch.end):
+            self._state, loss = self._programs.update(self._state, self._added(self._state, stretch, row, parts))
+            self._losses.append(loss)
+
+    def _parts_of(self, batch_size: int) -> list[tuple[Any, Any, int]]:
+        """Of each microbatch its place and its share of the batch, on the device, and its size."""
+        numpy, sizes = self._jax.numpy, self._cell.target.parts(batch_size)
+        return [(numpy.int32(place), numpy.float32(size / batch_size), size) for place, size in enumerate(sizes)]
+
+    def _added(self, state: Any, stretch: Stretch, row: int, parts: list[tuple[Any, Any, int]]) -> Any:
+        """Loss and gradients of the batch of a row, from those of its microbatches."""
+        sums, (images, labels), begin = None, self._host_data, 0
+        for place, share, size in parts:
+            if self._resident is not None:
+                data, *shift = self._data(stretch)[:3], *self._data(stretch)[3:]
+                sums = self._programs.pick_and_add(state, sums, *data, place, share, size, *shift)
+            else:
+                chosen = self._rows.of_size[stretch.batch_size][row][begin : begin + size]
+                batch = self._jax.device_put((images[chosen], labels[chosen]))
+                sums = self._programs.add(state, sums, *batch, place, share)
+            begin += size
+        return sums
+
     def _data(self, stretch: Stretch) -> tuple[Any, ...]:
         """What a step takes beside the state."""
         data: tuple[Any, ...] = self._resident[stretch.batch_size]
@@ -202,8 +232,10 @@ class JaxSession:
     def prepare(self, batch_size: int) -> None:
         """One step on a copy of the state, which is dropped with what the step made of it."""
         state = self._jax.tree.map(self._jax.numpy.copy, self._state)
-        stretch = self._rows.first_of(batch_size)
-        if self._resident is not None:
+        stretch, parts = self._rows.first_of(batch_size), self._parts_of(batch_size)
+        if len(parts) > 1:
+            made = self._programs.update(state, self._added(state, stretch, stretch.first, parts))
+        elif self._resident is not None:
             made = self._programs.pick_and_advance(state, *self._data(stretch))
         else:
             (images, labels), row = self._host_data, self._rows.of_size[batch_size][stretch.first]
@@ -270,8 +302,8 @@ class JaxSession:
 
     def masks(self, step: int) -> dict[str, Booleans]:
         """Drawn again: the key is made of the step's number."""
-        batch_size = len(self._rows.row(step))
-        found: dict[str, Booleans] = self._jax.device_get(self._programs.masks(step, batch_size=batch_size))
+        parts = self._cell.target.parts(len(self._rows.row(step)))
+        found: dict[str, Booleans] = self._jax.device_get(self._programs.masks(step, parts=parts))
         return found
 
     def held(self) -> dict[str, Any]:

@@ -53,7 +53,11 @@ class Programs(NamedTuple):
     ``evaluate(parameters, statistics, images, labels, weights)``: sums of loss, of hits and of weights.
     ``differentiate(parameters, statistics, images, labels)``: loss, logits, gradients in training form.
     ``infer(parameters, statistics, images, number, training=...)``: logits; ``number`` varies the dropout.
-    ``masks(step, batch_size)``: layer name -> what dropout keeps (B, ...) in a training step.
+    ``add(state, sums, images, labels, place, share)``: what the examples of a microbatch, the ``place``-th, which are a
+    ``share`` of the batch, add to the batch's loss and gradients; ``sums`` is None before the first, and donated.
+    ``pick_and_add(state, sums, images, labels, rows, place, share, size, shift)``: the same on ``size`` of a row's.
+    ``update(state, sums)``: new state and mean loss of the batch; the old state is donated.
+    ``masks(step, parts)``: layer name -> what dropout keeps (B, ...) in a training step.
     """
 
     start: Any
@@ -65,6 +69,9 @@ class Programs(NamedTuple):
     differentiate: Any
     infer: Any
     masks: Any
+    add: Any
+    pick_and_add: Any
+    update: Any
 
 
 def build(
@@ -73,11 +80,12 @@ def build(
     epoch_steps: int | Sequence[int],
     forms: Mapping[str, str],
     at_once: int = 1,
+    microbatch: int = 0,
 ) -> Programs:
     """The programs of one cell; nothing is traced or compiled before the first call of each.
 
     ``epoch_steps``: those of every epoch, or of each. ``forms``: the value of every knob of this backend. ``at_once``:
-    the steps of a call.
+    the steps of a call. ``microbatch``: examples of each part of a batch but the last, 0 where it is taken whole.
     """
     import jax
     import jax.numpy as jnp
@@ -112,6 +120,36 @@ def build(
         row = rows[state.step if shift is None else state.step - shift]
         return advance(state, images[row], labels[row])
 
+    def key_of(step: Any, place: Any) -> Any:
+        return jax.random.fold_in(jax.random.fold_in(steps_key, step), place)
+
+    def add(state: State, sums: Any, images: Any, labels: Any, place: Any, share: Any) -> Any:
+        key = key_of(state.step, place)
+        loss, _, _, gradients = differentiated(state.parameters, state.statistics, images, labels, key)
+        own = jax.tree.map(lambda value: value * share, (loss, gradients))
+        return own if sums is None else jax.tree.map(jnp.add, sums, own)
+
+    def pick_and_add(
+        state: State,
+        sums: Any,
+        images: Any,
+        labels: Any,
+        rows: Any,
+        place: Any,
+        share: Any,
+        size: int,
+        shift: Any = None,
+    ) -> Any:
+        row = rows[state.step if shift is None else state.step - shift]
+        part = jax.lax.dynamic_slice_in_dim(row, place * microbatch, size)
+        return add(state, sums, images[part], labels[part], place, share)
+
+    def update(state: State, sums: Any) -> tuple[State, Any]:
+        loss, gradients = sums
+        updates, optimizer = rule.update(gradients, state.optimizer)
+        parameters = optax.apply_updates(state.parameters, updates)
+        return State(state.step + 1, parameters, state.statistics, optimizer), loss
+
     def many(state: State, batches: Any, one: Any) -> tuple[State, Any]:
         """``one`` at_once times; ``batches`` are given to it one after the other, if there are any."""
         if forms[knobs.LOOP.name] == knobs.ROLLED:
@@ -143,9 +181,12 @@ def build(
         key = jax.random.fold_in(passes_key, number)
         return module.apply(variables, images, training, mutable=["batch_stats"], rngs={"dropout": key})[0]
 
-    def masks(step: Any, batch_size: int) -> dict[str, Any]:
-        key = jax.random.fold_in(steps_key, step)
-        return dict(_dropouts(model, batch_size).apply({}, rngs={"dropout": key}))
+    def masks(step: Any, parts: tuple[int, ...]) -> dict[str, Any]:
+        whole = jax.random.fold_in(steps_key, step)
+        keys = [key_of(step, place) for place in range(len(parts))] if len(parts) > 1 else [whole]
+        sized = zip(parts, keys, strict=True)
+        found = [_dropouts(model, size).apply({}, rngs={"dropout": key}) for size, key in sized]
+        return {name: jnp.concatenate([own[name] for own in found]) for name in found[0]}
 
     return Programs(
         start=start,
@@ -156,7 +197,10 @@ def build(
         evaluate=jax.jit(evaluate),
         differentiate=jax.jit(differentiate),
         infer=jax.jit(infer, static_argnames="training"),
-        masks=jax.jit(masks, static_argnames="batch_size"),
+        masks=jax.jit(masks, static_argnames="parts"),
+        add=jax.jit(add, donate_argnums=1),
+        pick_and_add=jax.jit(pick_and_add, donate_argnums=1, static_argnames="size"),
+        update=jax.jit(update, donate_argnums=(0, 1)),
     )
 
 

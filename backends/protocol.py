@@ -19,9 +19,11 @@ declares; dropout masks are the framework's own, seeded from ``cell.training.see
 ``train`` may return before the work is done and must not wait for it; it does nothing that the shortest loop in that
 framework would not do. Where ``cell.target.steps_per_call`` is K, which only a backend that declares it is asked for,
 ``train(n)`` makes n // K calls of K steps each and single steps of the rest; there is a loss for every step all the
-same. A backend that can keep compiled programs in a folder has a method ``keep_programs(folder)`` as well, which is
-called before ``initialise``. One that can show what its device does at most has ``yardstick(target)``, which gives a
-``Yardstick`` after ``initialise``.
+same. Where ``cell.target.microbatch`` is M, which likewise is asked for, a step takes the examples of its row in parts
+of ``cell.target.parts``, one after the other, each with dropout of its own, adds up their mean gradients weighted by
+their share of the batch, and updates once. A backend that can keep compiled programs in a folder has a method
+``keep_programs(folder)`` as well, which is called before ``initialise``. One that can show what its device does at most
+has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
 ``placement(kernels_of)``: it trains two more steps and gives a ``Placed`` (``harness.core.messages``).
 
@@ -91,6 +93,7 @@ class Capabilities:
     ``options``: those of ``harness.core.training.OPTIONS`` that it can train with; ``refusals`` may say why not, or
     "THING in MODE" of one that it cannot do there. ``plans``: the modes in which the batch size may change from epoch
     to epoch, whose sessions are ``ChangesBatchSize``.
+    ``microbatches``: the modes that accumulate the gradient of a batch from parts (``Target.microbatch``).
     """
 
     accelerators: tuple[str, ...]
@@ -105,6 +108,7 @@ class Capabilities:
     knobs: tuple[Knob, ...] = ()
     options: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
+    microbatches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ trains at once: ``train`` returns when the work is done.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
@@ -242,11 +243,15 @@ class ReferenceSession:
         bits.state = self._generator.bit_generator.state
         bits.advance(-values * examples % 2**128)
         generator = np.random.Generator(bits)
-        return {
-            trace.name: generator.random((batch_size, *trace.input_shape)) >= trace.layer.rate
-            for trace in drawn
-            if isinstance(trace.layer, Dropout)
-        }
+        found = [
+            {
+                trace.name: generator.random((size, *trace.input_shape)) >= trace.layer.rate
+                for trace in drawn
+                if isinstance(trace.layer, Dropout)
+            }
+            for size in self._cell.target.parts(batch_size)
+        ]
+        return {name: np.concatenate([masks[name] for masks in found]) for name in found[0]}
 
     def held(self) -> dict[str, Any]:
         """The arrays themselves, which are where they were loaded to."""
@@ -271,12 +276,28 @@ class ReferenceSession:
     def _train_on(self, examples: Integers, rate: float) -> None:
         images, labels = self._arrays.train_images[examples], self._arrays.train_labels[examples]
         with passes.quiet():
-            found, moments = self._differentiate(images, labels)
+            found, moments = self._accumulated(images, labels)
             self._optimizer.update(self._parameters, found.gradients, rate)
             for trace in self._model.traced:
                 if isinstance(trace.layer, BatchNorm):
                     self._move_statistics(trace.name, trace.layer.momentum, moments[trace.name])
         self._losses.append(found.loss)
+
+    def _accumulated(self, images: Floats, labels: Integers) -> tuple[Gradients, Mapping[str, Mapping[str, Array]]]:
+        """What a batch gives, computed in the parts of the target's microbatches; whole without them."""
+        sizes = self._cell.target.parts(len(labels))
+        if len(sizes) == 1:
+            return self._differentiate(images, labels)
+        loss, logits = 0.0, []
+        gradients = {name: np.zeros_like(value) for name, value in self._parameters.items()}
+        for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+            own, _ = self._differentiate(images[end - size : end], labels[end - size : end])
+            share = size / len(labels)
+            loss += share * own.loss
+            logits.append(own.logits)
+            for name, value in own.gradients.items():
+                gradients[name] += share * value
+        return Gradients(np.concatenate(logits), loss, gradients), {}
 
     def _move_statistics(self, name: str, momentum: float, moments: Mapping[str, Array]) -> None:
         for key, value in moments.items():
@@ -411,6 +432,7 @@ class ReferenceBackend:
             can_fork=True,
             options=OPTIONS,
             plans=("numpy",),
+            microbatches=("numpy",),
             refusals={
                 "mixed_bfloat16": "the reference computes in float64 only",
                 "mixed_float16": "the reference computes in float64 only",

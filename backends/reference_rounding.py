@@ -20,10 +20,11 @@ errs more, unless it is worse than a plain loop.
 Products with an exact zero are exact, and so are their sums: what an empty background gives has no error.
 
 Where terms that follow each other have one sign, as those of an empty background may, partial sums grow faster: in the
-gradients of convolutions Q counts as often as that makes it (``grown``). In a batch's moments the same number may be
-added again and again, and while s stays between two powers of two s + c is then rounded by the same each time: a chain
-of k equal terms is off by u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation. In the
-gradients some neighbours are equal: where one sign prevails, errors are taken to come in ``FOURS``.
+gradients of convolutions Q counts as often as that makes it (``grown``). In a batch's moments, and in the gradient of
+batch normalisation's offset where an average over the image follows, the same number may be added again and again, and
+while s stays between two powers of two s + c is then rounded by the same each time: a chain of k equal terms is off by
+u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation. In the gradients some neighbours
+are equal: where one sign prevails, errors are taken to come in ``FOURS``.
 
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
@@ -150,12 +151,15 @@ def of_total(count: float) -> Any:
     return np.float32(count / 9)
 
 
-def repeated(values: Array) -> Variance:
+def repeated(values: Array, zeros: bool = True) -> Variance:
     """The variance that equal terms add to a channel's mean (last axis), relative to the square of what is added.
 
-    All of them may be one number, so all are taken for one chain.
+    All of them may be one number, so all are taken for one chain. ``zeros``: whether they count; added, they are exact.
     """
-    found: Variance = square(alike(values).mean(axis=0) * (values.size // values.shape[-1]) / 8)
+    equal = alike(values)
+    if not zeros and values.shape[-2] > 1:
+        equal &= (values[..., 1:, :] != 0.0).reshape(equal.shape)
+    found: Variance = square(equal.mean(axis=0) * (values.size // values.shape[-1]) / 8)
     return found
 
 
@@ -526,6 +530,7 @@ def batch_norm(
     def back(gradient: Array, uncertain: Variance, by_values: Array, by: dict[str, Array]) -> tuple[Variance, Any]:
         slopes = square(gradient)
         of_offset = uncertain.sum(axis=axes) + kept * accumulated(by["offset"], slopes.sum(axis=axes), count)
+        of_offset += kept * repeated(gradient, zeros=False) * square(by["offset"])
         of_scale = (square(normal) * uncertain + slopes * of_normal).sum(axis=axes)
         cancels = square(by["scale"]) + square(mean * inverse * by["offset"])
         of_scale += kept * (of_squares(count) * (slopes * square(wide)).sum(axis=axes) + 2 * of_total(count) * cancels)

@@ -140,6 +140,18 @@ def require_plans(backend: Backend, cell: Cell) -> None:
         raise Unsupported(PLAN_AND_STEPS_PER_CALL)
 
 
+def require_microbatches(backend: Backend, cell: Cell) -> None:
+    """Refuse accumulated gradients that the backend does not declare, or the cell cannot have. Raises Unsupported."""
+    if not cell.target.microbatch:
+        return
+    able, mode = backend.capabilities(), cell.target.mode
+    if mode not in getattr(able, "microbatches", ()):
+        why = able.refusals.get(f"microbatch in {mode}", "its adapter trains each batch at once")
+        raise Unsupported(f"{backend.name} has no microbatch in mode {mode!r}: {why}")
+    if cell.why_no_microbatch:
+        raise Unsupported(cell.why_no_microbatch)
+
+
 class _OpenCell:
     """A built cell and the answers about it."""
 
@@ -149,6 +161,7 @@ class _OpenCell:
         require_offered(backend, cell.target)
         require_trainable(backend, cell)
         require_plans(backend, cell)
+        require_microbatches(backend, cell)
         processors = system.use_processors(cell.target.cpus)
         keep_programs = getattr(backend, "keep_programs", None) if opening.programs else None
         if keep_programs is not None:
@@ -282,6 +295,8 @@ class _OpenCell:
         """What a part was given it keeps, so that what is timed moves nothing to the device."""
         key = request.name, request.direction
         self._last_block = None
+        if self._target.microbatch:
+            raise Unsupported("a step of microbatches has each part several times, so it is not taken apart")
         if request.given or key not in self._parts:
             build = getattr(self.session, "part", None)
             if build is None:

@@ -81,11 +81,13 @@ class TensorFlowBackend:
                 "l2_weight_decay in fit": "Keras would add it to the loss, which it reports and clips with it",
                 "mixed_bfloat16 on directml": NO_BFLOAT16_ON_DIRECTML,
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
+                "microbatch in fit": "Model.fit updates after every batch that its pipeline gives it",
                 "plan of batch sizes in fit": "Model.fit compiles a batch size when it first meets it, in training",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
             },
             loops={"graph": INPUTS["graph"], "xla": INPUTS["xla"], "fit": INPUTS["fit"]},
             plans=("graph", "xla"),
+            microbatches=("graph", "xla"),
             knobs=knobs.OF_BACKENDS[self.name],
         )
 
@@ -333,7 +335,16 @@ class TensorFlowSession:
 
     def masks(self, step: int) -> dict[str, Booleans] | None:
         """Drawn again from the layers' counts; Keras 2's ``fit`` draws from a stream, which cannot be read again."""
-        return self._network.masks(self._trainer.steps_done() - step, self._cell.batch_size_at(step))
+        cell = self._cell
+        since = range(step, self._trainer.steps_done())
+        passes = sum(len(cell.target.parts(cell.batch_size_at(one))) for one in since)
+        found = []
+        for place, size in enumerate(cell.target.parts(cell.batch_size_at(step))):
+            masks = self._network.masks(passes - place, size)
+            if masks is None:
+                return None
+            found.append(masks)
+        return {name: np.concatenate([masks[name] for masks in found]) for name in found[0]}
 
     def held(self) -> dict[str, Any]:
         """Copies of the resident data, or of what the pipeline of ``fit`` gathers from."""

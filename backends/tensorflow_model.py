@@ -160,8 +160,8 @@ class Network:
         counts = [dropout_count(layer) for _, layer in self._dropouts]
         return [*self.trained.values(), *self.moving.values(), *(count for count in counts if count is not None)]
 
-    def masks(self, steps_ago: int, batch_size: int) -> dict[str, Booleans] | None:
-        """Layer name -> what dropout kept (B, ...) that many training steps ago, 1 being the last; None if not known.
+    def masks(self, passes_ago: int, batch_size: int) -> dict[str, Booleans] | None:
+        """Layer name -> what dropout kept (B, ...) that many training passes ago, 1 being the last; None if not known.
 
         A layer's masks follow from its count of calls, which is put back; a stream of random numbers has none.
         """
@@ -183,7 +183,7 @@ class Network:
         before = [count.numpy() for count in counts]
         try:
             for count, now in zip(counts, before, strict=True):
-                count.assign(now - np.array([0, steps_ago] if now.ndim else steps_ago, now.dtype))
+                count.assign(now - np.array([0, passes_ago] if now.ndim else passes_ago, now.dtype))
             return {name: mask.numpy() for name, mask in self._masking[batch_size]().items()}
         finally:
             for count, now in zip(counts, before, strict=True):

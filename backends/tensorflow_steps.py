@@ -47,6 +47,7 @@ class StepTrainer:
         self._last: Any = None
         self._step: dict[int, Any] = {}
         self._many: dict[int, Any] = {}
+        self._sums: list[Any] = []
         with tf.device(device):
             self._counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             self._shift = tf.Variable(0, dtype=tf.int64, trainable=False, name="shift") if self._rows.several else None
@@ -192,6 +193,8 @@ class StepTrainer:
 
     def _step_of(self, batch_size: int) -> Any:
         """The function of one step, traced at its first use."""
+        if batch_size not in self._step and len(self._cell.target.parts(batch_size)) > 1:
+            self._step[batch_size] = self._accumulated_step(batch_size)
         if batch_size not in self._step:
             make = self._resident_step if self._resident else self._host_step
             self._step[batch_size] = make(batch_size)
@@ -203,6 +206,64 @@ class StepTrainer:
             make = self._resident_steps if self._resident else self._host_steps
             self._many[batch_size] = make(batch_size)
         return self._many[batch_size]
+
+    def _accumulated_step(self, batch_size: int) -> Any:
+        """A step in microbatches, and one update: a function for each size of them, and one that updates."""
+        import tensorflow as tf
+
+        sizes, variables = self._cell.target.parts(batch_size), list(self._network.trained.values())
+        if not self._sums:
+            self._sums = [tf.Variable(tf.zeros_like(one), trainable=False) for one in (tf.constant(0.0), *variables)]
+        sums, kept = self._sums, tf.Variable(0.0, trainable=False)
+
+        def add(images: Any, labels: Any, share: float) -> Any:
+            _, loss, gradients = self._network.differentiate(images, labels)
+            for total, value in zip(sums, (loss, *gradients), strict=True):
+                total.assign_add(value * share)
+
+        def adding(size: int) -> Any:
+            if self._resident:
+
+                @tf.function(jit_compile=self._compiled, autograph=False)
+                def picked(begin: Any) -> Any:
+                    row = tf.slice(tf.gather(self._held[batch_size], self._row()), [begin], [size])
+                    add(tf.gather(self._images, row), tf.gather(self._labels, row), size / batch_size)
+
+                return picked.get_concrete_function(tf.TensorSpec((), tf.int32))
+
+            @tf.function(jit_compile=self._compiled, autograph=False)
+            def added(images: Any, labels: Any) -> Any:
+                add(images, labels, size / batch_size)
+
+            shape = (size, *self._images.shape[1:])
+            return added.get_concrete_function(tf.TensorSpec(shape, tf.float32), tf.TensorSpec((size,), tf.int64))
+
+        @tf.function(jit_compile=self._compiled, autograph=False)
+        def update() -> Any:
+            self._update.apply([total.read_value() for total in sums[1:]], self._counter)
+            self._counter.assign_add(1)
+            kept.assign(sums[0])
+            for total in sums:
+                total.assign(tf.zeros_like(total))
+            return kept.read_value()
+
+        functions = {size: adding(size) for size in dict.fromkeys(sizes)}
+        updated, ends = update.get_concrete_function(), list(itertools.accumulate(sizes))
+        begins = [tf.constant(end - size, tf.int32) for end, size in zip(ends, sizes, strict=True)]
+
+        def step(*batch: Any) -> Any:
+            for begin, end, size in zip(begins, ends, sizes, strict=True):
+                if self._resident:
+                    functions[size](begin)
+                else:
+                    functions[size](*(array[end - size : end] for array in batch))
+            return updated()
+
+        return step
+
+    def _row(self) -> Any:
+        """Which row of its size the next step takes."""
+        return self._counter if self._shift is None else self._counter - self._shift
 
     def _resident_step(self, batch_size: int) -> Any:
         import tensorflow as tf
@@ -264,8 +325,7 @@ class StepTrainer:
     def _train_on_next(self, batch_size: int) -> Any:
         import tensorflow as tf
 
-        row = self._counter if self._shift is None else self._counter - self._shift
-        rows = tf.gather(self._held[batch_size], row)
+        rows = tf.gather(self._held[batch_size], self._row())
         return self._train_on(tf.gather(self._images, rows), tf.gather(self._labels, rows))
 
     def _train_on(self, images: Any, labels: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.actions.progress import NEWS, tell
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, HarnessError, UsageError
+from harness.core.training import LearningRate
 from harness.measure import rate_search, session
 from harness.measure.rate_search import Searcher, Wanted
 from harness.paths import LEARNING_RATES, SPEEDS_FILE, cache_place
@@ -53,14 +54,15 @@ class FoundRates:
         if missing:
             if self.only_known or dataset is None:
                 raise UsageError(
-                    "--learning-rate find: the rates of this sweep are not known yet; they are searched for without "
-                    "--plan, by --launcher local"
+                    "--learning-rate find: the rates of this sweep are not known here yet; they are searched for "
+                    "without --plan and --shard, by --launcher local"
                 )
             targets = list(dict.fromkeys(cell.target for cell in cells))
             found |= self._searched(missing, targets, definitions, dataset)
         self.searches = [one for one in found.values() if one is not None]
         rates = {work: one.rate for work, one in found.items() if one is not None}
-        return lambda model, optimizer, precision, size: rates[model, optimizer, precision, size]
+        # What the plan skips, such as a batch larger than the dataset, is not searched for and not trained.
+        return lambda *work: rates.get(work, LearningRate().base)
 
     def _known(self, identity: str) -> RateSearch | None:
         places = [self.run / rate_searches.FOLDER] if self.run is not None else []

@@ -233,8 +233,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     """Train over batch sizes and targets. Each cell ends as a record in the run folder, whatever becomes of it.
 
     Args:
-        source: a preset ("quick", "study"), a file that ends in .toml, or a ``harness.Sweep``. The arguments down to
-            ``interleave`` replace its keys; each takes one value, and those in the plural sense several.
+        source: a preset ("quick", "study", "batch"), a file that ends in .toml, or a ``harness.Sweep``. The arguments
+            down to ``interleave`` replace its keys; each takes one value, and those in the plural sense several.
         target: NAME[:MODE][@KEY=VALUE], such as "jax-cpu" or "tensorflow-cpu:graph".
         batch_size, epochs, seed: whole numbers. A batch size may be a range, such as "32..4096", which doubles, or
             "32..max", as far as memory holds.
@@ -303,7 +303,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         fork=fork,
     )
     _check(wish)
-    only_known = plan or wish.launcher != "local"
+    only_known = plan or wish.launcher != "local" or wish.shard != (1, 1)
     rates = FoundRates(wish.out, only_known, wish.timeout, fork)
     prepared = prepare(
         given["source"],

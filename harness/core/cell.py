@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from harness.core.codec import LATER, digest
-from harness.core.model import ModelSpec
+from harness.core.model import BatchNorm, ModelSpec
 from harness.core.training import Piece, TrainingSpec
 
 ID_LENGTH = 16
@@ -20,6 +20,11 @@ ID_LENGTH = 16
 MODES = ("graph", "xla", "fit", "jit", "numpy")
 INPUTS = ("resident", "host")
 
+MICROBATCH_AND_BATCH_NORM = (
+    "microbatches cannot train batch normalisation: it normalises by the mean and variance of the whole batch, "
+    "which those of its parts are not"
+)
+MICROBATCH_AND_STEPS_PER_CALL = "microbatches make several calls of a step: with them a call has one step"
 PLAN_AND_STEPS_PER_CALL = "a plan of batch sizes trains step by step: with it a call has one step"
 
 
@@ -54,6 +59,7 @@ class Target:
     ``steps_per_call``: training steps that one call of the framework does; what an epoch has left is trained singly.
     ``defined_options`` are what the definition asks of the backend in place of its defaults (``harness.core.knobs``),
     ``options`` what was asked beside the target's name, which counts more; pairs of name and value, by name.
+    ``microbatch``: the most examples whose gradients are computed at once; larger batches are accumulated, 0 for none.
     ``tuned``: the definition's settings are chosen for speed, so it stands for the framework at its best.
     """
 
@@ -71,11 +77,19 @@ class Target:
     defined_options: tuple[tuple[str, str], ...] = field(default=(), metadata=LATER)
     options: tuple[tuple[str, str], ...] = field(default=(), metadata=LATER)
     tuned: bool = field(default=False, metadata=LATER)
+    microbatch: int = field(default=0, metadata=LATER)
 
     @property
     def all_options(self) -> dict[str, str]:
         """What the backend is asked for in place of its defaults."""
         return {**dict(self.defined_options), **dict(self.options)}
+
+    def parts(self, batch_size: int) -> tuple[int, ...]:
+        """How many examples each pass of a training step takes: the whole batch, or microbatches and what is left."""
+        if not 0 < self.microbatch < batch_size:
+            return (batch_size,)
+        whole, rest = divmod(batch_size, self.microbatch)
+        return (self.microbatch,) * whole + ((rest,) if rest else ())
 
     @property
     def label(self) -> str:
@@ -85,6 +99,7 @@ class Target:
         extras += [f"@cpus={self.cpus}"] if self.cpus else []
         extras += [f"@matmul_precision={self.matmul_precision}"] if self.matmul_precision != "highest" else []
         extras += [f"@steps_per_call={self.steps_per_call}"] if self.steps_per_call != 1 else []
+        extras += [f"@microbatch={self.microbatch}"] if self.microbatch else []
         extras += [f"@{name}={value}" for name, value in self.options]
         return f"{self.name}:{self.mode}{''.join(extras)}"
 
@@ -153,6 +168,15 @@ class Cell:
     def total_images(self) -> int:
         """Images that all its training steps take together."""
         return sum(piece.steps * piece.batch_size for piece in self.pieces)
+
+    @property
+    def why_no_microbatch(self) -> str:
+        """Why it cannot be trained in the microbatches that its target asks for; empty if it can, or need not."""
+        if not self.target.microbatch:
+            return ""
+        if any(isinstance(trace.layer, BatchNorm) for trace in self.model.traced):
+            return MICROBATCH_AND_BATCH_NORM
+        return MICROBATCH_AND_STEPS_PER_CALL if self.target.steps_per_call > 1 else ""
 
     def epoch_of(self, step: int) -> tuple[int, int]:
         """The epoch of a step, both counted from 0, and the steps of that epoch before it; the end is an epoch too."""

@@ -281,6 +281,8 @@ class Lane:
             raise Unsupported(PLAN_AND_STEPS_PER_CALL)
         if training.evaluate_every and training.evaluate_every < at_once:
             raise Unsupported(wording.evaluated_too_often(at_once, training.evaluate_every))
+        if self.cell.why_no_microbatch:
+            raise Unsupported(self.cell.why_no_microbatch)
         if steps < at_once:
             raise Unsupported(wording.call_too_long(at_once, steps, largest))
 

@@ -119,8 +119,12 @@ class Wanted:
 
 
 def wanted(cell: Cell) -> Wanted:
-    """The search for a cell's work and batch size. Raises UsageError where too few images are left to train on."""
-    images, training = cell.dataset.train_examples, cell.training
+    """The search for a cell's work and batch size, of a plan its first.
+
+    Raises UsageError where too few images are left to train on.
+    """
+    images = cell.dataset.train_examples
+    training = replace(cell.training.at_size(cell.training.batch_size), until_accuracy=0.0, evaluate_every=0)
     held_out = min(max(round(HELD_OUT * images), 1), MOST_HELD_OUT)
     per_epoch = (images - held_out) // training.batch_size
     if per_epoch < 1:

@@ -110,7 +110,8 @@ def prepare(
     if asked.finds_rates:
         if find is None:
             raise UsageError(f"{asked.where(f'training.{sweep.RATE_KEY}')}: rates are found by 'harness sweep' only")
-        trained = [one.cell for one in planned if not one.skip]
+        runs = [one.cell for one in planned if not one.skip]
+        trained = [cell for cell in runs if cell.training.learning_rate.base == sweep.TO_FIND]
         planned = sweep.expand(asked, specs, resolved, dataset, identify, find(trained, definitions, folder), held)
     if images is not None:
         _tell(asked.dataset, dataset, images, news.tell)

@@ -82,6 +82,9 @@ FLAGS = {"precision": "--compute-precision"}
 FIND = "find"
 """In place of a learning rate: one that is searched for, for each work and batch size."""
 
+TO_FIND = 0.0
+"""The base of a rate that is still to be found; no other is zero."""
+
 SizeOf = tuple[ModelSpec, OptimizerSpec, str, int]
 RateOf = Callable[[ModelSpec, OptimizerSpec, str, int], float]
 """Gives the rate that was found for a model, optimizer, precision and batch size."""
@@ -256,9 +259,9 @@ class Sweep:
     ``own_targets`` are the tables ``[targets.NAME]`` as written, ``launchers`` those of ``[slurm]`` and ``[ray]``.
     ``source`` is the preset or file as the person named it; ``base`` the folder that its relative paths refer to.
     ``flags`` maps dotted keys that came from the command line to their flags. ``rates_by_size``: a rate for each batch
-    size, in rising order, in place of ``learning_rates``, which are then empty. ``finds_rates``: whether that of
-    ``learning_rates`` stands for one that is to be found. ``up_to_memory``: where not 0, the first of further batch
-    sizes that double as far as memory holds them; ``memory``: what of it may be taken.
+    size, in rising order, in place of ``learning_rates``, which are then empty. ``finds_rates``: whether one of
+    ``learning_rates`` stands for one that is to be found (TO_FIND). ``up_to_memory``: where not 0, the first of further
+    batch sizes that double as far as memory holds them; ``memory``: what of it may be taken.
     """
 
     name: str
@@ -291,9 +294,11 @@ class Sweep:
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
+        sizes = sorted(set(self.batch_sizes), key=pieces_of)
         if self.rates_by_size:
-            return [(rate, size) for size, rate in self.rates_by_size]
-        return list(product(_once(self.learning_rates), sorted(set(self.batch_sizes), key=pieces_of)))
+            by_size = dict(self.rates_by_size)
+            return [(by_size[pieces_of(size)[0][1]], size) for size in sizes]
+        return list(product(_once(self.learning_rates), sizes))
 
     def where(self, key: str) -> str:
         """How an error should name a key: its flag, or the file and the key."""
@@ -354,21 +359,24 @@ def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
         if not nested or isinstance(training, dict):
             (training if nested else data)[key] = _from_flag(key, value)
             flags[f"training.{key}" if nested else key] = FLAGS.get(key, f"--{key.replace('_', '-')}")
-    by_size, finds = None, isinstance(training, dict) and training.get(RATE_KEY) in (FIND, [FIND])
-    if isinstance(training, dict) and (finds or isinstance(training.get(RATE_KEY), Mapping)):
-        by_size = training[RATE_KEY]
-        data["training"] = {key: value for key, value in training.items() if key != RATE_KEY}
+    written = training.get(RATE_KEY) if isinstance(training, dict) else None
+    by_size = written if isinstance(written, Mapping) else None
+    listed = written if isinstance(written, list) else [written]
+    finds, numbers = FIND in listed, [rate for rate in listed if rate != FIND]
+    if by_size is not None or finds:
+        rest = {RATE_KEY: numbers} if finds and numbers else {}
+        data["training"] = {**{key: value for key, value in training.items() if key != RATE_KEY}, **rest}
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
     _check_schedule(form.training, source, flags)
     found = _sweep(form, source, base, flags)
-    if by_size is not None and form.training.scaling != "none":
+    if (finds or by_size is not None) and form.training.scaling != "none":
         raise UsageError(
             f"{found.where('training.scaling')}: found {form.training.scaling!r} beside a learning rate for each batch "
             "size, allowed: none"
         )
     if finds:
-        _require_fixed_sizes(found)
-        return replace(found, finds_rates=True)
+        to_find = replace(_learning_rate(form.training.learning_rate[0], form.training), base=TO_FIND)
+        return replace(found, finds_rates=True, learning_rates=(*(found.learning_rates if numbers else ()), to_find))
     if by_size is not None and found.up_to_memory:
         where = found.where(f"training.{RATE_KEY}")
         raise UsageError(f"{where}: found a rate for each batch size beside sizes up to memory, allowed: one for all")
@@ -400,7 +408,7 @@ def expand(
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
             for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
-                if found is not None:
+                if found is not None and training.learning_rate.base == TO_FIND:
                     base = found(model, training.optimizer, training.precision, training.batch_size)
                     training = replace(training, learning_rate=replace(training.learning_rate, base=base))
                 for target in _once(targets):
@@ -574,18 +582,13 @@ def _epochs(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[int
     return (form.max_epochs,)
 
 
-def _require_fixed_sizes(sweep: Sweep) -> list[int]:
-    """The batch sizes, which rise. Raises UsageError for a plan of them."""
-    sizes = sorted(size for size in sweep.batch_sizes if isinstance(size, int))
-    if len(sizes) < len(sweep.batch_sizes):
-        where = sweep.where(f"training.{RATE_KEY}")
-        raise UsageError(f"{where}: found a rate for each batch size beside a plan of them, allowed: one for all")
-    return sizes
-
-
 def _with_rates(sweep: Sweep, by_size: Mapping[Any, Any], training: TrainingForm) -> Sweep:
-    """The sweep with a rate for each batch size. Raises UsageError, where one has none or is not in the sweep."""
-    where, sizes = sweep.where(f"training.{RATE_KEY}"), _require_fixed_sizes(sweep)
+    """The sweep with a rate for each batch size, a plan with that of its first.
+
+    Raises UsageError, where one has none or is not in the sweep.
+    """
+    where = sweep.where(f"training.{RATE_KEY}")
+    sizes = sorted({pieces_of(size)[0][1] for size in sweep.batch_sizes})
     named = {str(size): size for size in sizes}
     rates: dict[int, LearningRate] = {}
     for key, rate in by_size.items():
@@ -714,7 +717,7 @@ def _reason_to_skip(cell: Cell) -> str:
         return wording.evaluated_too_often(target.steps_per_call, training.evaluate_every)
     if steps < target.steps_per_call:
         return wording.call_too_long(target.steps_per_call, steps, largest)
-    return ""
+    return cell.why_no_microbatch
 
 
 def _too_large(cell: Cell, held: int | None) -> str:

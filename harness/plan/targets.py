@@ -259,9 +259,9 @@ def _add(
 def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     """Turn ``name``, ``name:mode`` or ``name:mode@key=value@...`` into a cell's target.
 
-    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``, ``steps_per_call``, and the backend's knobs, which of a
-    backend of one's own are those that the definition gives a value. The mode defaults to the definition's first, the
-    input to ``resident``; Keras's ``fit`` always takes its batches from the host.
+    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``, ``steps_per_call``, ``microbatch``, and the backend's
+    knobs, which of a backend of one's own are those that the definition gives a value. The mode defaults to the
+    definition's first, the input to ``resident``; Keras's ``fit`` always takes its batches from the host.
     Raises UsageError with what is allowed and the nearest valid name.
     """
     where = f"target {text!r}"
@@ -279,6 +279,7 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
         "input": lambda value: _one_of(value, INPUTS, where, "input"),
         "matmul_precision": lambda value: _one_of(value, MATMUL_PRECISIONS, where, "matmul_precision"),
         "steps_per_call": lambda value: _count(value, where, "steps_per_call", least=1),
+        "microbatch": lambda value: _count(value, where, "microbatch", least=1),
     }
     readers |= {knob.name: _knob_reader(knob, where) for knob in definition.knobs}
     readers |= {name: str for name in definition.options if name not in readers}

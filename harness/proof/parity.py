@@ -170,6 +170,7 @@ def key_of(
         "settings": target.settings,
         **({} if target.steps_per_call == 1 else {"steps_per_call": target.steps_per_call}),
         **({"options": target.all_options} if target.all_options else {}),
+        **({"microbatch": target.microbatch} if target.microbatch else {}),
         "model": digest(model),
         "optimizer": digest(optimizer),
         "precision": precision,

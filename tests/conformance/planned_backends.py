@@ -1,7 +1,8 @@
-"""The reference with one planted fault each that a batch size which changes brings along."""
+"""The reference with one planted fault each that a batch size which changes, or is accumulated, brings along."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,3 +91,13 @@ class RowsShifted(_Faulty):
                 if size != cell.training.batch_size:
                     rows.of_size[size] = np.roll(order, 1, axis=0)
             self._rows = rows
+
+
+class MicrobatchesSummed(_Faulty):
+    """Each counts whole: the sum of their means, where the mean of the batch belongs."""
+
+    class Session(_Session):
+        def _accumulated(self, images: Any, labels: Any) -> Any:
+            found, moments = super()._accumulated(images, labels)
+            count = len(self.cell.target.parts(len(labels)))
+            return replace(found, gradients={name: count * value for name, value in found.gradients.items()}), moments

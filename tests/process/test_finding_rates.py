@@ -14,17 +14,20 @@ FIND = ("--learning-rate", "find")
 
 def test_rates_are_searched_once_frozen_for_all_targets_and_never_judged_by_the_test_set(sweeper: Sweeper) -> None:
     sweeper.add("other", "reference")
-    asked = {"target": "reference,other", "batch_sizes": (4, 8)}
+    asked = {"target": "reference,other", "batch_sizes": (4, 8, 100)}
     done = sweeper.run(*FIND, **asked)
     assert done.returncode == 0, done.stderr
     assert "learning rates to find: 2, each by 36 short trainings" in done.stderr
     found = {one.batch_size: one for one in rate_searches.stored(sweeper.kept.folder)}
     cells = sweeper.kept.plan.cells
     assert {(cell.training.batch_size, cell.training.learning_rate.base) for cell in cells} == {
-        (size, one.rate) for size, one in found.items()
+        *((size, one.rate) for size, one in found.items()),
+        (100, 0.01),
     }
-    assert len({cell.work_id for cell in cells}) == 2
-    assert len(cells) == 4
+    assert len({cell.work_id for cell in cells}) == 3
+    assert {sweeper.kept.plan.skips[cell.cell_id] for cell in cells if cell.training.batch_size == 100} == {
+        "batch size 100 is larger than the 64 training examples"
+    }
     assert {(one.train_examples, one.held_out) for one in found.values()} == {(58, 6)}
     assert "Learning rates found for small, sgd, by the loss of 6 training images" in done.stdout
 
@@ -53,7 +56,7 @@ def test_rates_are_searched_once_frozen_for_all_targets_and_never_judged_by_the_
 def test_a_plan_and_a_scaling_rule_have_nothing_to_do_with_a_search(sweeper: Sweeper) -> None:
     plan = sweeper.run(*FIND, "--plan", target="reference")
     assert plan.returncode == 2
-    assert "the rates of this sweep are not known yet" in plan.stderr
+    assert "the rates of this sweep are not known here yet" in plan.stderr
     scaled = sweeper.run(*FIND, "--scaling", "sqrt", target="reference")
     assert scaled.returncode == 2
     assert "--scaling: found 'sqrt' beside a learning rate for each batch size, allowed: none" in scaled.stderr

@@ -162,6 +162,14 @@ def test_nor_do_hundreds_of_them(model: ModelSpec, batch_size: int, optimizer: s
     _assert_no_alarm(Work(model, batch_size, OptimizerSpec(optimizer), seed), order)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "seed", "order"), [(3, 1, "forward"), (16, 11, "forward"), (33, 11, "backward")]
+)
+def test_nor_do_gradients_that_are_one_number_over_a_whole_image(batch_size: int, seed: int, order: str) -> None:
+    layers = (BatchNorm(0.9, 1e-5), BatchNorm(0.9, 1e-5), GlobalAveragePool(), Dense(3, bias=False))
+    _assert_no_alarm(Work(ModelSpec("averaged", (3, 9, 3), layers), batch_size, OptimizerSpec("sgd"), seed), order)
+
+
 def _assert_no_alarm(work: Work, order: str) -> None:
     with np.errstate(all="ignore"):
         quantities = compare(work.expected(3), work.found(3, order))

@@ -98,7 +98,13 @@ def test_what_is_asked_beside_the_name_counts_more_than_the_definition() -> None
 
 
 def test_the_later_declarations_are_the_only_ones_with_defaults() -> None:
-    assert {field.name for field in fields(Capabilities)} - OLD.keys() == {"loops", "knobs", "options", "plans"}
+    assert {field.name for field in fields(Capabilities)} - OLD.keys() == {
+        "loops",
+        "knobs",
+        "options",
+        "plans",
+        "microbatches",
+    }
 
 
 @pytest.mark.parametrize(

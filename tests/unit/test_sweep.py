@@ -52,7 +52,7 @@ def cells_of(planned: list[Planned]) -> list[Cell]:
 
 def test_presets_are_listed_with_their_descriptions_and_all_load() -> None:
     listed = sweep.presets()
-    assert list(listed) == ["quick", "study"]
+    assert list(listed) == ["batch", "quick", "study"]
     for name, description in listed.items():
         loaded = sweep.load(name, {})
         assert (loaded.name, loaded.description) == (name, description)
@@ -413,7 +413,7 @@ def test_unknown_preset_gets_the_nearest_one_and_the_list() -> None:
     with pytest.raises(UsageError) as caught:
         sweep.load("quik", {})
     assert str(caught.value) == (
-        "no preset is called 'quik' (did you mean 'quick'?); allowed: quick, study, or a file that ends in .toml"
+        "no preset is called 'quik' (did you mean 'quick'?); allowed: batch, quick, study, or a file that ends in .toml"
     )
 
 
@@ -538,6 +538,30 @@ def test_only_batches_larger_than_the_training_examples_are_skipped(wanted: Swee
         else:
             assert planned.skip == ""
             assert planned.cell.steps_per_epoch >= 1
+
+
+def test_a_rate_that_is_found_stands_beside_one_for_all_and_a_plan_takes_that_of_its_first_size(tmp_path: Path) -> None:
+    wanted = load(
+        tmp_path,
+        HEAD.replace("= 32", "= [32, { 0 = 32, 1 = 64 }, 128]") + "epochs = 2\n"
+        "[training]\nlearning_rate = [0.01, 'find']\nwarmup_steps = 3",
+    )
+
+    def found(model: ModelSpec, optimizer: OptimizerSpec, precision: str, size: int) -> float:
+        return size / 1000
+
+    planned = sweep.expand(wanted, MODELS[:1], [target("a")], DIGITS, digests, found)
+    rates = [
+        (one.training.batch_plan or one.training.batch_size, one.training.learning_rate) for one in cells_of(planned)
+    ]
+    assert all(rate.warmup_steps == 3 for _, rate in rates)
+    assert sorted((str(size), rate.base) for size, rate in rates) == [
+        *(("128", 0.01), ("128", 0.128)),
+        *(("32", 0.01), ("32", 0.032)),
+        *(("32>64@1", 0.01), ("32>64@1", 0.032)),
+    ]
+    table = load(tmp_path, HEAD.replace("= 32", "= { 0 = 32, 1 = 64 }") + "[training]\nlearning_rate = { 32 = 0.5 }")
+    assert [rate.base for rate, _ in table.rates_and_sizes()] == [0.5]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,10 @@ def test_a_label_names_the_same_target_again() -> None:
             "jax-cpu@pool_gradient=first_maximun",
             ["'first_maximun'", "did you mean 'first_maximum'", "select_and_scatter"],
         ),
-        ("tensorflow-cpu@pool_gradient=first_maximum", ["unknown key 'pool_gradient'", "steps_per_call, loop"]),
+        (
+            "tensorflow-cpu@pool_gradient=first_maximum",
+            ["unknown key 'pool_gradient'", "steps_per_call, microbatch, loop"],
+        ),
         ("reference@loop=rolled", ["unknown key 'loop'"]),
     ],
 )
