@@ -70,6 +70,8 @@ def _brought_back(row: dict[str, Any], rates: str) -> str:
         return f"{said}; at {rates} it is still less there: {back}."
     if row["brought_back_points_low"] <= 0:
         return f"{said}; whether {rates} bring any of it back cannot be told from chance: {back}."
+    if row["brought_back_points"] > row["lost_points"]:
+        return f"{said}; with {rates} it is higher there by more than that: {back}."
     return f"{said}; {rates} bring back {back}."
 
 

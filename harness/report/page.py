@@ -166,6 +166,7 @@ def render(view: PageView) -> str:
 
 def _section(number: int, gallery: Gallery) -> _Section:
     work = gallery.work
+    growing, reached = fixed_and_growing.rows(work.plans_to_accuracy, work.accuracy)
     further = [
         tables.table(
             work.ratios,
@@ -189,9 +190,9 @@ def _section(number: int, gallery: Gallery) -> _Section:
         ),
         tables.table(work.plans, _PLANS, "Plans of batch sizes: how fast each of their sizes is trained"),
         tables.table(
-            fixed_and_growing.rows(work.plans_to_accuracy, work.accuracy),
+            growing,
             _PLANS_TO_ACCURACY,
-            f"Fixed and growing batches to {work.accuracy:g} % test accuracy, each over the quickest fixed batch size",
+            f"Fixed and growing batches to {reached}, and how many times what the quickest fixed one takes",
             dict.fromkeys(("steps", "images", "seconds"), "not reached"),
         ),
         tables.table(work.catch_up, _CATCH_UP, "When a target that starts later has caught up", {"steps": "never"}),
@@ -262,17 +263,17 @@ _PLANS = (
 _PLANS_TO_ACCURACY = (
     "target",
     "batch_plan",
-    "seeds",
-    "reached",
-    "highest_accuracy",
-    "at_most",
-    "steps",
-    "images",
     "seconds",
-    "steps_ratio",
-    "images_ratio",
     "seconds_ratio",
     "against_fixed",
+    "steps",
+    "images",
+    "steps_ratio",
+    "images_ratio",
+    "reached",
+    "seeds",
+    "highest_accuracy",
+    "at_most",
 )
 _CATCH_UP = (
     "batch_size",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import WORK
 from harness.report import fields
-from harness.report.headline import TRAITS
+from harness.report.headline import works_apart
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,7 +78,7 @@ def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[Rat
     parts = {name: _parts(getattr(found, name)) for name in _FRAMES}
     curves = _curves(found)
     curves_of = _parts(curves)
-    headings = _headings([{**row, "node": names.get(row["machine"], "")} for row in keys.to_dicts()])
+    headings = works_apart([{**row, "node": names.get(row["machine"], "")} for row in keys.to_dicts()])
     slugs = _slugs(headings)
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
@@ -254,15 +254,6 @@ def _rates(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSe
         if work["scaling"] != "none" or one.rate == work["learning_rate"]
     ]
     return tuple(sorted(own, key=lambda one: one.batch_size))
-
-
-def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:
-    """What each work has that others have not; empty for the only one."""
-    texts = [
-        {name: TRAITS[name](key) for name in ("machine", "model", "dataset", "optimizer", "precision")} for key in keys
-    ]
-    special = [name for name in (texts[0] if texts else ()) if len({text[name] for text in texts}) > 1]
-    return [", ".join(text[name] for name in special) for text in texts]
 
 
 def _slugs(headings: Sequence[str]) -> list[str]:

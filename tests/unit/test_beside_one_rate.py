@@ -76,6 +76,8 @@ def test_the_sentence_says_no_more_than_is_shown() -> None:
     assert said(both(1)) == []
     (none_lost,) = said(both(3, at_one={32: 0.9, 256: 0.89}))
     assert "loses no accuracy that 3 seeds can tell from chance" in none_lost
+    (more_than_lost,) = said(both(3, at_own={32: 0.9, 256: 0.95}))
+    assert "with the rates for each it is higher there by more than that: 15.00 percentage points" in more_than_lost
     less = both(3, at_own={32: 0.9, 256: 0.7})
     assert "it is still less there: -10.00 percentage points" in said(less)[0]
     wobbling = [

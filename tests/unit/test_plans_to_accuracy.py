@@ -12,9 +12,11 @@ from harness import analysis
 from harness.analysis.accuracy import Curve
 from harness.analysis.plans_to_accuracy import QUICKER, SLOWER, UNTOLD, arrival, images_until, judged
 from harness.core.record import Epoch, Record
+from harness.core.training import LearningRate
 from harness.report import advice as words
 from harness.report import fixed_and_growing
 from harness.report.page import render
+from harness.report.works import works
 from tests.unit.made_up_runs import view
 from tests.unit.planted_runs import planted
 from tests.unit.records import JAX
@@ -113,13 +115,15 @@ def test_words_say_as_much_as_is_shown() -> None:
         (sentence,) = fixed_and_growing.sentences(found.plans_to_accuracy, found.accuracy)
         return sentence
 
-    start = f"jax-cpu:jit reached 85 % at {PLAN} in 1.79 s, and at its quickest fixed batch size, 32 in 3.20 s: "
+    start = f"jax-cpu:jit reached 85 % in 1.79 s with the plan {PLAN}, and in 3.20 s with 32, its quickest fixed size: "
     quicker = said(*seeded(3, 1.0))
     assert quicker.startswith(f"{start}the plan is quicker than every fixed one (it takes 0.560 times as long; 95 %")
     assert said(*seeded(1, 1.0)).endswith("cannot be told from chance with one seed (it takes 0.560 times as long).")
     never = (0.1, 0.2, 0.3, 0.4)
-    assert said(growing(), fixed(32, never, 0.01)).endswith("no fixed batch size did.")
-    assert said(growing(reaches=never), fixed(32, REACHES, 0.01)).endswith("no plan of batch sizes did.")
+    assert said(growing(), fixed(32, never, 0.01)).endswith("with every seed no fixed batch size did.")
+    assert said(growing(reaches=never), fixed(32, REACHES, 0.01)).endswith(
+        "with every seed no plan of batch sizes did."
+    )
     assert fixed_and_growing.sentences(analysis.outline(analysis.collect([growing()])).plans_to_accuracy, 0.85) == []
 
 
@@ -141,3 +145,30 @@ def test_the_page_has_the_table() -> None:
     page = render(view(seeded(3, 1.0)))
     assert "Fixed and growing batches to" in page
     assert "times the images" in page
+
+
+def test_several_works_are_told_apart_and_told_in_two_sentences() -> None:
+    rates = [dataclasses.replace(LearningRate(), base=base) for base in (0.01, 0.02, 0.04)]
+
+    def at(rate: LearningRate, made: Record) -> Record:
+        of = dataclasses.replace(made.cell, training=dataclasses.replace(made.cell.training, learning_rate=rate))
+        return dataclasses.replace(made, cell=of, cell_id=of.cell_id, work_id=of.work_id)
+
+    def said(count: int) -> list[str]:
+        records = [at(rate, made) for rate in rates[:count] for made in seeded(3, 1.0)]
+        return fixed_and_growing.sentences(analysis.outline(analysis.collect(records), 0.9).plans_to_accuracy, 0.9)
+
+    assert [line.split(":")[0] for line in said(2)] == [
+        "momentum at learning rate 0.01",
+        "momentum at learning rate 0.02",
+    ]
+    first, counted = said(3)
+    assert first.startswith("momentum at learning rate 0.01: jax-cpu:jit reached 90 % in ")
+    assert counted == "Of all 3 such comparisons, the quickest plan was shown to be quicker in 3, and slower in 0."
+
+
+def test_the_table_of_a_work_that_did_not_get_there_is_of_what_it_reached() -> None:
+    (work,) = works(analysis.analyse(analysis.collect(seeded(3, 1.0)), 0.99))
+    frame, shown = fixed_and_growing.rows(work.plans_to_accuracy, work.accuracy)
+    assert (shown, set(frame["accuracy"])) == ("95 % test accuracy (none reached 99 %)", {95.0})
+    assert frame["batch_plan"].to_list() == ["32", "64", PLAN]
