@@ -93,7 +93,7 @@ class Report(Shown):
         from harness import analysis
 
         found = self._collected
-        return analysis.outline(found) if isinstance(found, analysis.Collected) else found
+        return analysis.outline(found, self._accuracy) if isinstance(found, analysis.Collected) else found
 
     @property
     def cells(self) -> pl.DataFrame:
@@ -150,9 +150,10 @@ class Report(Shown):
 
     def print_to(self, console: Console) -> None:
         """The table, what failed and why, and how far the targets agree."""
-        from harness.report import learning_rates, machines, other_load, terminal
+        from harness.report import fixed_and_growing, learning_rates, machines, other_load, terminal
 
         found = self._outline
+        growing = fixed_and_growing.sentences(found.plans_to_accuracy, found.accuracy)
         rates = learning_rates.sentences(rate_searches.stored(self.folder))
         terminal.print_summary(
             found.cells,
@@ -162,7 +163,7 @@ class Report(Shown):
             planned=len(self.run.plan.cells),
             unreadable=len(self.unreadable),
             machines=machines.machines(found.cells, found.side_by_side, found.machines),
-            load=(*rates, *other_load.lines(found.blame)),
+            load=(*growing, *rates, *other_load.lines(found.blame)),
             plans=found.plans,
         )
 

@@ -71,8 +71,9 @@ class Curve:
     """One cell's evaluations: accuracy at each, 0 where it is no number. They are after epochs, unless ``steps`` tells.
 
     ``steps``: those trained until each evaluation. ``until``: the accuracy that training was to end at, 0 for none.
-    ``seconds_per_step`` is None where nothing was timed. One that ``diverged`` reaches no accuracy, whatever it was at
-    on its way.
+    ``seconds_per_step`` is None where nothing was timed. ``seconds``: of training until each evaluation, where the
+    batch size changes, so that no step's time is that of all; ``batch_size`` is then the first. One that ``diverged``
+    reaches no accuracy, whatever it was at on its way.
     """
 
     seed: int
@@ -84,6 +85,7 @@ class Curve:
     diverged: bool = False
     steps: tuple[int, ...] = ()
     until: float = 0.0
+    seconds: tuple[float | None, ...] = ()
 
     @property
     def points(self) -> list[tuple[float, float]]:
@@ -109,13 +111,15 @@ class Reached:
     measured: bool = False
 
 
-def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
+def curves(collected: Collected, by: str = "batch_size") -> dict[tuple[Any, ...], list[Curve]]:
     """(*WORK, target, batch size) -> one curve per seed: of the cell with most epochs, ended well or cut short.
+
+    ``by``: the column in place of the batch size, as ``batch_plan`` is for cells whose batch size changes.
 
     A run of fewer epochs is the beginning of one of more (same parameters, same order), so it is no further seed. A
     cell that was cut short knows nothing of the epochs it lacks: beside longer ones that ended well it is left out.
     """
-    told_of_each = "steps", pl.col("seconds").first(), "test_accuracy"
+    told_of_each = "steps", "seconds", "test_accuracy"
     by_cell = collected.epochs.group_by("cell_id", maintain_order=True).agg(*told_of_each)
     evaluations = {cell_id: tuple(told) for cell_id, *told in by_cell.iter_rows()}
     cells = [row for row in rows_of(collected.cells) if row["cell_id"] in evaluations]
@@ -127,7 +131,7 @@ def curves(collected: Collected) -> dict[tuple[Any, ...], list[Curve]]:
         return max(rows, key=lambda row: (epochs(row), row["status"] in COUNTED, -row["repeat"], -row["lane"]))
 
     found = {}
-    for place, members in grouped(cells, lambda row: (*work_of(row), row["target"], row["batch_size"])).items():
+    for place, members in grouped(cells, lambda row: (*work_of(row), row["target"], row[by])).items():
         rows = [of_a_seed(own) for own in grouped(members, _seed).values()]
         longest = max((epochs(row) for row in rows if row["status"] == "ok"), default=0)
         telling = [row for row in rows if row["status"] == "ok" or epochs(row) >= longest]
@@ -226,7 +230,7 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
     the target's batch sizes.
     ``regime`` and ``steps_slope``: from the next smaller batch size to this one, of the three regimes of Shallue et
     al. (JMLR 20:112, 2019, section 4.1), where both have steps that are no bounds. They tune the learning rate at
-    each batch size; here it is what the sweep's rule makes of it.
+    each batch size, as a work has it whose ``scaling`` tells a rate of each; elsewhere it is what one rate makes of it.
     """
     rows: list[tuple[Any, ...]] = []
     places = grouped_by_target(found)
@@ -245,9 +249,9 @@ def reaching(found: Mapping[tuple[Any, ...], Sequence[Curve]], wanted: Sequence[
 
 def grouped_by_target(
     found: Mapping[tuple[Any, ...], Sequence[Curve]],
-) -> dict[tuple[Any, ...], dict[int, Sequence[Curve]]]:
-    """(*WORK, target) -> batch size -> curves."""
-    places: dict[tuple[Any, ...], dict[int, Sequence[Curve]]] = {}
+) -> dict[tuple[Any, ...], dict[Any, Sequence[Curve]]]:
+    """(*WORK, target) -> batch size, or what else curves are by -> curves."""
+    places: dict[tuple[Any, ...], dict[Any, Sequence[Curve]]] = {}
     for (*place, size), own in found.items():
         places.setdefault(tuple(place), {})[size] = own
     return places
@@ -291,9 +295,10 @@ def _regime(slope: float | None) -> str:
     return PERFECT if slope <= PERFECT_SLOPE else MAXIMAL if slope >= MAXIMAL_SLOPE else DIMINISHING
 
 
-def _curve(row: Row, steps: Sequence[int], seconds: float | None, accuracies: Sequence[float]) -> Curve:
-    """``steps`` of training until each evaluation, ``seconds`` until the first."""
+def _curve(row: Row, steps: Sequence[int], seconds: Sequence[float | None], accuracies: Sequence[float]) -> Curve:
+    """``steps`` and ``seconds`` of training until each evaluation."""
     per_epoch = row["train_examples"] // row["batch_size"]
+    is_timed = row["status"] in COUNTED
     is_usual = all(number * per_epoch == done for number, done in enumerate(steps, start=1))
     return Curve(
         seed=row["seed"],
@@ -302,9 +307,10 @@ def _curve(row: Row, steps: Sequence[int], seconds: float | None, accuracies: Se
         steps=() if is_usual else tuple(steps),
         until=row["until_accuracy"] or 0.0,
         accuracies=tuple(map(_right, accuracies)),
-        seconds_per_step=seconds / steps[0] if seconds and row["status"] in COUNTED else None,
+        seconds_per_step=seconds[0] / steps[0] if seconds[0] and is_timed else None,
         compile_seconds=row["compile_seconds"],
         diverged=row["diverged"],
+        seconds=tuple(seconds) if row["batch_plan"] and is_timed else (),
     )
 
 

@@ -6,9 +6,11 @@ Where no target reaches the accuracy, the one that trains fastest. Values only: 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -17,7 +19,8 @@ from harness.analysis import machines, ranking
 from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reach
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
-from harness.analysis.tables import WORK, Row, grouped, rows_of, work_of
+from harness.analysis.plans_to_accuracy import arrival, judged, quickest
+from harness.analysis.tables import COUNTED, WORK, Row, grouped, rows_of, work_of
 from harness.wording import machine_words
 
 TO_ACCURACY, THROUGHPUT, NOTHING = "accuracy", "throughput", "none"
@@ -53,6 +56,35 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class PlanLead:
+    """A plan of batch sizes on a target, and its seconds to the accuracy: fewer than any fixed batch size took.
+
+    ``against_fixed``: ``plans_to_accuracy.judged``, against those of all targets. ``at_most``: an upper bound.
+    """
+
+    target: str
+    batch_plan: str
+    seconds: float
+    seeds: int
+    at_most: bool
+    against_fixed: str
+
+
+@dataclass(frozen=True)
+class MemoryEnd:
+    """A target whose quickest batch size is ``largest``, the largest that ran, since memory did not hold more.
+
+    ``too_large``: the smallest size that was skipped or ended for that. ``held``: the most that a search found to fit,
+    None where there was none.
+    """
+
+    target: str
+    largest: int
+    too_large: int
+    held: int | None
+
+
+@dataclass(frozen=True)
 class Advice:
     """What to use for one WORK, and so on one machine, and what that rests on.
 
@@ -70,7 +102,9 @@ class Advice:
     was not tried at and whose predicted pace is the highest, with that pace. ``not_reached``: (target, batch size) of
     which not every seed reached the accuracy. ``diverged``: those of which a cell did, which are no choice at all.
     ``unproven``, ``failed``: numbers of cells. ``unsized``: (target, batch size) that the reference could not check at
-    that size, which are no choice either; records from before there was such a check count as they did.
+    that size, which are no choice either; records from before there was such a check count as they did. ``plan``: the
+    quickest plan of batch sizes, where it took less time to the accuracy than the choice did. ``memory_ends``: of
+    ``per_target`` those that memory, not speed, keeps from being larger.
     """
 
     work: dict[str, Any]
@@ -99,6 +133,8 @@ class Advice:
     unproven: int
     failed: int
     unsized: tuple[tuple[str, int], ...] = ()
+    plan: PlanLead | None = None
+    memory_ends: tuple[MemoryEnd, ...] = ()
 
 
 Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
@@ -118,9 +154,13 @@ def advise(
     ratios: pl.DataFrame,
     predicted: pl.DataFrame,
     obstacles: Obstacles,
+    plans: Mapping[tuple[Any, ...], Sequence[Curve]] = MappingProxyType({}),
 ) -> Iterator[Advice]:
-    """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``."""
-    times = grouped_by_target(found)
+    """One piece of advice for each WORK, from the tables of the analysis; ``found``: ``accuracy.curves``.
+
+    ``plans``: those of plans of batch sizes that were proven.
+    """
+    times, times_of_plans = grouped_by_target(found), grouped_by_target(plans)
     cells = grouped(rows_of(collected.cells), work_of)
     reached = grouped(reaching.to_dicts(), lambda row: (*work_of(row), row["accuracy"]))
     paces, ratio_rows = grouped(pace.to_dicts(), work_of), grouped(ratios.to_dicts(), work_of)
@@ -165,7 +205,38 @@ def advise(
             ),
             diverged=diverged,
             unsized=unsized,
+            plan=_lead(
+                {place[-1]: of_plans for place, of_plans in times_of_plans.items() if place[:-1] == work},
+                [own[target][size] for target, size in costs] if goal == TO_ACCURACY else [],
+                members[0]["train_examples"],
+                wanted,
+            ),
         )
+
+
+def _lead(
+    plans: Mapping[str, Mapping[str, Sequence[Curve]]],
+    fixed: Sequence[Sequence[Curve]],
+    examples: int,
+    accuracy: float,
+) -> PlanLead | None:
+    """The plan (of target -> plan) of least time to an accuracy, if that is less than that of every fixed batch size.
+
+    ``fixed``: the curves of each of them that got there.
+    """
+    of_fixed = [arrival(curves, str(curves[0].batch_size), examples, accuracy) for curves in fixed]
+    found = {
+        (target, plan): made
+        for target, own in plans.items()
+        for plan, curves in own.items()
+        if (made := arrival(curves, plan, examples, accuracy)) is not None
+    }
+    best = quickest([*of_fixed, *found.values()])
+    place = next((key for key, made in found.items() if made is best), None)
+    if best is None or place is None or not fixed:
+        return None
+    seconds = math.exp(fmean(best.seconds.values()))
+    return PlanLead(*place, seconds, len(best.seconds), best.at_most, judged(best, of_fixed))
 
 
 def _unsized(row: Row) -> bool:
@@ -203,6 +274,9 @@ def _advice(
         behind=tuple(one for one, worse in others if tested and worse),
         tested=tested,
         per_target=tuple(sorted(per_target, key=lambda one: fmean(costs[_key(one)].values()))),
+        memory_ends=tuple(
+            end for one in sorted(per_target, key=_key) if (end := _memory_end(one, members)) is not None
+        ),
         quicker_with_compile=_quicker_with_compile(best, choices.values()),
         obstacles=obstacles,
         sizes=tuple(sorted(tried)),
@@ -276,6 +350,25 @@ def _against(best: Choice, choice: Choice, contender: ranking.Contender) -> tupl
     if choice.at_most and choice.batch_size != best.batch_size:
         return replace(choice, ratio_high=high), False
     return replace(choice, ratio_low=low, ratio_high=high), contender.worse
+
+
+def _memory_end(quickest: Choice, members: Sequence[Row]) -> MemoryEnd | None:
+    """Of a target's quickest choice, if nothing larger ran there and memory is why."""
+    own = [row for row in members if row["target"] == quickest.target]
+    larger = [row for row in own if row["batch_size"] > quickest.batch_size]
+    held = [int(found[1]) for row in larger if (found := _MEMORY_HOLDS.search(row["reason"]))]
+    too_large = [row["batch_size"] for row in larger if row["status"] == "out_of_memory" or _is_beyond_memory(row)]
+    if not too_large or any(row["status"] in COUNTED for row in larger):
+        return None
+    return MemoryEnd(quickest.target, quickest.batch_size, min(too_large), max(held, default=None))
+
+
+def _is_beyond_memory(row: Row) -> bool:
+    return row["status"] == "skipped" and bool(_MEMORY_HOLDS.search(row["reason"]))
+
+
+_MEMORY_HOLDS = re.compile(r"more than memory holds there: (\d+) at most")
+"""In the reason of a cell that a sweep skipped for that."""
 
 
 def _quicker_with_compile(best: Choice | None, choices: Iterable[Choice]) -> Choice | None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from harness.analysis import accuracy as reached
 from harness.analysis import advice as advising
-from harness.analysis import dispatch, step_model
+from harness.analysis import dispatch, plans_to_accuracy, step_model
 from harness.analysis import other_load as others
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
+from harness.analysis.accuracy import Curve
 from harness.analysis.advice import Advice, Obstacles
+from harness.analysis.beside_one_rate import beside_one_rate
 from harness.analysis.cells import agreement
 from harness.analysis.collected import Collected
 from harness.analysis.machines import Facts, several, side_by_side
 from harness.analysis.other_load import Blame
 from harness.analysis.plans import plans
+from harness.analysis.tables import WORK
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,10 @@ class Analysis:
 
     ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
-    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``, ``recovery``,
-    ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what several machines trained,
-    ``side_by_side``; of cells whose batch size changes only ``cells``, ``epochs``, ``agreement`` and ``plans`` tell.
+    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``,
+    ``beside_one_rate``, ``recovery``, ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what
+    several machines trained, ``side_by_side``; of cells whose batch size changes only ``cells``, ``epochs``,
+    ``agreement``, ``plans`` and ``plans_to_accuracy`` tell.
     ``machines``: id -> facts. ``blame``: of each machine whether other load was to blame, none where
     no record tells of it.
     """
@@ -46,6 +52,7 @@ class Analysis:
     dispatch: pl.DataFrame
     waits: pl.DataFrame
     accuracy_by_size: pl.DataFrame
+    beside_one_rate: pl.DataFrame
     recovery: pl.DataFrame
     time_to_accuracy: pl.DataFrame
     startup: pl.DataFrame
@@ -53,6 +60,7 @@ class Analysis:
     side_by_side: pl.DataFrame
     other_load: pl.DataFrame
     plans: pl.DataFrame
+    plans_to_accuracy: pl.DataFrame
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
     advice: tuple[Advice, ...]
@@ -63,11 +71,13 @@ class Outline:
     """Of an ``Analysis`` what a terminal shows, under the same names: no fits, so it takes a fraction of the time."""
 
     cells: pl.DataFrame
+    accuracy: float
     agreement: pl.DataFrame
     side_by_side: pl.DataFrame
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
     plans: pl.DataFrame
+    plans_to_accuracy: pl.DataFrame
 
 
 def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obstacles | None = None) -> Analysis:
@@ -78,8 +88,8 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     of the records that ``comparable`` names); the advice keeps them apart then.
     """
     fixed = collected.fixed()
-    curves = reached.curves(fixed)
-    chosen, ladder = reached.accuracies(curves, accuracy)
+    curves, curves_of_plans = reached.curves(fixed), reached.curves(collected.changing(), by="batch_plan")
+    chosen, ladder = reached.accuracies(curves or curves_of_plans, accuracy)
     pace = paces.pace(fixed.cells)
     models, predicted = step_model.models(pace)
     dispatched, waits = dispatch.waits(pace)
@@ -100,6 +110,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         dispatch=dispatched,
         waits=waits,
         accuracy_by_size=reached.by_size(fixed.cells),
+        beside_one_rate=beside_one_rate(fixed.cells),
         recovery=reached.recovery(fixed, curves),
         time_to_accuracy=reaching,
         startup=starting.startup(fixed.cells),
@@ -107,26 +118,50 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         side_by_side=side_by_side(pace),
         other_load=other_load,
         plans=plans(collected),
+        plans_to_accuracy=plans_to_accuracy.to_accuracy(curves, curves_of_plans, ladder),
         machines=collected.machines,
         blame=others.blame(fixed.cells, other_load, collected.machines),
         advice=tuple(
             advising.advise(
-                fixed, curves, chosen, accuracy is not None, reaching, pace, ratios, predicted, obstacles or {}
+                fixed,
+                curves,
+                chosen,
+                accuracy is not None,
+                reaching,
+                pace,
+                ratios,
+                predicted,
+                obstacles or {},
+                _proven(collected, curves_of_plans),
             )
         ),
     )
 
 
-def outline(collected: Collected) -> Outline:
-    """Compute what a terminal shows."""
+def _proven(
+    collected: Collected, curves_of_plans: Mapping[tuple[Any, ...], Sequence[Curve]]
+) -> dict[tuple[Any, ...], Sequence[Curve]]:
+    """Those of which no cell should have been proven at its batch sizes and was not."""
+    unsized = collected.cells.filter(pl.col("sized_steps") == 0).select(*WORK, "target", "batch_plan")
+    places = set(unsized.rows())
+    return {place: own for place, own in curves_of_plans.items() if place not in places}
+
+
+def outline(collected: Collected, accuracy: float | None = None) -> Outline:
+    """Compute what a terminal shows. ``plans_to_accuracy`` is there of one accuracy only: as ``analyse`` chooses it."""
     fixed = collected.fixed()
+    curves_of_plans = reached.curves(collected.changing(), by="batch_plan")
+    curves = reached.curves(fixed) if curves_of_plans else {}
+    chosen, _ = reached.accuracies(curves or curves_of_plans, accuracy)
     cells = fixed.cells
     other_load = others.by_record(cells, fixed.disturbances)
     return Outline(
         cells=collected.cells,
+        accuracy=chosen,
         agreement=agreement(collected.cells),
         side_by_side=side_by_side(paces.pace(cells if several(cells) else cells.clear())),
         machines=collected.machines,
         blame=others.blame(cells, other_load, collected.machines),
         plans=plans(collected),
+        plans_to_accuracy=plans_to_accuracy.to_accuracy(curves, curves_of_plans, [chosen]),
     )

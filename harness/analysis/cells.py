@@ -32,20 +32,28 @@ def with_rates_by_size(cells: pl.DataFrame) -> pl.DataFrame:
     """Where cells that are alike otherwise have one rate at each batch size, but not one at all, they are one work.
 
     Then ``scaling`` says which rate goes with which batch size, and ``learning_rate`` is, as with the other rules, what
-    it starts from: that of the smallest. A grid has several rates at a batch size, and stays as many works.
+    it starts from: that of the smallest. So are they where one more rate was used at every batch size, whose cells stay
+    a work of their own. Other than that, several rates at a batch size are a grid, which stays as many works.
     """
     rates = cells.filter(pl.col("scaling") == "none").select(*_OF_RATES, "batch_size", "learning_rate").unique()
     groups: dict[tuple[Any, ...], dict[int, set[float]]] = {}
     for *named, size, rate in rates.rows():
         groups.setdefault(tuple(named), {}).setdefault(size, set()).add(rate)
     for key, by_size in groups.items():
-        found = {size: min(of_size) for size, of_size in sorted(by_size.items())}
-        if len(set(found.values())) < 2 or any(len(of_size) > 1 for of_size in by_size.values()):
+        everywhere = set.intersection(*by_size.values())
+        found = {size: of_size - everywhere for size, of_size in sorted(by_size.items())}
+        own_rates = {size: min(of_size) for size, of_size in found.items() if of_size}
+        if (
+            len(everywhere) > 1
+            or any(len(of_size) != 1 for of_size in found.values())
+            or len(set(own_rates.values())) < 2
+        ):
             continue
-        own = pl.all_horizontal(*(pl.col(name) == value for name, value in zip(_OF_RATES, key, strict=True)))
-        told = ", ".join(f"{rate:g} at {size}" for size, rate in found.items())
+        alike = (pl.col(name) == value for name, value in zip(_OF_RATES, key, strict=True))
+        own = pl.all_horizontal(*alike, ~pl.col("learning_rate").is_in(list(everywhere)))
+        told = ", ".join(f"{rate:g} at {size}" for size, rate in own_rates.items())
         cells = cells.with_columns(
-            pl.when(own).then(pl.lit(next(iter(found.values())))).otherwise("learning_rate").alias("learning_rate"),
+            pl.when(own).then(pl.lit(next(iter(own_rates.values())))).otherwise("learning_rate").alias("learning_rate"),
             pl.when(own).then(pl.lit(told)).otherwise("scaling").alias("scaling"),
         )
     return cells

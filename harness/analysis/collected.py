@@ -37,11 +37,17 @@ class Collected:
         """Of the cells whose batch size never changes: those that tables by batch size are about."""
         if self.plans.is_empty() and (self.cells["batch_plan"] == "").all():
             return self
-        cells = self.cells.filter(pl.col("batch_plan") == "")
+        return self._of(pl.col("batch_plan") == "")
+
+    def changing(self) -> Collected:
+        """Of the cells whose batch size changes."""
+        return self._of(pl.col("batch_plan") != "")
+
+    def _of(self, wanted: pl.Expr) -> Collected:
+        cells = self.cells.filter(wanted)
         own = pl.col("cell_id").is_in(cells["cell_id"].implode())
-        return Collected(
-            cells, self.epochs.filter(own), self.disturbances.filter(own), self.machines, self.plans.clear()
-        )
+        tables = (self.epochs.filter(own), self.disturbances.filter(own))
+        return Collected(cells, *tables, self.machines, self.plans.filter(own))
 
 
 def collect(records: Iterable[Record]) -> Collected:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice
-from harness.report.headline import DIVERGED, TRAITS, figure, not_proven
+from harness.analysis.advice import NOTHING, THROUGHPUT, TO_ACCURACY, Advice, Choice, MemoryEnd, PlanLead
+from harness.analysis.plans_to_accuracy import QUICKER
+from harness.report.headline import DIVERGED, TRAITS, figure, not_proven, said_percent
 from harness.report.same_work import NOT_PROVEN
 from harness.wording import plural
 
 _NAMED = 4
 _INTERVAL = "95 % interval: "
+
+_NOTABLY_LARGER = 1.1
+"""Times a batch size, for another to be worth a measurement."""
 
 _ALIKE = "With 95 % confidence, the best choice is this one or one of these"
 _BEHIND = "These were shown to be slower"
@@ -24,13 +28,12 @@ def heading(advice: Advice) -> str:
     return ", ".join(text for text in said if text not in ("", "float32"))
 
 
-def percent(accuracy: float) -> str:
-    """An accuracy as a person says it: 98 %, 97.5 %."""
-    return f"{100 * accuracy:.6g} %"
-
-
 def sentence(advice: Advice) -> str:
     """The answer."""
+    return " ".join([_answer(advice), *map(_memory_end, advice.memory_ends)])
+
+
+def _answer(advice: Advice) -> str:
     if advice.goal == NOTHING:
         why = "training diverged with every choice" if advice.diverged else "no cell was timed"
         return f"There is no answer: {why}."
@@ -38,7 +41,7 @@ def sentence(advice: Advice) -> str:
     choice = advice.choice
     if choice is None:
         best = "; ".join(f"{_at(one)}, {_amount(one, advice.goal)}" for one in advice.per_target)
-        where = f" at reaching {percent(advice.accuracy)}" if advice.goal == TO_ACCURACY else ""
+        where = f" at reaching {said_percent(advice.accuracy)}" if advice.goal == TO_ACCURACY else ""
         return (
             f"{before}No target is recommended over another, because they cannot be compared. The best of each{where}: "
             f"{best}."
@@ -54,9 +57,17 @@ def sentence(advice: Advice) -> str:
         said.append(f"These measurements cannot tell whether the first is better than {_listed(advice.alike, ' or ')}.")
     elif advice.tested:
         some = advice.goal == TO_ACCURACY and bool(advice.not_reached)
-        others = f"that reached {percent(advice.accuracy)}" if some else "that was measured"
+        others = f"that reached {said_percent(advice.accuracy)}" if some else "that was measured"
         said.append(f"Every other choice {others} was shown to be slower.")
     return " ".join(said)
+
+
+def _memory_end(end: MemoryEnd) -> str:
+    why = f"{end.too_large:,} did not fit" if end.held is None else f"it holds {end.held:,} at most"
+    return (
+        f"On {end.target} memory, not speed, ends the range: batch size {end.largest:,} is the quickest and the "
+        f"largest that ran, and {why}."
+    )
 
 
 def _first(advice: Advice, choice: Choice) -> str:
@@ -67,18 +78,20 @@ def _first(advice: Advice, choice: Choice) -> str:
     added = _compiling(choice)
     compiling = f", plus {added} s to compile" if added else ""
     return (
-        f"use {_at(choice)}. It trains to {percent(advice.accuracy)} test accuracy in {_amount(choice, advice.goal)}"
-        f"{ends}{compiling}."
+        f"use {_at(choice)}. It trains to {said_percent(advice.accuracy)} test accuracy in "
+        f"{_amount(choice, advice.goal)}{ends}{compiling}."
     )
 
 
 def evidence(advice: Advice) -> list[str]:
     """What each clause of the sentence rests on, a line each."""
     found = list(_of_choice(advice)) if advice.choice is not None else []
+    if advice.plan is not None:
+        found.append(_of_plan(advice, advice.plan))
     found += [f"The targets cannot be compared: {obstacle}." for obstacle in advice.obstacles]
     if advice.not_reached and advice.goal == TO_ACCURACY:
         places = [f"{target} at batch size {size}" for target, size in advice.not_reached]
-        found.append(f"These did not reach {percent(advice.accuracy)} with every seed: {_shortened(places)}.")
+        found.append(f"These did not reach {said_percent(advice.accuracy)} with every seed: {_shortened(places)}.")
     if advice.diverged:
         places = [f"{target} at batch size {size}" for target, size in advice.diverged]
         found.append(f"These {DIVERGED}, so they are never recommended: {_shortened(places)}.")
@@ -103,7 +116,7 @@ def measure_next(advice: Advice) -> list[str]:
         less = f"; or ask for less: --accuracy {lower:g}" if 0 < lower < advice.accuracy else ""
         found.append(
             f"more --epochs than {advice.most_epochs}, a smaller --batch-size or another --learning-rate, to reach "
-            f"{percent(advice.accuracy)}{less}"
+            f"{said_percent(advice.accuracy)}{less}"
         )
     elif advice.goal == THROUGHPUT:
         found.append("training for a whole epoch: accuracy is measured after each epoch, and none was finished")
@@ -118,8 +131,8 @@ def measure_next(advice: Advice) -> list[str]:
     if choice is not None and (choice.at_most or bounded):
         by = "" if choice.at_most else f" by {_listed(bounded, ' and ')}"
         found.append(
-            f"a higher --accuracy, or fewer --train-examples: {percent(advice.accuracy)} was reached within the first "
-            f"epoch{by}, so the time is an upper bound"
+            f"a higher --accuracy, or fewer --train-examples: {said_percent(advice.accuracy)} was reached within "
+            f"the first epoch{by}, so the time is an upper bound"
         )
     size = 0 if choice is None else choice.batch_size
     if choice is not None and size == advice.sizes[-1] and 2 * size <= advice.work["train_examples"]:
@@ -131,7 +144,11 @@ def measure_next(advice: Advice) -> list[str]:
             f"--batch-size {size // 2}: the best batch size is the smallest one measured, so a smaller one may be "
             "better"
         )
-    if advice.untried is not None and advice.goal == THROUGHPUT:
+    ends = {end.target: end for end in advice.memory_ends}
+    end = None if choice is None else ends.get(choice.target)
+    if end is not None and end.held is not None and end.held >= _NOTABLY_LARGER * end.largest:
+        found.append(f"--batch-size {end.held}: the most that memory holds, as the largest that ran was the quickest")
+    if advice.untried is not None and advice.goal == THROUGHPUT and (end is None or advice.untried[0] < end.too_large):
         size, speed = advice.untried
         found.append(f"--batch-size {size}: it is predicted to train {figure(speed)} images per second")
     if len(advice.targets) == 1:
@@ -151,7 +168,7 @@ def _of_choice(advice: Advice) -> list[str]:
         bound = "at most " if choice.at_most else ""
         found.append(
             f"{_at(choice)} needs {bound}{choice.steps:,.0f} steps ({_epochs(choice.epochs)}) to reach "
-            f"{percent(advice.accuracy)}{_of_seeds(choice.seeds)}. It trains {pace}{ends}, measured in "
+            f"{said_percent(advice.accuracy)}{_of_seeds(choice.seeds)}. It trains {pace}{ends}, measured in "
             f"{plural(choice.processes, 'process')}."
         )
         if choice.measured:
@@ -183,12 +200,21 @@ def _of_choice(advice: Advice) -> list[str]:
     return found
 
 
+def _of_plan(advice: Advice, plan: PlanLead) -> str:
+    seconds = f"{'at most ' if plan.at_most else ''}{figure(plan.seconds)} s"
+    said = f"{plan.target} with the plan {plan.batch_plan} reached {said_percent(advice.accuracy)} in {seconds}"
+    if plan.against_fixed == QUICKER:
+        return f"{said}, and was shown to be quicker than every fixed batch size that did."
+    why = ": with one seed no difference can be told from chance" if plan.seeds == 1 else ""
+    return f"{said}, on average sooner; whether that is more than chance cannot be told from these measurements{why}."
+
+
 def _not_reached(advice: Advice) -> str:
     if advice.highest is None:
         return "No accuracy was measured. "
     target, size, epochs, value = advice.highest
     return (
-        f"No target reached {percent(advice.accuracy)} test accuracy with every seed; the highest was "
+        f"No target reached {said_percent(advice.accuracy)} test accuracy with every seed; the highest was "
         f"{100 * value:.2f} %, by {target} at batch size {size} after {plural(epochs, 'epoch')}. "
     )
 

@@ -35,6 +35,7 @@ MAKERS: tuple[Maker, ...] = (
     speed.energy,
     learning.noise_scale,
     learning.learning_rates,
+    learning.beside_one_rate,
 )
 """In the order in which they are shown: the study's own two first."""
 

@@ -5,13 +5,15 @@ Each function takes a ``Work`` and gives its figure, or says why there is none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from harness.core.training import SCALINGS
 from harness.report import vega
 from harness.report.fields import header
 from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
+from harness.report.learning_rates import brought_back, in_words, sentences
 from harness.report.learning_rates import rows as rate_rows
-from harness.report.learning_rates import sentences
 from harness.report.works import Work
 
 if TYPE_CHECKING:
@@ -35,14 +37,7 @@ def accuracy(work: Work) -> Figure | Absent:
     x, y = vega.sizes(sizes), vega.quantity("accuracy", "test accuracy, percent")
     looks = vega.look(work.targets, present(work, frame))
     epochs = sorted(frame["epochs"].unique())
-    dash = {
-        "field": "epochs",
-        "type": "ordinal",
-        "scale": {"domain": epochs, "range": _dashes(len(epochs))},
-        "legend": {"title": "epochs", "symbolType": "stroke", "symbolSize": 400} if len(epochs) > 1 else None,
-    }
-    curve = vega.line(x, y, looks)
-    curve["encoding"]["strokeDash"] = dash
+    curve = _dashed(vega.line(x, y, looks), "epochs", epochs, _dashes(len(epochs)))
     columns = ("target", "epochs", "batch_size", "accuracy", "seeds", "not_finite")
     layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
     said = [
@@ -128,6 +123,54 @@ def learning_rates(work: Work) -> Figure | Absent:
     return Figure("learning-rates", Words(title, said), note + said, vega.chart(frame, layers), frame, columns)
 
 
+def beside_one_rate(work: Work) -> Figure | Absent:
+    """Final test accuracy against batch size at a rate for each, beside that at one rate for all."""
+    title = "Learning rates: test accuracy at a rate for each batch size, and at one for all"
+    both = work.beside_one_rate
+    if both.is_empty():
+        return Absent(title, "no two works of this run differ in that alone")
+    both = both.filter(both["epochs"] == both["epochs"].max())
+    own = in_words(work.learning_rate, work.scaling)
+    frame = _by_rates(both, own)
+    kinds = [*(rates for rates in frame["rates"].unique(maintain_order=True) if rates != own), own]
+    x, y = vega.sizes(sorted(frame["batch_size"].unique())), vega.quantity("accuracy", "test accuracy, percent")
+    looks = vega.look(work.targets, present(work, frame))
+    columns = ("target", "rates", "epochs", "batch_size", "accuracy", "seeds")
+    curve = _dashed(vega.line(x, y, looks), "rates", kinds, _dashes(len(kinds)))
+    layers = [curve, *vega.intervals(frame, x, y, looks), vega.points(x, y, looks, vega.tooltip(*columns))]
+    said = " ".join(
+        f"At {rates}: {told(frame.filter(frame['rates'] == rates), 'batch_size', 'accuracy', 'at batch size {}', ' %')}"
+        for rates in kinds
+    )
+    named = "the rates found for each" if work.rates else own if work.scaling in SCALINGS else "the rates for each"
+    note = f"{vega.intervals_note(frame, 'accuracy')} {' '.join(brought_back(both, named))}".strip()
+    return Figure("beside-one-rate", Words(title, said), note, vega.chart(frame, layers), frame, columns)
+
+
+def _by_rates(both: pl.DataFrame, own: str) -> pl.DataFrame:
+    """A row per target, batch size and learning rates: ``own``, and each one rate."""
+    import polars as pl
+
+    place = ("target", "epochs", "batch_size", "seeds")
+    ends = ("", "_low", "_high")
+    fitted = both.select(*place, pl.lit(own).alias("rates"), *(f"accuracy{end}" for end in ends))
+    at_one = both.select(
+        *place,
+        pl.col("one_rate").map_elements(lambda rate: in_words(rate, "none"), pl.String).alias("rates"),
+        *(pl.col(f"accuracy_at_one_rate{end}").alias(f"accuracy{end}") for end in ends),
+    )
+    return pl.concat([at_one, fitted]).unique(maintain_order=True)
+
+
+def _dashed(curve: vega.Spec, field: str, values: Sequence[Any], dashes: Sequence[list[int]]) -> vega.Spec:
+    """A line whose dashes tell the value of a field."""
+    legend = {"title": header(field), "symbolType": "stroke", "symbolSize": 400, "labelLimit": 400}
+    scale = {"domain": list(values), "range": list(dashes)}
+    kind = "ordinal" if field == "epochs" else "nominal"
+    dash = {"field": field, "type": kind, "scale": scale, "legend": legend if len(values) > 1 else None}
+    return {**curve, "encoding": {**curve["encoding"], "strokeDash": dash}}
+
+
 def _dashes(count: int) -> list[list[int]]:
     """Dashes for so many numbers of epochs, ascending: the most is drawn whole."""
     broken = [[2, 3], [6, 3], [10, 3, 2, 3], [14, 4]]
@@ -165,7 +208,7 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     note = f"Accuracy is tested after each epoch, so what was reached in the first one is an upper bound.{missed}"
     if field == "steps":
         layers.insert(0, vega.chosen_layer(_perfect(frame), _guide(x, y)))
-        note = f"{_REGIMES}{missed}"
+        note = f"{_REGIMES} {_tuned(work)}{missed}"
     by_accuracy = {}
     for chosen in work.accuracies:
         own = frame.filter(frame["accuracy"] == chosen)
@@ -174,6 +217,17 @@ def _to_accuracy(work: Work, name: str, field: str, title: str, unit: str) -> Fi
     spec = vega.chart(only(frame, drawn), layers, accuracy=work.accuracy)
     words = by_accuracy.get(work.accuracy, Words(title.format(accuracy=f"{work.accuracy:g}"), "Nothing to show."))
     return Figure(name, words, note, spec, frame, columns, by_accuracy)
+
+
+def _tuned(work: Work) -> str:
+    """Whether the regimes are those of rates that were tuned at each batch size, as the paper asks for."""
+    paper = "They tune the learning rate at each batch size"
+    if work.rates and work.scaling != "none":
+        return f"{paper}, as was done here: each has the rate that was found for it."
+    if work.scaling not in SCALINGS:
+        return f"{paper}; here each has the rate that was written for it."
+    rates = in_words(work.learning_rate, work.scaling)
+    return f"{paper}; here it is {rates}, so a larger batch may have lacked a rate that fits it."
 
 
 def _perfect(frame: pl.DataFrame) -> pl.DataFrame:
@@ -230,12 +284,7 @@ def _learning(work: Work, name: str, field: str, title: str) -> Figure | Absent:
     curve["encoding"]["detail"] = {"field": "cell_id", "type": "nominal"}
     if plans:
         fixed = sorted(set(frame["batch_plan"]) - set(plans), key=int)
-        curve["encoding"]["strokeDash"] = {
-            "field": "batch_plan",
-            "type": "nominal",
-            "scale": {"domain": [*fixed, *plans], "range": _dashes(len(fixed) + len(plans))[::-1]},
-            "legend": {"title": header("batch_plan"), "symbolType": "stroke", "symbolSize": 400},
-        }
+        curve = _dashed(curve, "batch_plan", [*fixed, *plans], _dashes(len(fixed) + len(plans))[::-1])
     layers = [curve, vega.points(x, y, looks, vega.tooltip(*columns))]
     best = frame.select("target", size).unique(maintain_order=True).rows()
     which = f"Each target at its best batch size{', and each plan of batch sizes' if plans else ''}"

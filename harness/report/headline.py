@@ -7,7 +7,7 @@ groups, each headed by what is special to it. Terminal and Markdown print the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -62,6 +62,11 @@ def percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.2f}"
 
 
+def said_percent(accuracy: float) -> str:
+    """An accuracy as a person says it: 98 %, 97.5 %."""
+    return f"{100 * accuracy:.6g} %"
+
+
 def target_text(row: Row) -> str:
     """The target's label, with the repeat where there is one."""
     return f"{row['target']} (repeat {row['repeat']})" if row["repeat"] else str(row["target"])
@@ -102,6 +107,14 @@ TRAITS: dict[str, Callable[[Row], str]] = {
     "seed": lambda row: f"seed {row['seed']}",
 }
 """What a group of rows shares, each trait as a person says it."""
+
+
+def works_apart(works: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each work has that others have not; empty for the only one. ``works``: rows of WORK and ``node``."""
+    names = ("machine", "model", "dataset", "optimizer", "precision")
+    texts = [{name: TRAITS[name](dict(work)) for name in names} for work in works]
+    special = [name for name in names if len({text[name] for text in texts}) > 1]
+    return [", ".join(text[name] for name in special) for text in texts]
 
 
 def caption_and_groups(frame: pl.DataFrame) -> tuple[str, list[Group]]:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.learning_rates import exponent
+from harness.core.training import SCALINGS
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 2.0
 """Losses beyond so many times that at the smallest rate are left out of figures: training blew up."""
+
+MOST_TARGETS = 4
+"""That sentences tell of; the table has all."""
 
 
 def sentences(searches: Sequence[RateSearch]) -> list[str]:
@@ -30,6 +34,50 @@ def sentences(searches: Sequence[RateSearch]) -> list[str]:
         found.append(f"Learning rates found for {model}, {method}, {judged}: {rates}.")
         found += _growth({one.batch_size: one.rate for one in own})
     return found
+
+
+def in_words(rate: float, scaling: str) -> str:
+    """Which learning rates a work has, as a clause has it."""
+    if scaling == "none":
+        return f"{rate:g} at every batch size"
+    return f"{rate:g} with {scaling} scaling" if scaling in SCALINGS else "a rate for each batch size"
+
+
+def brought_back(frame: pl.DataFrame, rates: str) -> list[str]:
+    """Of each target what the one rate loses at the largest batch size, and what the other ``rates`` bring back.
+
+    ``frame``: ``beside_one_rate`` of one work, in the units of ``fields``, after one number of epochs. Nothing is said
+    of one seed, and nothing of a batch size of which a cell diverged.
+    """
+    import polars as pl
+
+    known = frame.filter(pl.col("lost_points_low").is_not_null() & pl.col("brought_back_points_low").is_not_null())
+    sound = known.filter(pl.col("diverged") == 0).sort("batch_size")
+    largest = sound.group_by("target", "one_rate", maintain_order=True).last().sort("target", "one_rate")
+    return [_brought_back(row, rates) for row in largest.head(MOST_TARGETS).iter_rows(named=True)]
+
+
+def _brought_back(row: dict[str, Any], rates: str) -> str:
+    lost, back = (_points(row, name) for name in ("lost_points", "brought_back_points"))
+    start = (
+        f"On {row['target']}, from batch size {row['base_batch_size']} to {row['batch_size']}, the one rate "
+        f"{row['one_rate']:g}"
+    )
+    if row["lost_points_low"] <= 0:
+        return f"{start} loses no accuracy that {row['seeds']} seeds can tell from chance: {lost}."
+    said = f"{start} loses {lost} of accuracy after {plural(row['epochs'], 'epoch')}"
+    if row["brought_back_points_high"] < 0:
+        return f"{said}; at {rates} it is still less there: {back}."
+    if row["brought_back_points_low"] <= 0:
+        return f"{said}; whether {rates} bring any of it back cannot be told from chance: {back}."
+    if row["brought_back_points"] > row["lost_points"]:
+        return f"{said}; with {rates} it is higher there by more than that: {back}."
+    return f"{said}; {rates} bring back {back}."
+
+
+def _points(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:.2f} percentage points (95 % interval: {low:.2f} to {high:.2f})"
 
 
 def _one(search: RateSearch) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import statement
 from harness.core.record import Record
-from harness.report import charts, fairness, other_load, palette, same_work, tables, vega, works
+from harness.report import charts, fairness, fixed_and_growing, other_load, palette, same_work, tables, vega, works
 from harness.report.charts import Gallery
 from harness.report.figure import Figure
 from harness.report.headline import diverged, not_readable, not_run, unproven
@@ -166,6 +166,7 @@ def render(view: PageView) -> str:
 
 def _section(number: int, gallery: Gallery) -> _Section:
     work = gallery.work
+    growing, reached = fixed_and_growing.rows(work.plans_to_accuracy, work.accuracy)
     further = [
         tables.table(
             work.ratios,
@@ -177,12 +178,23 @@ def _section(number: int, gallery: Gallery) -> _Section:
             work.dispatch, _DISPATCH, "The time of a step as dispatch shared by a call's steps, overhead, and images"
         ),
         tables.table(
+            work.beside_one_rate,
+            _BESIDE_ONE_RATE,
+            "Accuracy at a learning rate for each batch size, and at one rate for all",
+        ),
+        tables.table(
             work.recovery,
             _RECOVERY,
             "Accuracy that larger batches lose, and how many epochs win it back",
             {"epochs_to_recover": "not reached"},
         ),
         tables.table(work.plans, _PLANS, "Plans of batch sizes: how fast each of their sizes is trained"),
+        tables.table(
+            growing,
+            _PLANS_TO_ACCURACY,
+            f"Fixed and growing batches to {reached}, and how many times what the quickest fixed one takes",
+            dict.fromkeys(("steps", "images", "seconds"), "not reached"),
+        ),
         tables.table(work.catch_up, _CATCH_UP, "When a target that starts later has caught up", {"steps": "never"}),
     ]
     return _Section(
@@ -226,6 +238,18 @@ _RECOVERY = (
     "epochs_to_recover",
     "most_epochs",
 )
+_BESIDE_ONE_RATE = (
+    "target",
+    "epochs",
+    "batch_size",
+    "seeds",
+    "accuracy",
+    "one_rate",
+    "accuracy_at_one_rate",
+    "base_batch_size",
+    "lost_points",
+    "brought_back_points",
+)
 _PLANS = (
     "batch_plan",
     "epochs",
@@ -235,6 +259,21 @@ _PLANS = (
     "processes",
     "compile_seconds",
     "accuracy",
+)
+_PLANS_TO_ACCURACY = (
+    "target",
+    "batch_plan",
+    "seconds",
+    "seconds_ratio",
+    "against_fixed",
+    "steps",
+    "images",
+    "steps_ratio",
+    "images_ratio",
+    "reached",
+    "seeds",
+    "highest_accuracy",
+    "at_most",
 )
 _CATCH_UP = (
     "batch_size",

@@ -35,6 +35,7 @@ from harness.report.headline import (
     status_text,
     target_text,
     unproven,
+    works_apart,
 )
 from harness.report.machines import NOT_POOLED, Machines, nothing_shared
 from harness.report.tables import Table as Cells
@@ -100,7 +101,7 @@ def print_summary(
     """Print ``analysis.summary`` and ``analysis.agreement`` of the run in ``folder``.
 
     ``planned``: cells of its plan. ``unreadable``: records of it that are not in the frame. ``machines``: of a run on
-    several of them. ``load``: lines on whether other load was to blame (``harness.report.other_load.lines``).
+    several of them. ``load``: further lines, such as whether other load was to blame.
     ``plans``: that of ``harness.analysis.analysing``.
     """
     caption, groups = caption_and_groups(frame)
@@ -267,12 +268,17 @@ def _print_device_memory(frame: pl.DataFrame, console: Console) -> None:
 
 def _print_plans(plans: pl.DataFrame, console: Console) -> None:
     """A line for each target and plan of batch sizes: how fast it trains at each size, and how long that compiled."""
-    for (plan, target), rows in plans.partition_by("batch_plan", "target", as_dict=True, maintain_order=True).items():
+    from harness.analysis.tables import WORK
+
+    parts = plans.partition_by(*WORK, "batch_plan", "epochs", "target", maintain_order=True)
+    named = works_apart([{**part.row(0, named=True), "node": ""} for part in parts])
+    for rows, name in zip(parts, named, strict=True):
+        plan, target = rows["batch_plan"][0], rows["target"][0]
         sizes = [
             f"{figure(row['images_per_second'])} images per s at {row['batch_size']}{_compiled(row)}"
             for row in rows.iter_rows(named=True)
         ]
-        _line(console, f"{target} with the plan {plan}: {', '.join(sizes)}.")
+        _line(console, f"{f'{name}: ' if name else ''}{target} with the plan {plan}: {', '.join(sizes)}.")
 
 
 def _compiled(row: Row) -> str:

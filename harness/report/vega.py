@@ -131,7 +131,7 @@ def look(targets: Sequence[str], present: Sequence[str], *, mark: bool = True) -
 
 def tooltip(*names: str) -> list[Spec]:
     """What a mark tells when pointed at; the table below the figure tells the same."""
-    words = ("target", "regime", "reason", "phase", "part", "interval")
+    words = ("target", "regime", "reason", "phase", "part", "interval", "rates")
     return [
         {"field": name, "type": "nominal", "title": header(name)}
         if name in words

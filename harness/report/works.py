@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import WORK
 from harness.report import fields
-from harness.report.headline import TRAITS
+from harness.report.headline import works_apart
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,7 @@ class Work:
     on looks; ``shown``: those in this work's figures. ``left_out``: what the figures do not show, a sentence each.
     ``accuracy`` and ``accuracies`` in percent. ``at_once``: those that every batch size reached within its first epoch,
     where there is nothing to see; they are neither among ``accuracies`` nor in ``time_to_accuracy``. ``rates``: the
-    searches for its learning rates, by batch size.
+    searches for its learning rates, by batch size. ``learning_rate`` and ``scaling``: those of WORK.
     """
 
     heading: str
@@ -57,14 +57,18 @@ class Work:
     waits: pl.DataFrame
     ratios: pl.DataFrame
     accuracy_by_size: pl.DataFrame
+    beside_one_rate: pl.DataFrame
     recovery: pl.DataFrame
     time_to_accuracy: pl.DataFrame
     startup: pl.DataFrame
     catch_up: pl.DataFrame
     plans: pl.DataFrame
+    plans_to_accuracy: pl.DataFrame
     curves: pl.DataFrame
     noise: pl.DataFrame
     rates: tuple[RateSearch, ...]
+    learning_rate: float
+    scaling: str
 
 
 def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[RateSearch] = ()) -> Iterator[Work]:
@@ -74,12 +78,12 @@ def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[Rat
     parts = {name: _parts(getattr(found, name)) for name in _FRAMES}
     curves = _curves(found)
     curves_of = _parts(curves)
-    headings = _headings([{**row, "node": names.get(row["machine"], "")} for row in keys.to_dicts()])
+    headings = works_apart([{**row, "node": names.get(row["machine"], "")} for row in keys.to_dicts()])
     slugs = _slugs(headings)
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
         own["curves"] = curves_of.get(key, curves.clear())
-        yield _work(found, heading, slug, targets, own, _noise(noise, key), _rates(rates, key))
+        yield _work(found, key, heading, slug, targets, own, _noise(noise, key), _rates(rates, key))
 
 
 def count(found: Analysis) -> int:
@@ -104,18 +108,20 @@ _FRAMES = (
     "waits",
     "ratios",
     "accuracy_by_size",
+    "beside_one_rate",
     "recovery",
     "time_to_accuracy",
     "startup",
     "catch_up",
     "plans",
+    "plans_to_accuracy",
 )
 
 
 _OF_TARGETS = ("pace", "accuracy_by_size", "startup", "plans")
 """Frames whose targets are those of figures."""
 
-_OF_CELLS = ("curves", "plans")
+_OF_CELLS = ("curves", "plans", "plans_to_accuracy")
 """Frames that are not by batch size, whatever columns they have."""
 
 _OF_CALLS = ("dispatch", "waits")
@@ -128,6 +134,7 @@ def _parts(frame: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
 
 def _work(
     found: Analysis,
+    key: tuple[Any, ...],
     heading: str,
     slug: str,
     targets: tuple[str, ...],
@@ -173,6 +180,8 @@ def _work(
         at_once=tuple(sorted(ladder.get(True, ()), reverse=True)),
         noise=fields.display(noise),
         rates=rates,
+        learning_rate=key[WORK.index("learning_rate")],
+        scaling=key[WORK.index("scaling")],
         time_to_accuracy=reaching.filter(~pl.col("reached_at_once")).drop("reached_at_once"),
         **{name: fields.display(frame) for name, frame in cut.items()},
     )
@@ -235,24 +244,16 @@ def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:
 
 
 def _rates(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSearch, ...]:
-    """Those of one work."""
+    """Those of one work; of one that has the same rate at each batch size, those that found it."""
     work = dict(zip(WORK, key, strict=True))
     wanted = tuple(work[name] for name in ("model", "dataset", "train_examples", "optimizer", "precision"))
     own = [
         one
         for one in searches
         if (one.model, one.dataset, one.train_examples + one.held_out, one.method, one.precision) == wanted
+        if work["scaling"] != "none" or one.rate == work["learning_rate"]
     ]
     return tuple(sorted(own, key=lambda one: one.batch_size))
-
-
-def _headings(keys: Sequence[dict[str, Any]]) -> list[str]:
-    """What each work has that others have not; empty for the only one."""
-    texts = [
-        {name: TRAITS[name](key) for name in ("machine", "model", "dataset", "optimizer", "precision")} for key in keys
-    ]
-    special = [name for name in (texts[0] if texts else ()) if len({text[name] for text in texts}) > 1]
-    return [", ".join(text[name] for name in special) for text in texts]
 
 
 def _slugs(headings: Sequence[str]) -> list[str]:

@@ -341,13 +341,13 @@ class TestRegimes:
 
 
 def test_steps_to_an_accuracy_lie_between_evaluations_within_an_epoch_too() -> None:
-    within = replace(curve(100, 0.2, 0.6, 0.8), steps=(50, 100, 150))
+    within = replace(curve(0.2, 0.6, 0.8), steps=(50, 100, 150))
     assert reach(within, 0.7) == Reached(pytest.approx(125.0), False)
     assert reach(within, 0.1) == Reached(50.0, True)
 
 
 def test_where_training_was_to_end_at_an_accuracy_the_steps_are_those_that_it_took() -> None:
-    ended = replace(curve(100, 0.2, 0.6, 0.8), steps=(50, 100, 150), until=0.7)
+    ended = replace(curve(0.2, 0.6, 0.8), steps=(50, 100, 150), until=0.7)
     assert reach(ended, 0.7) == Reached(150.0, False, measured=True)
     assert reach(ended, 0.6) == Reached(100.0, False)
     assert reach(replace(ended, accuracies=(0.2, 0.6, 0.65)), 0.7) is None

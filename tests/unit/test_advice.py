@@ -15,9 +15,10 @@ from harness.analysis import Advice
 from harness.core.cell import Target
 from harness.core.record import Record
 from harness.core.training import LearningRate
+from harness.plan import sweep as sweep_plan
 from harness.report.advice import evidence, heading, measure_next, sentence
 from tests.unit.planted_runs import LARGER, climbing, lognormal, planted, sweep
-from tests.unit.records import JAX, TENSORFLOW, failed
+from tests.unit.records import JAX, TENSORFLOW, cell, failed
 
 SIZES = (16, 32, 64, 128)
 JAX_AT, TENSORFLOW_AT = "jax-cpu:jit", "tensorflow-cpu:graph"
@@ -461,3 +462,33 @@ def test_two_seeds_that_differ_beyond_measure_do_not_break_the_words() -> None:
     advice = advised(records)
     assert any(math.isinf(one.ratio_high or 0) for one in advice.alike)
     assert "inf" in "".join(evidence(advice)) or len(advice.alike) > 4
+
+
+class TestWhereMemoryEndsTheRange:
+    """Larger batches take fewer seconds to the accuracy, so the largest that ran is the quickest."""
+
+    def records(self, *larger: Record) -> list[Record]:
+        return [*sweep(step, lambda target, size: climbing(2.0, 0.9), targets=[JAX], sizes=[32, 64]), *larger]
+
+    def skipped(self, size: int, held: int) -> Record:
+        of = cell(size, JAX, examples=4096, epochs=8)
+        return failed(of, "skipped", sweep_plan._too_large(of, held))
+
+    def test_the_answer_says_so_and_how_much_it_holds(self) -> None:
+        advice = advised(self.records(self.skipped(128, 100), self.skipped(256, 100)))
+        assert sentence(advice).endswith(
+            "On jax-cpu:jit memory, not speed, ends the range: batch size 64 is the quickest and the largest that ran, "
+            "and it holds 100 at most."
+        )
+        assert any(line.startswith("--batch-size 100: ") for line in measure_next(advice))
+        assert not any(line.startswith("--batch-size 128: ") for line in measure_next(advice))
+
+    def test_a_size_that_ran_out_of_memory_ends_it_too(self) -> None:
+        ended = failed(cell(128, JAX, examples=4096, epochs=8), "out_of_memory", "the device had no more")
+        assert sentence(advised(self.records(ended))).endswith("the largest that ran, and 128 did not fit.")
+
+    def test_silent_where_a_smaller_size_is_the_quickest_or_a_larger_one_failed_otherwise(self) -> None:
+        crashed = failed(cell(128, JAX, examples=4096, epochs=8), "failed", "it fell")
+        assert "memory" not in sentence(advised(self.records(crashed)))
+        slow = sweep(lambda target, size: 0.001 * size**1.5, learns, targets=[JAX], sizes=[32, 64])
+        assert "memory" not in sentence(advised([*slow, self.skipped(128, 100)]))

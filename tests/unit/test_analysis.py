@@ -32,6 +32,23 @@ class TestRatesThatGoWithBatchSizes:
         assert {scaling for *_, scaling in self.works(*grid)} == {"none"}
         assert self.works((32, 0.01), (64, 0.01)) == [(32, 0.01, "none"), (64, 0.01, "none")]
 
+    def test_and_so_are_those_beside_one_rate_that_every_batch_size_has_too(self) -> None:
+        told = "0.02 at 32, 0.08 at 64"
+        beside = self.works((32, 0.01), (32, 0.02), (64, 0.01), (64, 0.08))
+        assert sorted(beside) == [(32, 0.01, "none"), (32, 0.02, told), (64, 0.01, "none"), (64, 0.02, told)]
+
+    @pytest.mark.parametrize(
+        "rates",
+        [
+            [(32, 0.01), (32, 0.02), (64, 0.01)],  # a size without a rate of its own
+            [(32, 0.01), (32, 0.02), (32, 0.04), (64, 0.01), (64, 0.08)],  # two besides at one
+            [(32, 0.01), (32, 0.02), (64, 0.04), (64, 0.08)],  # none that all have
+            [(32, 0.01), (32, 0.02)],  # one batch size
+        ],
+    )
+    def test_but_not_where_it_cannot_be_told_which_belong_together(self, rates: list[tuple[int, float]]) -> None:
+        assert {scaling for *_, scaling in self.works(*rates)} == {"none"}
+
     def test_what_goes_with_the_optimizer_makes_other_works(self) -> None:
         decayed = OptimizerSpec("sgd", weight_decay=0.1)
         made = [
