@@ -112,7 +112,7 @@ def print_summary(
         if frame.height > LONGEST_RICH_TABLE or console.width < NARROWEST_RICH_TABLE:
             _print_plain(groups, console)
         else:
-            console.print(_table(groups, console.width))
+            _print_table(groups, console)
         _line(console, "")
     if machines is not None:
         print_machines(machines, console)
@@ -161,22 +161,40 @@ def _line(console: Console, text: str, style: str = "", whole: bool = False) -> 
     console.print(Text(text, style=style), soft_wrap=whole)
 
 
-def _table(groups: list[Group], width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+def _print_table(groups: list[Group], console: Console) -> None:
+    """The cells, with the headings of their groups over them: lines of their own, so that long ones widen no column."""
     target, *numbers, status = COLUMNS
-    widest = max(len(target.text(row)) for group in groups for row in group.rows)
-    whole = widest + _OTHER_COLUMNS <= width
-    table.add_column(f"\n{target.header}", overflow="fold", no_wrap=whole)
-    for column in numbers:
-        table.add_column(column.header, justify="right", no_wrap=True)
-    table.add_column(f"\n{status.header}", overflow="fold")
+    rows = [row for group in groups for row in group.rows]
+    widths = [max(len(column.text(row)) for row in rows) for column in COLUMNS]
+    whole = widths[0] + _OTHER_COLUMNS <= console.width
+
+    def table(shown: list[Row], header: bool) -> Table:
+        made = Table(
+            box=box.SIMPLE_HEAD,
+            show_header=header,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            header_style="bold",
+        )
+        made.add_column(f"\n{target.header}", overflow="fold", no_wrap=whole, min_width=widths[0] if whole else None)
+        for column, width in zip(numbers, widths[1:-1], strict=True):
+            least = max(width, *map(len, column.header.split("\n")))
+            made.add_column(column.header, justify="right", no_wrap=True, min_width=least)
+        made.add_column(f"\n{status.header}", overflow="fold", min_width=len(status.header))
+        for row in shown:
+            made.add_row(*(Text(column.text(row)) for column in COLUMNS[:-1]), _status(row))
+        return made
+
+    if len(groups) == 1 and not groups[0].heading:
+        console.print(table(groups[0].rows, header=True))
+        return
+    console.print(table([], header=True))
     for group in groups:
-        if group.heading:
-            table.add_section()
-            table.add_row(Text(group.heading, style="italic"))
-        for row in group.rows:
-            table.add_row(*(Text(column.text(row)) for column in COLUMNS[:-1]), _status(row))
-    return table
+        if group is not groups[0]:
+            _line(console, "")
+        _line(console, group.heading, style="italic")
+        console.print(table(group.rows, header=False))
 
 
 def _status(row: Row) -> Text:
