@@ -65,9 +65,9 @@ def agreement(summarised: pl.DataFrame) -> pl.DataFrame:
     From ``analysis.summary``: one row per work_id and machine on which two or more targets finished, largest difference
     first: the machine, the GROUP columns, batch_size, batch_plan, ``targets`` and ``accuracies`` (parallel lists, one
     entry a cell) and ``difference_points`` (largest minus smallest final accuracy, in percentage points). Cells that
-    diverged are left out: what they reached is chance.
+    diverged are left out: what they reached is chance. So are those that end at an accuracy, each at its own time.
     """
-    reached = pl.col("final_accuracy").is_not_null() & ~pl.col("diverged")
+    reached = pl.col("final_accuracy").is_not_null() & ~pl.col("diverged") & pl.col("until_accuracy").is_null()
     finished = summarised.filter(pl.col("status") == "ok", reached)
     accuracy = pl.col("final_accuracy")
     return (
