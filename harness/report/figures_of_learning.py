@@ -113,7 +113,11 @@ def learning_rates(work: Work) -> Figure | Absent:
         curve,
         dots,
         {**best, "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1}},
-        {**best, "mark": {"type": "text", "align": "left", "dx": 10, "dy": -4}, "encoding": {"x": x, "y": y, "text": {"field": "batch_size"}}},
+        {
+            **best,
+            "mark": {"type": "text", "align": "left", "dx": 10, "dy": -4},
+            "encoding": {"x": x, "y": y, "text": {"field": "batch_size"}},
+        },
     ]
     note = (
         "A line is a batch size, whose number stands below the rate that was chosen. Each rate is shown after its "
