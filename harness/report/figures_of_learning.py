@@ -120,7 +120,7 @@ def learning_rates(work: Work) -> Figure | Absent:
         },
     ]
     note = (
-        "A line is a batch size, whose number stands below the rate that was chosen. Each rate is shown after its "
+        "A line is a batch size, whose number stands beside the rate that was chosen. Each rate is shown after its "
         "longest training; those that did worse were trained for less. "
     )
     said = " ".join(sentences(work.rates))
