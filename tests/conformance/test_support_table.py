@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.doctor import support
+from harness.plan import targets
 
 from .conftest import Bench
 
@@ -14,9 +15,10 @@ END = "<!-- end of the support table -->\n"
 
 
 def test_the_support_table_in_the_docs_is_current(bench: Bench) -> None:
-    wanted = sorted(set(support.declarers(bench.definitions).values()))
+    definitions = targets.definitions()
+    wanted = sorted(set(support.declarers(definitions).values()))
     declared = {name: bench.worker(name).ready.capabilities for name in wanted}
-    printed = support.markdown(support.rows(bench.definitions, declared))
+    printed = support.markdown(support.rows(definitions, declared))
     before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     table, end, _ = rest.partition(END)
     assert before
