@@ -102,15 +102,20 @@ WHOLE = ("tensorflow-cpu:graph", "tensorflow210-cpu:graph", "jax-cpu:jit")
 """One lane of each framework in each version: what it does with every case the other lanes show with one."""
 
 
+def is_tuned(lane: str) -> bool:
+    """Whether a lane is of a tuned target."""
+    return targets.definitions()[lane.partition(":")[0]].tuned
+
+
 def spread(cases: Sequence[tuple[Any, ...]], shift: int = 0) -> list[Any]:
     """(lane, *case): every case for the lanes of WHOLE, one for each of the others, which take turns.
 
-    With XLA, which compiles several times as long as others trace, and with ``fit`` it is a long test.
+    With XLA, which compiles several times as long as others trace, with ``fit`` and of tuned targets it is a long one.
     """
     found = []
     for number, lane in enumerate(every_lane(), shift):
         chosen = cases if lane in WHOLE else [cases[number % len(cases)]]
-        marks = pytest.mark.long if lane.endswith((":xla", ":fit")) else []
+        marks = pytest.mark.long if lane.endswith((":xla", ":fit")) or is_tuned(lane) else []
         found += [pytest.param(lane, *case, marks=marks) for case in chosen]
     return found
 
@@ -118,13 +123,14 @@ def spread(cases: Sequence[tuple[Any, ...]], shift: int = 0) -> list[Any]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm.
 
-    ``long_modes`` says with which modes it takes long: XLA compiles several times as long as others trace.
+    ``long_modes`` says with which modes it takes long: XLA compiles several times as long as others trace. Tuned
+    targets are for long runs, too: ``test_forms`` shows that they learn what the installed ones do.
     """
     if "lane" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("long_modes")
         modes = mark.args if mark else ()
         lanes = [
-            pytest.param(lane, marks=pytest.mark.long if lane.partition(":")[2] in modes else [])
+            pytest.param(lane, marks=pytest.mark.long if lane.partition(":")[2] in modes or is_tuned(lane) else [])
             for lane in every_lane()
         ]
         metafunc.parametrize("lane", lanes, scope="session")

@@ -84,6 +84,7 @@ def test_a_planted_slow_part_is_found_and_given_its_share() -> None:
     assert again.table.height == len(one.rows) + 2
 
 
+@pytest.mark.long
 def test_a_stopped_explanation_shows_what_it_has_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = part_rounds.PartRounds.take
     calls: list[int] = []

@@ -57,7 +57,7 @@ their loop is right."""
 
 OTHERS = [
     ("tensorflow-cpu:graph@input=host", "deep-bn", "mixed_bfloat16"),
-    ("tensorflow-cpu:fit@cpus=1", "mnist-cnn", "mixed_float16"),
+    ("tensorflow-cpu:fit@cpus=1", "lenet5", "mixed_float16"),
     ("tensorflow210-cpu:graph", "unusual", "mixed_float16"),  # slow on processors, so on a small model
     ("jax-cpu:jit@input=host@cpus=1", "lenet5", "mixed_float16"),
 ]
@@ -89,6 +89,7 @@ def test_a_script_of_a_built_in_model_prints_them(bench: Bench, label: str, digi
     _assert_same(record, printed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("label", "model", "precision"), OTHERS, ids=[label for label, *_ in OTHERS])
 def test_a_script_prints_them_in_mixed_precisions_too(
     bench: Bench, label: str, model: str, precision: str, digits: Prepared, tmp_path: Path
@@ -98,7 +99,9 @@ def test_a_script_prints_them_in_mixed_precisions_too(
     _assert_same(record, printed)
 
 
-@pytest.mark.parametrize("label", ["tensorflow-cpu:graph", "jax-cpu:jit", "jax-cpu:jit@input=host"])
+@pytest.mark.parametrize(
+    "label", ["tensorflow-cpu:graph", "jax-cpu:jit", pytest.param("jax-cpu:jit@input=host", marks=pytest.mark.long)]
+)
 def test_a_script_changes_the_batch_size_where_its_cell_does(
     bench: Bench, label: str, digits: Prepared, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_lane_finds_the_noise_scale_of_the_reference(
         assert (found.low, found.high) == pytest.approx((told.low, told.high), rel=10 * AGREEMENT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("label", LANES)
 def test_a_lane_s_dropout_is_part_of_the_noise(bench: Bench, label: str, dataset: Path) -> None:
     (without,) = measured(bench, label, dataset, without_dropout(MODEL), (0,))

@@ -47,7 +47,8 @@ RAGGED = [[3, 4, 5], [1, 2, 8, 1]]
 """Every remainder of a call, also where there is no whole one."""
 
 LANES = [
-    *("jax-cpu:jit", "jax-cpu:jit@loop=unrolled", "jax-cpu:jit@input=host", "jax-cpu-tuned:jit"),
+    *("jax-cpu:jit", "jax-cpu:jit@input=host", "jax-cpu-tuned:jit"),
+    pytest.param("jax-cpu:jit@loop=unrolled", marks=pytest.mark.long),
     *("tensorflow-cpu:graph", "tensorflow-cpu:graph@loop=unrolled", "tensorflow-cpu:graph@input=host"),
     *("tensorflow-cpu:xla", "tensorflow-cpu:fit", "tensorflow210-cpu:graph", "tensorflow210-cpu:fit"),
 ]
@@ -92,7 +93,11 @@ def test_a_backend_that_declares_no_loop_refuses_one(bench: Bench, tmp_path: Pat
         trained(bench, tmp_path, f"{label}@steps_per_call=2", WHOLE)
 
 
-@pytest.mark.parametrize("label", ["jax-cpu:jit", "jax-cpu-tuned:jit", "tensorflow-cpu:graph"], scope="session")
+@pytest.mark.parametrize(
+    "label",
+    [pytest.param("jax-cpu:jit", marks=pytest.mark.long), "jax-cpu-tuned:jit", "tensorflow-cpu:graph"],
+    scope="session",
+)
 def test_parity_is_proven_through_the_calls(bench: Bench, label: str) -> None:
     target = bench.target(f"{label}@steps_per_call={STEPS_PER_CALL}")
     optimizer = OptimizerSpec("momentum")
