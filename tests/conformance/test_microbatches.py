@@ -25,7 +25,7 @@ from harness.proof.probing import load_probed, opened
 from harness.workers.cell_worker import Files
 
 from .conftest import TIMEOUT, Bench
-from .test_training_at_its_size import trained
+from .test_training_at_its_size import trained_on
 
 MODEL = ModelSpec(
     "small",
@@ -92,7 +92,7 @@ def test_it_is_proven_against_the_whole_batch_and_seen_with_its_own_dropout(
     fixed = replace(cell, training=cell.training.at_size(20))
     found = bench.verifier.at_size.proof(fixed, digits[0], rehearsal, give, fresh=True)
     assert found.passed, found.reason
-    lane, shown = trained(bench, tmp_path, give(), cell, digits[0], random.Random(1))
+    lane, shown = trained_on(bench, tmp_path, give(), cell, digits[0], random.Random(1))
     record = lane.record({}, "", 1, "")
     assert (record.status, record.reason) == ("ok", "")
     assert shown.facts.counted_steps == cell.total_steps

@@ -28,7 +28,7 @@ from harness.workers.cell_worker import Files
 
 from . import planned_backends
 from .conftest import TIMEOUT, Bench
-from .test_training_at_its_size import trained
+from .test_training_at_its_size import trained_on
 
 MODEL = ModelSpec(
     "small",
@@ -83,7 +83,7 @@ def test_a_plan_is_proven_size_by_size_and_across_its_changes_and_seen_in_the_ru
     found = bench.verifier.at_size.proof(cell, digits[0], rehearsal, give, fresh=True)
     assert found.passed, found.reason
     assert found.batch_plan == "8>24>12"
-    lane, shown = trained(bench, tmp_path, give(), cell, digits[0], random.Random(3))
+    lane, shown = trained_on(bench, tmp_path, give(), cell, digits[0], random.Random(3))
     record = lane.record({}, "", 1, "")
     assert (record.status, record.reason) == ("ok", "")
     assert shown.facts.counted_steps == cell.total_steps == 12 + 4 + 8

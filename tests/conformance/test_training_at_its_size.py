@@ -121,7 +121,7 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def trained(
+def trained_on(
     bench: Bench, folder: Path, worker: Worker, cell: Cell, dataset: Path, drawn: random.Random
 ) -> tuple[Lane, Evidence]:
     """A lane on a worker, trained to its end, and what was seen of it."""
@@ -165,7 +165,7 @@ def test_what_is_left_out_after_every_proof_is_seen_in_the_run(
     """Once the moment comes to it. With dropout on: the masks are the backend's own."""
     folder, dataset = digits
     named, worker = faulty(bench, target, "LateForEver")
-    lane, _ = trained(bench, scratch, worker, cell_of(named, dataset, batch_size=64, epochs=4), folder, Draws(share))
+    lane, _ = trained_on(bench, scratch, worker, cell_of(named, dataset, batch_size=64, epochs=4), folder, Draws(share))
     assert lane.status == status, lane.record({}, "", 1, "").reason
 
 
@@ -175,7 +175,7 @@ def seen_and_proven(bench: Bench, folder: Path, cell: Cell, dataset: Path) -> No
     found = bench.verifier.at_size.proof(cell, dataset, rehearsal, give, fresh=True)
     assert found.passed, found.reason
     assert found.steps >= 12
-    lane, shown = trained(bench, folder, give(), cell, dataset, random.Random(cell.training.batch_size))
+    lane, shown = trained_on(bench, folder, give(), cell, dataset, random.Random(cell.training.batch_size))
     record = lane.record({}, "", 1, "")
     assert (record.status, record.reason) == ("ok", "")
     assert shown.facts.counted_steps == cell.total_steps
