@@ -104,9 +104,10 @@ def epochs(rows: pl.DataFrame) -> pl.DataFrame:
         (pl.col("epoch") * pl.col("seconds_per_epoch")).alias("seconds"),
         *REACHED,
     )
+    plans_told = _plans(rows)
     changing = [
         (cell, epoch, steps, seconds)
-        for cell, told in _plans(rows)
+        for cell, told in plans_told
         for epoch, (steps, seconds) in enumerate(zip(told["steps"], told["seconds"], strict=True), start=1)
     ]
     if not changing:
@@ -114,7 +115,7 @@ def epochs(rows: pl.DataFrame) -> pl.DataFrame:
     columns = {name: found.schema[name] for name in ("cell_id", "epoch", "steps", "seconds")}
     own = pl.DataFrame(changing, schema=columns, orient="row")
     told = found.update(own, on=["cell_id", "epoch"], include_nulls=True)
-    within = [cell for cell, plan in _plans(rows) if not plan["sizes"]]
+    within = [cell for cell, plan in plans_told if not plan["sizes"]]
     if not within:
         return told
     # These were numbered by evaluation so far.

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness import wording
-from harness.core.cell import PLAN_AND_STEPS_PER_CALL, Cell
+from harness.core.cell import Cell
 from harness.core.errors import CellError, Unsupported
 from harness.core.messages import Block, Compiled, Evaluate, Evaluated, Inventoried, Inventory, Part, PartTimed, Request
 from harness.core.record import Compilation, Epoch, Phases, Record, now
 from harness.measure.schedule import NextBlock, Schedule, preparations
 from harness.measure.timings import Timings
 from harness.measure.witness import Glance
+from harness.plan import trainable
 from harness.proof import device as device_proof
 from harness.proof.device_facts import device_facts, require_device
 from harness.proof.replaying import Span
@@ -271,20 +271,8 @@ class Lane:
         )
 
     def _check(self) -> None:
-        training, at_once = self.cell.training, self.cell.target.steps_per_call
-        largest, steps = max(training.batch_sizes), min(self.cell.epoch_steps)
-        if steps < 1:
-            raise Unsupported(
-                f"batch size {largest} is more than the {self.cell.dataset.train_examples} training examples"
-            )
-        if training.batch_changes and at_once > 1:
-            raise Unsupported(PLAN_AND_STEPS_PER_CALL)
-        if training.evaluate_every and training.evaluate_every < at_once:
-            raise Unsupported(wording.evaluated_too_often(at_once, training.evaluate_every))
-        if self.cell.why_no_microbatch:
-            raise Unsupported(self.cell.why_no_microbatch)
-        if steps < at_once:
-            raise Unsupported(wording.call_too_long(at_once, steps, largest))
+        if reason := trainable.why_not(self.cell):
+            raise Unsupported(reason)
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         try:

@@ -35,7 +35,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from harness import wording
-from harness.core.cell import PLAN_AND_STEPS_PER_CALL, Cell, Dataset, Inputs, Target
+from harness.core.cell import Cell, Dataset, Inputs, Target
 from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import (
@@ -48,7 +48,7 @@ from harness.core.training import (
     OptimizerSpec,
     TrainingSpec,
 )
-from harness.plan import batch_rules, shipped, tomlfile
+from harness.plan import batch_rules, shipped, tomlfile, trainable
 from harness.plan.batch_rules import RULES
 from harness.plan.plan import INTERLEAVES
 
@@ -413,7 +413,7 @@ def expand(
                     training = replace(training, learning_rate=replace(training.learning_rate, base=base))
                 for target in _once(targets):
                     cell = Cell(model, training, dataset, drawn, target)
-                    planned.append(Planned(cell, _reason_to_skip(cell) or _too_large(cell, held(cell))))
+                    planned.append(Planned(cell, trainable.why_not(cell) or _too_large(cell, held(cell))))
     return planned
 
 
@@ -704,20 +704,6 @@ def require_fit(where: str, model: ModelSpec, dataset: Dataset) -> None:
             f"{where}: {model.name!r} ends in {model.classes} values, "
             f"but {dataset.name!r} has {dataset.classes} classes"
         )
-
-
-def _reason_to_skip(cell: Cell) -> str:
-    training, dataset, target = cell.training, cell.dataset, cell.target
-    largest, steps = max(training.batch_sizes), min(training.epoch_steps(dataset.train_examples))
-    if steps == 0:
-        return f"batch size {largest} is larger than the {dataset.train_examples} training examples"
-    if training.batch_changes and target.steps_per_call > 1:
-        return PLAN_AND_STEPS_PER_CALL
-    if training.evaluate_every and training.evaluate_every < target.steps_per_call:
-        return wording.evaluated_too_often(target.steps_per_call, training.evaluate_every)
-    if steps < target.steps_per_call:
-        return wording.call_too_long(target.steps_per_call, steps, largest)
-    return cell.why_no_microbatch
 
 
 def _too_large(cell: Cell, held: int | None) -> str:
