@@ -17,7 +17,7 @@ from harness.actions.values import Place
 from harness.cache.keeping import mark_used
 from harness.core import codec
 from harness.core.cell import Cell, Target
-from harness.core.errors import ContractError, HarnessError, UsageError
+from harness.core.errors import HarnessError, UsageError
 from harness.core.model import ModelSpec
 from harness.core.told import asked
 from harness.core.training import TrainingSpec
@@ -32,6 +32,7 @@ from harness.plan.prepare import prepare_dataset
 from harness.plan.sweep import require_fit
 from harness.plan.targets import TargetDefinition
 from harness.report.printed import new_table, print_table, say
+from harness.runs import kept_files
 from harness.wording import megabytes, plural
 from harness.workers.cell_worker import Files
 
@@ -205,13 +206,9 @@ def _key(cell: Cell, limit: int | None) -> str:
 
 
 def _recalled(path: Path) -> LargestBatch | None:
-    if not path.exists():
-        return None
-    try:
-        found = codec.read_json(path, LargestBatch)
-    except ContractError:
-        return None
-    mark_used(path)
+    found = kept_files.read(path, LargestBatch) if path.exists() else None
+    if found is not None:
+        mark_used(path)
     return found
 
 

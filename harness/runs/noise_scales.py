@@ -7,10 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import refusals
 from harness.core import codec
 from harness.core.cell import ID_LENGTH, Cell
-from harness.core.errors import ContractError
+from harness.runs import kept_files
 from harness.statistics import LEVEL
 
 FOLDER = "noise-scale"
@@ -78,23 +77,13 @@ def stored(folder: Path) -> list[NoiseScale]:
 
     A file that is damaged or of another version counts as none: it is measured again.
     """
-    found = []
-    for path in (folder / FOLDER).glob("*.json"):
-        try:
-            found.append(codec.read_json(path, NoiseScale))
-        except ContractError:
-            continue
+    found = kept_files.read_all(folder / FOLDER, NoiseScale)
     return sorted(found, key=lambda one: (one.model, one.work, one.target, one.step, one.created, one.id))
 
 
 def keep(folder: Path, measured: NoiseScale) -> None:
     """Write one into a run folder. Raises StoreError."""
-    path = folder / FOLDER / f"{measured.id}.json"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        codec.write_json(path, measured)
-    except OSError as error:
-        raise refusals.unwritable(path, error) from error
+    kept_files.write(folder / FOLDER / f"{measured.id}.json", measured)
 
 
 @lru_cache(maxsize=4096)

@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import refusals
 from harness.cache.keeping import Keeping, mark_used
 from harness.core import codec
-from harness.core.errors import ContractError
+from harness.runs import kept_files
 
 FOLDER = "learning-rates"
 
@@ -99,24 +98,15 @@ class RateSearch:
 
 def stored(folder: Path) -> list[RateSearch]:
     """Those of a run folder, by work and batch size. A file that is damaged or of another version counts as none."""
-    found = []
-    for path in (folder / FOLDER).glob("*.json"):
-        try:
-            found.append(codec.read_json(path, RateSearch))
-        except ContractError:
-            continue
+    found = kept_files.read_all(folder / FOLDER, RateSearch)
     return sorted(found, key=lambda one: (one.model, one.method, one.precision, one.batch_size, one.created, one.id))
 
 
 def keep(folder: Path, search: RateSearch) -> None:
     """Write one into a run folder, unless it is there. Raises StoreError."""
     path = folder / FOLDER / f"{search.id}.json"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        if not path.exists():
-            codec.write_json(path, search)
-    except OSError as error:
-        raise refusals.unwritable(path, error) from error
+    if not path.exists():
+        kept_files.write(path, search)
 
 
 def remember(cache: Path, search: RateSearch, keeping: Keeping) -> None:
@@ -127,11 +117,8 @@ def remember(cache: Path, search: RateSearch, keeping: Keeping) -> None:
 def recall(folder: Path, identity: str) -> RateSearch | None:
     """The search of that id in a folder of them; None where there is none that can be read, or none that chose."""
     path = folder / f"{identity}.json"
-    if not path.exists():
-        return None
-    try:
-        found = codec.read_json(path, RateSearch)
-    except ContractError:
+    found = kept_files.read(path, RateSearch) if path.exists() else None
+    if found is None:
         return None
     mark_used(path)
     return found if math.isfinite(found.loss) else None
