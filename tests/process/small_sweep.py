@@ -62,20 +62,21 @@ class Sweeper:
         self.script()
 
     def add(self, name: str, backend: str, python: str = sys.executable, **variables: str) -> None:
-        """Give the sweep file one more own target; the reference follows no script, and is one target everywhere."""
-        own = {} if backend == "reference" else {"SCRIPT": str(self.folder / "script.json")}
-        env = {**own, **variables}
+        """Give the sweep file one more own target."""
         self.targets[name] = {
             "backend": backend,
             "python": python,
             "path": str(HERE),
             "modes": ["numpy"],
-            "env": env,
+            "env": variables,
         }
 
     def script(self, *lines: Line) -> None:
-        """Replace the script."""
+        """Replace the script. One for a probe makes targets of this folder's own: none that others have proven."""
         (self.folder / "script.json").write_text(json.dumps(lines))
+        if any(case == "probe" for case, *_ in lines):
+            for table in self.targets.values():
+                table["env"] = {**table["env"], "OWN": str(self.folder)}
 
     def tables(self) -> str:
         """The own targets as TOML."""
@@ -133,8 +134,12 @@ class Sweeper:
         assert wait_until_none(self.mark) == []
 
     def environment(self) -> dict[str, str]:
-        """The variables of every command: a cache of the tests' own, and the mark to find its processes by."""
-        return {**os.environ, paths.CACHE_VARIABLE: str(self.cache), MARK: self.mark}
+        """The variables of every command: a cache of the tests' own, the script, and a mark to find its processes by.
+
+        The script is no variable of a target: each test's targets would be its own, and proven in each anew.
+        """
+        script = {"SCRIPT": str(self.folder / "script.json")}
+        return {**os.environ, **script, paths.CACHE_VARIABLE: str(self.cache), MARK: self.mark}
 
     @property
     def kept(self) -> run_folder.Run:
