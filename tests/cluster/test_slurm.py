@@ -31,9 +31,10 @@ def hang_at(sweeper: ClusterSweeper, batch_size: int = 8) -> None:
     sweeper.script((batch_size, "train", 2, f"touch:{reached(sweeper)}"), (batch_size, "train", 3, "hang"))
 
 
+@pytest.mark.long
 def test_both_frameworks_on_both_nodes_leave_what_a_local_run_leaves(sweeper: ClusterSweeper) -> None:
-    sizes = ["--batch-size", "64,128", "--seed", "0,1", "--epochs", "1", "--train-examples", "512"]
-    quick = [HARNESS, "sweep", "quick", *sizes, "--test-examples", "200"]
+    sizes = ["--batch-size", "16,32", "--seed", "0,1", "--epochs", "1", "--train-examples", "512"]
+    quick = [HARNESS, "sweep", "quick", "--model", "lenet5", *sizes, "--test-examples", "200"]
     done = sweeper.finished([*quick, "--launcher", "slurm", "--out", "run"])
     assert done.returncode == 0, done.stderr
     assert "2 tasks, 4 heats of tensorflow-cpu:graph, jax-cpu:jit" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,18 @@ from harness.workers import Launch, Worker
 from harness.workers.hosts import Hosts
 
 TIMEOUT = 600.0
+
+LONG = {
+    "test_parity.py": "-tuned",
+    "test_training_at_its_size.py": "-tuned|:xla|:fit|untrained-jax",
+    "test_every_backend.py": "-tuned",
+    "test_absent_devices.py": "-tuned",
+}
+"""File -> the tests that take long there, by what stands in their ids."""
+
+LONG_ELSEWHERE = "jax-|-tuned|:xla|:fit"
+"""XLA compiles several times as long as graphs are traced, and ``fit`` takes the way of another mode's mathematics.
+So what runs unasked proves the same work in all of them, at its size too, and the rest in TensorFlow's graphs."""
 
 
 class Bench:
@@ -102,35 +115,24 @@ WHOLE = ("tensorflow-cpu:graph", "tensorflow210-cpu:graph", "jax-cpu:jit")
 """One lane of each framework in each version: what it does with every case the other lanes show with one."""
 
 
-def is_tuned(lane: str) -> bool:
-    """Whether a lane is of a tuned target."""
-    return targets.definitions()[lane.partition(":")[0]].tuned
-
-
 def spread(cases: Sequence[tuple[Any, ...]], shift: int = 0) -> list[Any]:
-    """(lane, *case): every case for the lanes of WHOLE, one for each of the others, which take turns.
-
-    With XLA, which compiles several times as long as others trace, with ``fit`` and of tuned targets it is a long one.
-    """
+    """(lane, *case): every case for the lanes of WHOLE, one for each of the others, which take turns."""
     found = []
     for number, lane in enumerate(every_lane(), shift):
-        chosen = cases if lane in WHOLE else [cases[number % len(cases)]]
-        marks = pytest.mark.long if lane.endswith((":xla", ":fit")) or is_tuned(lane) else []
-        found += [pytest.param(lane, *case, marks=marks) for case in chosen]
+        found += [(lane, *case) for case in (cases if lane in WHOLE else [cases[number % len(cases)]])]
     return found
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            _, _, parameters = item.name.partition("[")
+            if re.search(LONG.get(item.path.name, LONG_ELSEWHERE), parameters):
+                item.add_marker(pytest.mark.long)
 
-    ``long_modes`` says with which modes it takes long: XLA compiles several times as long as others trace. Tuned
-    targets are for long runs, too: ``test_forms`` shows that they learn what the installed ones do.
-    """
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that asks for a ``lane`` every lane, grouped so that a host is used while it is warm."""
     if "lane" in metafunc.fixturenames:
-        mark = metafunc.definition.get_closest_marker("long_modes")
-        modes = mark.args if mark else ()
-        lanes = [
-            pytest.param(lane, marks=pytest.mark.long if lane.partition(":")[2] in modes or is_tuned(lane) else [])
-            for lane in every_lane()
-        ]
-        metafunc.parametrize("lane", lanes, scope="session")
+        metafunc.parametrize("lane", every_lane(), scope="session")

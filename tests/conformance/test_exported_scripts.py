@@ -71,7 +71,6 @@ def digits() -> Prepared:
     return datasets.prepare("digits")
 
 
-@pytest.mark.long_modes("xla")
 def test_a_script_prints_the_losses_of_its_record(bench: Bench, lane: str, digits: Prepared, tmp_path: Path) -> None:
     if bench.target(lane).all_options:
         record = _trained(bench, lane, "unusual", EVERY_LAYER, digits, tmp_path)
@@ -99,9 +98,7 @@ def test_a_script_prints_them_in_mixed_precisions_too(
     _assert_same(record, printed)
 
 
-@pytest.mark.parametrize(
-    "label", ["tensorflow-cpu:graph", "jax-cpu:jit", pytest.param("jax-cpu:jit@input=host", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("label", ["tensorflow-cpu:graph", "jax-cpu:jit", "jax-cpu:jit@input=host"])
 def test_a_script_changes_the_batch_size_where_its_cell_does(
     bench: Bench, label: str, digits: Prepared, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ NORMALISED = ModelSpec("normalised", (28, 28, 1), (Flatten(), Dense(8), BatchNor
 MICROBATCH = 8
 LANES = [
     *("reference", "jax-cpu:jit", "jax-cpu:jit@input=host", "tensorflow-cpu:graph", "tensorflow-cpu:graph@input=host"),
-    *("tensorflow210-cpu:graph", pytest.param("tensorflow-cpu:xla", marks=pytest.mark.long)),
+    *("tensorflow210-cpu:graph", "tensorflow-cpu:xla"),
 ]
 NEAR = 2e-5
 """Relative: sums of other order round otherwise."""

@@ -50,7 +50,6 @@ TOLD = {
 UNTOLD = {"UnbiasedMovingVariance", "AnotherEpsilonInBatchNorm", "ProductsInTensorFloat32"}
 
 
-@pytest.mark.long_modes("xla")
 @pytest.mark.parametrize("precision", MIXED)
 def test_a_lane_is_proven_in_every_precision_that_it_offers_and_refuses_the_others(
     bench: Bench, lane: str, precision: str

@@ -120,12 +120,10 @@ def faults(bench: Bench, label: str, model: ModelSpec, precision: str, optimizer
     return found
 
 
-@pytest.mark.long_modes("xla")
 def test_parts_of_a_lane_give_what_the_reference_makes_of_them(bench: Bench, lane: str) -> None:
     assert faults(bench, lane, MODEL, "float32", PRECISIONS["float32"]) == []
 
 
-@pytest.mark.long_modes("xla", "fit")
 def test_a_first_layer_without_parameters_goes_forward_only(bench: Bench, lane: str) -> None:
     assert faults(bench, lane, POOLED, "float32", "nesterov") == []
 

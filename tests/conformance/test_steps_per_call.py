@@ -48,7 +48,7 @@ RAGGED = [[3, 4, 5], [1, 2, 8, 1]]
 
 LANES = [
     *("jax-cpu:jit", "jax-cpu:jit@input=host", "jax-cpu-tuned:jit"),
-    pytest.param("jax-cpu:jit@loop=unrolled", marks=pytest.mark.long),
+    "jax-cpu:jit@loop=unrolled",
     *("tensorflow-cpu:graph", "tensorflow-cpu:graph@loop=unrolled", "tensorflow-cpu:graph@input=host"),
     *("tensorflow-cpu:xla", "tensorflow-cpu:fit", "tensorflow210-cpu:graph", "tensorflow210-cpu:fit"),
 ]
@@ -95,7 +95,7 @@ def test_a_backend_that_declares_no_loop_refuses_one(bench: Bench, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "label",
-    [pytest.param("jax-cpu:jit", marks=pytest.mark.long), "jax-cpu-tuned:jit", "tensorflow-cpu:graph"],
+    ["jax-cpu:jit", "jax-cpu-tuned:jit", "tensorflow-cpu:graph"],
     scope="session",
 )
 def test_parity_is_proven_through_the_calls(bench: Bench, label: str) -> None:

@@ -15,6 +15,7 @@ from harness import cli
 from harness.runs import folder as run_folder
 
 Caller = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.long  # each starts from a run of both frameworks
 LABELS = ("jax-cpu:jit", "tensorflow-cpu:graph", "reference:numpy")
 
 

@@ -53,7 +53,7 @@ IN_PROOF = {
 IN_RUN = ("LateForEver",)
 
 FAULTY = [
-    pytest.param("untrained-tensorflow:graph"),
+    "untrained-tensorflow:graph",
     pytest.param("untrained-jax:jit", marks=pytest.mark.long),
 ]
 
@@ -189,7 +189,6 @@ def seen_and_proven(bench: Bench, folder: Path, cell: Cell, dataset: Path) -> No
 CASES = paired(models.names(), OPTIMIZERS)
 
 
-@pytest.mark.long_modes("xla")
 def test_no_lane_raises_a_false_alarm(
     bench: Bench, scratch: Path, digits: tuple[Path, datasets.Dataset], lane: str
 ) -> None:

@@ -94,7 +94,6 @@ def test_a_fault_in_an_option_fails_both_proofs(bench: Bench, tmp_path: Path, fa
         assert not sized.passed
 
 
-@pytest.mark.long_modes("xla")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_lane_trains_with_the_options_that_it_does_not_refuse(bench: Bench, lane: str, name: str) -> None:
     training, target, give = TRAININGS[name], bench.target(lane), partial(bench.worker, lane)

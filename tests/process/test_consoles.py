@@ -32,7 +32,9 @@ def run(sweeper: Sweeper, encoding: str, *arguments: str) -> bytes:
     return done.stdout
 
 
-@pytest.mark.parametrize(("encoding", "fork"), [("ascii", "--fork"), ("cp1252", "--no-fork")])
+@pytest.mark.parametrize(
+    ("encoding", "fork"), [("ascii", "--fork"), pytest.param("cp1252", "--no-fork", marks=pytest.mark.long)]
+)
 def test_commands_that_train_print_on_any_console(sweeper: Sweeper, encoding: str, fork: str) -> None:
     model = (sweeper.folder / "model.toml").read_text(encoding="utf-8").replace('"small"', f'"{ODD}"')
     (sweeper.folder / "model.toml").write_text(model, encoding="utf-8")

@@ -165,6 +165,7 @@ def test_a_slower_lane_is_found_slower_in_fresh_processes(sweeper: Sweeper) -> N
     assert "slower" in again.stdout
 
 
+@pytest.mark.long
 def test_a_lane_that_dies_is_named_and_the_others_are_compared(sweeper: Sweeper) -> None:
     sweeper.add("late", "scripted_backend:LateBackend")
     sweeper.add("dying", "scripted_backend:DyingBackend")
