@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def _print(found: Iterable[Entry], console: Console) -> None:
     table = new_table("kind", "what", *numbers, "last use", "not used any more", numbers=numbers, prose=("what",))
     for (kind, title, unused), group in groupby(sorted(found, key=_order), key=_row):
         entries = list(group)
-        last = datetime.fromtimestamp(max(entry.last_used for entry in entries))
+        last = _local(max(entry.last_used for entry in entries))
         table.add_row(kind, title, f"{len(entries):,}", megabytes(_bytes(entries)), f"{last:%Y-%m-%d}", unused)
     print_table(table, console)
 
@@ -168,6 +168,11 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "path": str(entry.path),
         "title": entry.title,
         "bytes": entry.bytes,
-        "last_used": datetime.fromtimestamp(entry.last_used).astimezone().isoformat(timespec="seconds"),
+        "last_used": _local(entry.last_used).isoformat(timespec="seconds"),
         "unused": entry.unused or None,
     }
+
+
+def _local(seconds: float) -> datetime:
+    """A file's time in the zone of the machine. By way of UTC: Windows knows no naive times about 1970."""
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone()

@@ -13,6 +13,7 @@ from harness.core import system
 from harness.core.cell import MODES
 from harness.core.errors import UsageError, WrongDevice
 from harness.plan import targets
+from tests.unit.links import link
 
 LOCKS = sorted((targets.FOLDER / "locks").glob("*.txt"))
 
@@ -200,14 +201,14 @@ def test_an_own_target_may_be_like_one_above_it() -> None:
 def test_an_interpreter_stands_instead_of_a_lock_and_its_link_is_not_followed(tmp_path: Path) -> None:
     real = tmp_path / "real-python"
     real.touch()
-    link = tmp_path / "venv" / "python"
-    link.parent.mkdir()
-    link.symlink_to(real)
+    python = tmp_path / "venv" / "python"
+    python.parent.mkdir()
+    link(python, real)
     table = {"like": "tensorflow210-cpu", "python": "venv/python"}
     mine = targets.definitions({"mine": table}, str(tmp_path / "harness.toml"))["mine"]
-    assert mine.interpreter == str(link)
+    assert mine.interpreter == str(python)
     assert mine.lock is None
-    assert mine.environment == f"python:{link}"
+    assert mine.environment == f"python:{python}"
     assert not mine.unavailable_here
 
 
