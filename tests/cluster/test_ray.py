@@ -18,7 +18,8 @@ import pytest
 from harness.runs import folder as run_folder
 from tests.cluster.ray_nodes import RayNodes
 from tests.cluster.two_nodes import each_once, until
-from tests.process.small_sweep import HARNESS, Sweeper, stop
+from tests.command import HARNESS
+from tests.process.small_sweep import Sweeper, stop
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: uv sync --extra ray"),

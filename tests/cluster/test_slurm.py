@@ -13,8 +13,8 @@ import pytest
 
 from harness.runs import folder as run_folder
 from tests.cluster.two_nodes import ClusterSweeper, each_once, until
+from tests.command import HARNESS
 from tests.process.disks import read_only
-from tests.process.small_sweep import HARNESS
 
 
 def job_of(sweeper: ClusterSweeper, number: int = 1) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs import folder as run_folder
-from tests.process.small_sweep import HARNESS, Sweeper
+from tests.command import HARNESS
+from tests.process.small_sweep import Sweeper
 
 PATIENCE = 600.0
 

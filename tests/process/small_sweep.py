@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +20,10 @@ import numpy as np
 from harness import paths
 from harness.core.record import Record
 from harness.runs import folder as run_folder
+from tests.command import HARNESS
 from tests.process.processes import wait_until_none
 from tests.process.small_cell import HERE, MARK
 
-HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
 PATIENCE = 300.0
 """Seconds after which a command hangs; a busy machine takes some of them."""
 BATCH_SIZES = (4, 8, 16)

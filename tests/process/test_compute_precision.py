@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper
+from tests.command import HARNESS
+from tests.process.small_sweep import PATIENCE, Sweeper
 
 REASON = "the reference takes no 'mixed_float16' cells: the reference computes in float64 only"
 

@@ -10,8 +10,9 @@ import subprocess
 
 import pytest
 
+from tests.command import HARNESS
 from tests.process.processes import wait_until_none
-from tests.process.small_sweep import HARNESS, Sweeper
+from tests.process.small_sweep import Sweeper
 
 ODD = "größe-→-模型"
 

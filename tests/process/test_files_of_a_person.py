@@ -19,7 +19,8 @@ from harness.doctor import inspection
 from harness.report import live
 from harness.workers import interpreters
 from harness.workers.interpreters import clean_variables
-from tests.process.small_sweep import HARNESS, Sweeper
+from tests.command import HARNESS
+from tests.process.small_sweep import Sweeper
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 NAMES = ("queue", "json", "re", "ctypes", "numpy", "socketserver", "statistics", "harness")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.analysis import index, journal
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, wait_for
+from tests.command import HARNESS
+from tests.process.small_sweep import PATIENCE, Sweeper, wait_for
 
 
 def planned(sweeper: Sweeper) -> None:

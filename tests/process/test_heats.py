@@ -14,7 +14,8 @@ import pytest
 from harness.analysis import comparison
 from harness.core.record import Record
 from harness.runs import folder as run_folder
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, stop, wait_for
+from tests.command import HARNESS
+from tests.process.small_sweep import PATIENCE, Sweeper, stop, wait_for
 
 INPUTS = ("--model", "model.toml", "--dataset", "small.npz")
 """The sweeper's own."""

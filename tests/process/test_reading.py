@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import HARNESS
 from tests.process.disks import read_only
-from tests.process.small_sweep import HARNESS, Sweeper, wait_for
+from tests.process.small_sweep import Sweeper, wait_for
 
 TARGETS = "scripted,reference"
 

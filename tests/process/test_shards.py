@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from harness.runs import folder as run_folder
-from tests.process.small_sweep import HARNESS, Sweeper
+from tests.command import HARNESS
+from tests.process.small_sweep import Sweeper
 
 TARGETS = "scripted,reference"
 SIZES = (4, 8, 16, 32)

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from harness.core.record import Record
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, count, stop, wait_for
+from tests.command import HARNESS
+from tests.process.small_sweep import PATIENCE, Sweeper, count, stop, wait_for
 
 MISBEHAVIOUR = [
     (2, "train", "segfault", "crashed", "worker killed by SIGSEGV during train"),

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.command import HARNESS
 from tests.process.processes import children_with, wait_until_none
-from tests.process.small_sweep import HARNESS, PATIENCE, Line, Sweeper, count, stop, wait_for
+from tests.process.small_sweep import PATIENCE, Line, Sweeper, count, stop, wait_for
 
 STOPS = [(signal.SIGINT, "--fork"), (signal.SIGTERM, "--no-fork")]
 if sys.platform != "win32":

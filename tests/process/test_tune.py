@@ -12,7 +12,8 @@ import pytest
 
 from harness.plan import tomlfile
 from harness.runs.folder import Run
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, stop
+from tests.command import HARNESS
+from tests.process.small_sweep import PATIENCE, Sweeper, stop
 
 INPUTS = ("--model", "model.toml", "--dataset", "small.npz", "--optimizer", "sgd", "--batch-size", "4,8")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +19,9 @@ from harness import __version__, cli
 from harness.plan import tomlfile
 from harness.plan.prepare import prepare
 from harness.runs import folder as run_folder
+from tests.command import HARNESS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
-HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
 COLOURS = re.compile(r"\x1b\[[0-9;]*\b[349][0-7][;m]")
 LISTS = [
     ["models"],

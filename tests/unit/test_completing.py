@@ -12,9 +12,8 @@ import pytest
 
 from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.plan import models, sweep, targets
+from tests.command import HARNESS
 from tests.unit.test_layers_of_imports import HEAVY
-
-HARNESS = Path(sys.executable).with_name("harness")
 
 
 @pytest.fixture(autouse=True)

@@ -20,10 +20,10 @@ import pytest
 from harness import cli, outputs
 from harness.core import codec
 from harness.core.errors import HarnessError
+from tests.command import HARNESS
 from tests.unit import records
 from tests.unit.devices import device
 
-HARNESS = Path(sys.executable).with_name("harness")
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no fifos, devices and links for everybody there")
 

@@ -15,7 +15,8 @@ from harness.core import codec
 from harness.core.errors import HarnessError
 from harness.core.system import files as system_files
 from harness.refusals import unwritable
-from tests.process.small_sweep import HARNESS, PATIENCE, Sweeper, count
+from tests.command import HARNESS
+from tests.process.small_sweep import PATIENCE, Sweeper, count
 
 HELD = 0.5
 """Seconds, as a virus scanner takes."""

@@ -170,7 +170,7 @@ interpreter() {
 
 # The project's libraries and its tests', as Windows gets them, and the C++ library that a Windows installation has. uv,
 # not pip: it reads markers such as sys_platform == 'win32' for the system that is asked for.
-TEST_LIBRARIES=(hypothesis ipykernel nbclient nbformat orjson pytest pytest-xdist)
+TEST_LIBRARIES=(hypothesis ipykernel nbclient nbformat orjson pytest pytest-xdist ruff)
 
 libraries() {
   local v=$1 packages=$C/Python$1/Lib/site-packages
