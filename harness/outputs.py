@@ -111,8 +111,11 @@ def _sentence(place: Path, error: OSError) -> HarnessError:
         return HarnessError(f"{place}: is a folder; name a file in it")
     if error.errno == errno.EPIPE:
         return HarnessError(f"{place}: its reader went away before all of it was written")
+    folder = Path(os.path.realpath(place)).parent
+    if error.errno == errno.ENOENT and folder.is_file():  # Windows says that the file in it is not there
+        return unwritable(place, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if error.errno == errno.ENOENT:
-        return HarnessError(f"{place}: there is no folder {Path(os.path.realpath(place)).parent}")
+        return HarnessError(f"{place}: there is no folder {folder}")
     return unwritable(place, error)
 
 

@@ -23,6 +23,7 @@ from harness.core.errors import HarnessError
 from tests.command import HARNESS
 from tests.unit import records
 from tests.unit.devices import device
+from tests.unit.links import link
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no fifos, devices and links for everybody there")
@@ -333,7 +334,7 @@ def test_rows_go_where_a_link_points_to(home: Path) -> None:
 
     from harness.export import files
 
-    (home / "latest.csv").symlink_to("rows.csv")
+    link(home / "latest.csv", "rows.csv")
     files.export(pl.DataFrame({"a": [1]}), "csv", Path("latest.csv"))
     assert (home / "latest.csv").is_symlink()
     assert (home / "rows.csv").read_text() == "a\n1\n"
