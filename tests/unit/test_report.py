@@ -141,9 +141,10 @@ class TestTerminal:
         assert "gradient/kernel" in text
 
     def test_ends_with_the_command_that_shows_it_again(self) -> None:
+        folder = str(Path("/runs/my run"))
         assert printed(pair(32)).splitlines()[-2:] == [
-            "Run folder: /runs/my run",
-            "Show this again: harness report '/runs/my run'",
+            f"Run folder: {folder}",
+            f"Show this again: harness report {shells.quoted(folder)}",
         ]
 
     def test_names_a_folder_below_the_present_one_as_a_person_there_writes_it(
