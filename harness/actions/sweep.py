@@ -143,6 +143,7 @@ def sweep(
     batch_size: int | str | Iterable[int | str] = ...,
     cpus: int | str | Iterable[int | str] = ...,
     steps_per_call: int | str | Iterable[int | str] = ...,
+    devices: int | str | Iterable[int | str] = ...,
     epochs: int | str | Iterable[int | str] = ...,
     until_accuracy: float | str | None = ...,
     max_epochs: int | str | None = ...,
@@ -193,6 +194,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     batch_size: int | str | Iterable[int | str] = (),
     cpus: int | str | Iterable[int | str] = (),
     steps_per_call: int | str | Iterable[int | str] = (),
+    devices: int | str | Iterable[int | str] = (),
     epochs: int | str | Iterable[int | str] = (),
     until_accuracy: float | str | None = None,
     max_epochs: int | str | None = None,
@@ -243,6 +245,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
             that may take.
         evaluate_every: evaluate after so many training steps, too.
         cpus, steps_per_call: whole numbers too: processors per worker, training steps in one call of the framework.
+        devices: whole numbers too: on how many devices each batch is split.
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
         optimizer, learning_rate, compute_precision, scaling: how to train. A mapping of batch sizes to learning rates,
@@ -276,6 +279,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         "batch_size": values.several(given["batch_size"]),
         "cpus": values.several(given["cpus"]),
         "steps_per_call": values.several(given["steps_per_call"]),
+        "devices": values.several(given["devices"]),
         "epochs": values.several(given["epochs"]),
         **{key: given[key] for key in ("until_accuracy", "max_epochs", "evaluate_every")},
         "model": names,

@@ -21,6 +21,7 @@ from harness.commands import completing, flags, printing
 @flags.axis(
     "--steps-per-call", metavar="N,...", help="Training steps in one call of the framework, each a target of its own."
 )
+@flags.axis("--devices", metavar="N,...", help="Devices that split each batch, each number a target of its own.")
 @flags.axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
 @click.option("--until-accuracy", metavar="SHARE", help="Train until this test accuracy, such as 0.98.")
 @click.option("--max-epochs", metavar="N", help="With that: the most epochs that training may take.")

@@ -12,6 +12,7 @@
     evaluate_every = 100                      # steps between evaluations, beside those after each epoch
     cpus = [1, 2]                             # processors per worker; all if not given
     steps_per_call = [1, 8]                   # training steps in one call of the framework; 1 if not given
+    devices = [1, 2]                          # devices that split each batch; 1 if not given
     [training]
     learning_rate = [0.01, 0.1]
 
@@ -70,7 +71,7 @@ TEXT_KEYS = (
 )
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
 
-TARGET_AXES = ("cpus", "steps_per_call")
+TARGET_AXES = ("cpus", "steps_per_call", "devices")
 """Axes of targets: each value makes of each target one of its own."""
 
 RATE_KEY = "learning_rate"
@@ -238,6 +239,7 @@ class SweepForm(BaseModel):
     memory: Text | None = None
     cpus: Annotated[list[Count], _LISTED, _AXIS] = []
     steps_per_call: Annotated[list[Count], _LISTED, _AXIS] = []
+    devices: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
     until_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     max_epochs: Epochs | None = None

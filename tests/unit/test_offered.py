@@ -104,6 +104,7 @@ def test_the_later_declarations_are_the_only_ones_with_defaults() -> None:
         "options",
         "plans",
         "microbatches",
+        "devices",
     }
 
 

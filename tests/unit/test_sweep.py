@@ -165,6 +165,8 @@ def test_each_number_of_processors_makes_a_target_of_its_own(tmp_path: Path) -> 
     assert load(tmp_path, text + "cpus = 4\n", cpus=("1", "2"), target=(" a ",)).targets == ("a@cpus=1", "a@cpus=2")
     both = load(tmp_path, text + "cpus = 4\nsteps_per_call = [1, 8]\n", target=("a",)).targets
     assert both == ("a@cpus=4@steps_per_call=1", "a@cpus=4@steps_per_call=8")
+    split = load(tmp_path, text + "devices = [1, 2]\n", target=("a",)).targets
+    assert split == ("a@devices=1", "a@devices=2")
     flags = load(tmp_path, text, target=("a",), steps_per_call=("1,8", "32")).targets
     assert flags == tuple(f"a@steps_per_call={count}" for count in (1, 8, 32))
 
