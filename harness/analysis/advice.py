@@ -20,6 +20,7 @@ from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reac
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
 from harness.analysis.plans_to_accuracy import arrival, judged, quickest
+from harness.analysis.statement import shares_processors
 from harness.analysis.tables import COUNTED, WORK, Row, grouped, rows_of, work_of
 from harness.wording import machine_words
 
@@ -180,11 +181,17 @@ def advise(
         unsized = tuple(
             sorted({(row["target"], row["batch_size"]) for row in members if row["status"] == "ok" and _unsized(row)})
         )
+        logical = {
+            (row["target"], row["batch_size"])
+            for row in members
+            if shares_processors(row["accelerator"], row["target"])
+        }
+        no_choice = (*diverged, *unsized, *logical)
         costs = _seconds(own, there, wanted)
-        costs = {key: cost for key, cost in costs.items() if key not in (*diverged, *unsized)}
+        costs = {key: cost for key, cost in costs.items() if key not in no_choice}
         goal = TO_ACCURACY if costs else THROUGHPUT
         if not costs:
-            costs = _pace_costs(timed_rows.get(work, []), (*diverged, *unsized))
+            costs = _pace_costs(timed_rows.get(work, []), no_choice)
         choices = {key: _choice(key, fast.get(key), there.get(key)) for key in costs}
         yield _advice(
             work=dict(zip(WORK, work, strict=True)),

@@ -1,7 +1,7 @@
 """What more devices bring at each batch size: speed-up, efficiency, and where a step's time goes.
 
-The batch stays the same whatever the number of devices N, which share it (strong scaling). The model of a step's time is
-t(B, N) = overhead + B / N x cost + reduction where N > 1: what a step costs whatever its batch, what each image costs
+The batch stays the same whatever the number N of devices, which share it (strong scaling). The model of a step's time
+is t(B, N) = overhead + B / N x cost + reduction where N > 1: what a step costs whatever its batch, what an image costs
 on the device that has it, and what devices cost beside by adding up over them. Over several batch sizes and numbers of
 devices, one among them, these can be told apart. Targets that differ in their number of devices alone belong together.
 """
@@ -19,8 +19,9 @@ import polars as pl
 from harness.analysis import surface
 from harness.analysis.intervals import Bounds, geometric
 from harness.analysis.pace import timed
+from harness.analysis.statement import shares_processors
 from harness.analysis.step_model import LARGEST_RESIDUAL, OUTLIERS
-from harness.analysis.tables import WORK, Row, bounded, frame, grouped, rows_of, work_of
+from harness.analysis.tables import WORK, Row, bounded, frame, grouped, work_of
 from harness.core.cell import label_and_devices
 
 FEWEST_POINTS = 6
@@ -33,6 +34,7 @@ _STARTS = ([0.3, 0.5, 0.3], [0.9, 0.1, 0.05], [0.05, 1.0, 0.05], [0.1, 0.8, 0.9]
 
 _SPEED_UP: dict[str, Any] = {
     "target": pl.String,
+    "base": pl.String,
     "batch_size": pl.Int64,
     "devices": pl.Int64,
     "logical": pl.Boolean,
@@ -93,7 +95,8 @@ def fit(batch_sizes: Sequence[float], devices: Sequence[int], seconds: Sequence[
         raise ValueError(problem or "expected positive values")
     columns = np.stack([np.ones(len(times)), sizes / counts, counts > 1], axis=1)
     units = np.array([times.min(), float(np.median(times * counts / sizes)), times.min()])
-    return DeviceTime(*(found := surface.fit(columns, times, units, _STARTS))[0], residuals=found[1])
+    (overhead, per_image, reduction), residuals = surface.fit(columns, times, units, _STARTS)
+    return DeviceTime(overhead, per_image, reduction, residuals)
 
 
 def problem_of(batch_sizes: Sequence[float], devices: Sequence[int]) -> str:
@@ -116,7 +119,7 @@ def scaling(cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     fits, ``reduction_share`` is the share of the predicted step that devices cost beside. In the second frame
     ``pays_from`` is the model's batch size above which a second device makes a step shorter, and
     ``pays_from_measured`` the smallest batch size of those measured from which on two devices were faster at each, by
-    the whole interval where there is one. ``target`` is without its devices.
+    the whole interval where there is one; there ``target`` is without its devices, as ``base`` is in the first.
     """
     rows: list[tuple[Any, ...]] = []
     models: list[tuple[Any, ...]] = []
@@ -126,31 +129,24 @@ def scaling(cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         if counts == [1]:
             continue
         times = _times(own)
-        logical = own[0]["accelerator"] == "cpu"
+        labels = {row["devices"]: row["label"] for row in own}
+        logical = any(shares_processors(row["accelerator"], row["label"]) for row in own)
         model, reason = _model(times)
-        found = _speed_ups(times, model)
-        rows += [(*work, target, size, count, logical, *values) for (size, count), values in found.items()]
+        found = _speed_ups(times, None if reason else model)
+        rows += [
+            (*work, labels[count], target, size, count, logical, *values) for (size, count), values in found.items()
+        ]
         said = ", ".join(map(str, counts))
         paying = _pays_from({size: values[1:4] for (size, count), values in found.items() if count == 2})
-        fitted = (*((None,) * 10), None) if model is None else _numbers(model, reason)
+        fitted = (None,) * 11 if model is None else _numbers(model, reason)
         models.append((*work, target, said, logical, len(times), not reason, reason, *fitted, paying))
     order = (*WORK, "target")
     return frame(rows, _SPEED_UP).sort(*order, "batch_size", "devices"), frame(models, _MODEL).sort(*order)
 
 
-def of_cells(cells: pl.DataFrame) -> list[Row]:
-    """The cells whose speed may be judged: all but those of several logical devices, which share processors."""
-    return [row for row in rows_of(cells) if not shares_processors(row)]
-
-
-def shares_processors(row: Mapping[str, Any]) -> bool:
-    """Whether a cell's row, with ``target`` and ``accelerator``, is of several logical devices."""
-    return row["accelerator"] == "cpu" and label_and_devices(row["target"])[1] > 1
-
-
 def _split(row: Row) -> dict[str, Any]:
-    label, count = label_and_devices(row["target"])
-    return {"target": label, "devices": count}
+    alone, count = label_and_devices(row["target"])
+    return {"label": row["target"], "target": alone, "devices": count}
 
 
 def _times(own: Sequence[Row]) -> Times:

@@ -80,8 +80,8 @@ def fit(batch_sizes: Sequence[float], steps_per_call: Sequence[float], seconds: 
         raise ValueError(problem_of(batch_sizes, steps_per_call) or "expected positive values")
     columns = np.stack([1 / calls, np.ones(len(times)), sizes], axis=1)
     units = np.array([times.min(), times.min(), float(np.median(times / sizes))])
-    numbers, residuals = surface.fit(columns, times, units, _STARTS)
-    return CallTime(*numbers, residuals=residuals)
+    (dispatch, overhead, per_image), residuals = surface.fit(columns, times, units, _STARTS)
+    return CallTime(dispatch, overhead, per_image, residuals)
 
 
 def problem_of(batch_sizes: Sequence[float], steps_per_call: Sequence[float]) -> str:

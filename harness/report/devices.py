@@ -1,0 +1,37 @@
+"""What several devices brought, in sentences: speed-ups at the smallest and largest batch size, and when a second pays.
+
+Goes in: the frames of ``harness.analysis.devices``. Comes out: what terminal and page say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.analysis import statement
+from harness.report.headline import figure
+from harness.wording import plural
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def sentences(cells: pl.DataFrame, scaling: pl.DataFrame, model: pl.DataFrame) -> list[str]:
+    """A sentence for each target on several devices, one for what a second device needs, and what is not to be said."""
+    found = []
+    for _, own in scaling.group_by("machine", "target", maintain_order=True):
+        rows = own.sort("batch_size").to_dicts()
+        ends = [rows[0], *([rows[-1]] if len(rows) > 1 else [])]
+        said = ", ".join(f"{figure(row['speed_up'])} times as fast at batch size {row['batch_size']:,}" for row in ends)
+        heats = plural(sum(row["heats"] for row in rows), "heat")
+        found.append(f"{rows[0]['target']} against {rows[0]['base']}: {said} ({heats}).")
+    for row in model.filter(~model["logical"]).to_dicts():
+        measured = row["pays_from_measured"]
+        told = f"from batch size {measured:,} on" if measured else "at no batch size that was measured"
+        predicted = f", as predicted above {figure(row['pays_from'])}" if row["pays_from"] is not None else ""
+        found.append(f"A second device of {row['target']} makes a step shorter {told}{predicted}.")
+    logical = [
+        target
+        for target, accelerator in cells.select("target", "accelerator").unique().rows()
+        if statement.shares_processors(accelerator, target)
+    ]
+    return [*found, *([statement.of_logical(logical)] if logical else [])]
