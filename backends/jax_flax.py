@@ -130,7 +130,11 @@ class JaxBackend:
         _require("mode", cell.target.mode, able.modes)
         _require("input", cell.target.input, able.inputs[cell.target.mode])
         _require("precision", cell.training.precision, able.precisions, able.refusals)
-        return JaxSession(cell, arrays, knobs.chosen(cell.target.all_options, able.knobs))
+        return JaxSession(cell, arrays, knobs.chosen(cell.target.all_options, able.knobs), self.spread(cell.target))
+
+    def spread(self, target: Target) -> jax_devices.Spread | None:
+        """How arrays lie on several devices; None on one."""
+        return jax_devices.Spread(target.devices) if target.devices > 1 else None
 
     def yardstick(self, target: Target) -> JaxYardstick:
         """On the one device that ``initialise`` left visible."""
@@ -148,15 +152,20 @@ class JaxBackend:
 class JaxSession:
     """One cell in JAX; see ``backends.protocol.Session``."""
 
-    def __init__(self, cell: Cell, arrays: Arrays, forms: Mapping[str, str]) -> None:
-        """Copy parameters, and for input ``resident`` all data, to the device. ``forms``: the value of every knob."""
+    def __init__(
+        self, cell: Cell, arrays: Arrays, forms: Mapping[str, str], spread: jax_devices.Spread | None = None
+    ) -> None:
+        """Copy parameters, and for input ``resident`` all data, to the device or devices.
+
+        ``forms``: the value of every knob.
+        """
         import jax
 
         self._jax = jax
         self._cell, self._forms, self._rows = cell, forms, Rows(arrays)
         self._places = _places(cell.model)
         self._at_once = cell.target.steps_per_call
-        self._spread = jax_devices.Spread(cell.target.devices) if cell.target.devices > 1 else None
+        self._spread = spread
         self._programs = jax_programs.build(
             cell.model,
             cell.training,

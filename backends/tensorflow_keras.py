@@ -71,7 +71,7 @@ class TensorFlowBackend:
     def __init__(self) -> None:
         self._device = "/CPU:0"
         self._accelerator = "cpu"
-        self._replicas: Replicas | None = None
+        self.replicas: Replicas | None = None
         self._refused: dict[str, str] = {}
 
     def capabilities(self) -> Capabilities:
@@ -173,7 +173,7 @@ class TensorFlowBackend:
         """Build the cell. Raises Unsupported for a mode, input or precision that is not offered."""
         self._require(cell)
         forms = knobs.chosen(cell.target.all_options, self.capabilities().knobs)
-        return TensorFlowSession(cell, arrays, self._device, forms, self._replicas)
+        return TensorFlowSession(cell, arrays, self._device, forms, self.replicas)
 
     def yardstick(self, target: Target) -> TensorFlowYardstick:
         """On the device that ``initialise`` chose; products through XLA in mode ``xla`` alone."""
@@ -210,8 +210,8 @@ class TensorFlowBackend:
         kind = self._device.strip("/").partition(":")[0]
         found = tf.config.list_logical_devices(kind)
         device_choice.require_enough(target, len(found))
-        self._replicas = Replicas([f"/{kind}:{number}" for number in range(target.devices)])
-        collective = tensorflow_replicas.collective_name(self._replicas.strategy)
+        self.replicas = Replicas([f"/{kind}:{number}" for number in range(target.devices)])
+        collective = tensorflow_replicas.collective_name(self.replicas.strategy)
         return device_choice.together(target, [device.name for device in found[: target.devices]], collective)
 
     def _choose(self, target: Target) -> dict[str, Any]:
