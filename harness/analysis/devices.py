@@ -119,7 +119,8 @@ def scaling(cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     fits, ``reduction_share`` is the share of the predicted step that devices cost beside. In the second frame
     ``pays_from`` is the model's batch size above which a second device makes a step shorter, and
     ``pays_from_measured`` the smallest batch size of those measured from which on two devices were faster at each, by
-    the whole interval where there is one; there ``target`` is without its devices, as ``base`` is in the first.
+    the whole interval where there is one; of logical devices neither is given. There ``target`` is without its devices,
+    as ``base`` is in the first.
     """
     rows: list[tuple[Any, ...]] = []
     models: list[tuple[Any, ...]] = []
@@ -139,6 +140,8 @@ def scaling(cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         said = ", ".join(map(str, counts))
         paying = _pays_from({size: values[1:4] for (size, count), values in found.items() if count == 2})
         fitted = (None,) * 11 if model is None else _numbers(model, reason)
+        if logical:
+            fitted, paying = (*fitted[:-1], None), None
         models.append((*work, target, said, logical, len(times), not reason, reason, *fitted, paying))
     order = (*WORK, "target")
     return frame(rows, _SPEED_UP).sort(*order, "batch_size", "devices"), frame(models, _MODEL).sort(*order)

@@ -146,7 +146,8 @@ def markdown(found: Sequence[SupportRow]) -> str:
         )
     legend = [
         f"Under a precision: the layers that it has, of {', '.join(LAYERS)}.",
-        f"Optimizers: of {', '.join(OPTIMIZERS)}. Steps per call: whether one call may train several. Devices: whether several may split a batch.",
+        f"Optimizers: of {', '.join(OPTIMIZERS)}. Steps per call: whether one call may train several.",
+        "Devices: whether several may split a batch.",
     ]
     borrowed = {row.target: row.declared_by for row in found if row.target != row.declared_by}
     if borrowed:

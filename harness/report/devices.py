@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 def sentences(cells: pl.DataFrame, scaling: pl.DataFrame, model: pl.DataFrame) -> list[str]:
-    """A sentence for each target on several devices, one for what a second device needs, and what is not to be said."""
+    """A sentence for each target on several devices, and one for what a second device needs.
+
+    Of logical devices none but that their speed means nothing.
+    """
     found = []
-    for _, own in scaling.group_by("machine", "target", maintain_order=True):
+    for _, own in scaling.filter(~scaling["logical"]).group_by("machine", "target", maintain_order=True):
         rows = own.sort("batch_size").to_dicts()
         ends = [rows[0], *([rows[-1]] if len(rows) > 1 else [])]
         said = ", ".join(f"{figure(row['speed_up'])} times as fast at batch size {row['batch_size']:,}" for row in ends)

@@ -218,6 +218,7 @@ def test_nothing_is_judged_of_logical_devices() -> None:
     found = analysis.analyse(collected)
     logical = on(JAX, 2).label
     assert found.device_scaling["logical"].all()
+    assert found.device_time.select("pays_from", "pays_from_measured").rows() == [(None, None)]
     assert logical not in {*found.ratios["target"], *found.ratios["base"]}
     (advice,) = found.advice
     assert advice.choice is not None
@@ -228,7 +229,7 @@ def test_nothing_is_judged_of_logical_devices() -> None:
     for one in comparison.compare([record for record in records if record.cell.target.backend == JAX.backend], lanes):
         assert one.verdict == comparison.NOT_COMPARABLE
         assert any("share the same processors" in reason for reason in one.reasons)
-    last = told.sentences(found.cells, found.device_scaling, found.device_time)[-1]
+    (last,) = told.sentences(found.cells, found.device_scaling, found.device_time)
     assert last == statement.of_logical([logical])
     assert "their speed means nothing" in last
     (figure,) = [
@@ -245,4 +246,7 @@ def test_real_devices_are_judged() -> None:
     assert advice.choice is not None
     assert advice.choice.target == on(GPU, 4).label
     assert statement.of_logical([]) == ""
+    said = " ".join(told.sentences(found.cells, found.device_scaling, found.device_time))
+    assert f"{on(GPU, 2).label} against {GPU.label}: " in said
+    assert f"A second device of {GPU.label} makes a step shorter from batch size 512 on, as predicted above " in said
     assert isinstance(found.device_scaling, pl.DataFrame)
