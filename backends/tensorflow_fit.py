@@ -49,7 +49,7 @@ class FitTrainer:
             **({} if at_once == 1 else {"steps_per_execution": at_once}),
         )
         self._recorded = recorded
-        self._turns = _Turns(self._read, at_once)
+        self._turns = _Turns(self._reader(recorded), at_once)
         self._source = _source(arrays)
         self._trained = list(network.trained.values())
         self._arguments = {
@@ -154,9 +154,11 @@ class FitTrainer:
     def _wait(self, losses: Any) -> None:
         losses.numpy()
 
-    def _read(self) -> Any:
-        """The losses of the last call, without waiting for them."""
-        return self._recorded.read_value()
+    @staticmethod
+    def _reader(recorded: Any) -> Callable[[], Any]:
+        """Gives the losses of the last call, without waiting for them; holds no trainer, which may be let go of."""
+        read: Callable[[], Any] = recorded.read_value
+        return read
 
     def close(self) -> None:
         """End ``fit`` where it is parked."""

@@ -60,6 +60,7 @@ XLA_AND_BATCH_NORM = (
     "batch normalisation adds up over the devices in the middle of a step, and XLA, which compiles what each device "
     "does for itself, has no such sums on processors"
 )
+CLIPPED_ALONE = "Keras 3 clips each device's gradient by its own norm, before they are added up"
 REASON_LENGTH = 300
 
 
@@ -283,6 +284,8 @@ class TensorFlowBackend:
         normalises = any(isinstance(trace.layer, BatchNorm) for trace in cell.model.traced)
         if mode == "xla" and cell.target.devices > 1 and normalises:
             raise Unsupported(f"xla with devices={cell.target.devices}: {XLA_AND_BATCH_NORM}")
+        if mode == "fit" and cell.target.devices > 1 and cell.training.optimizer.clip_norm and not is_keras_2():
+            raise Unsupported(f"clip_norm in fit with devices={cell.target.devices}: {CLIPPED_ALONE}")
         if mode == "xla" and self._accelerator == "directml":
             raise Unsupported(offered.refusals["xla on directml"])
 

@@ -362,8 +362,10 @@ class ReplicaFitTrainer(FitTrainer):
         for loss in losses:
             loss.numpy()
 
-    def _read(self) -> Any:
-        return tuple(copy.read_value() for copy in copies(self._recorded))
+    @staticmethod
+    def _reader(recorded: Any) -> Callable[[], Any]:
+        own_losses = copies(recorded)
+        return lambda: tuple(copy.read_value() for copy in own_losses)
 
 
 def apart(changed: Mapping[str, Any]) -> list[str]:

@@ -160,12 +160,13 @@ def render(view: PageView) -> str:
         differences=fairness.differences(view.lanes),
         manifests=fairness.manifests(view.lanes),
         proofs=fairness.proofs(view.proofs, view.unreadable_proofs),
-        statement=statement.of_targets(lane.cell.target for lane in view.lanes),
-        method=[
-            *fairness.method(view.lanes),
-            *same_work.sentences(cells),
-            *devices.sentences(cells, view.found.device_scaling, view.found.device_time),
-        ],
+        statement=" ".join(
+            (
+                statement.of_targets(lane.cell.target for lane in view.lanes),
+                *devices.sentences(cells, view.found.device_scaling, view.found.device_time),
+            )
+        ).strip(),
+        method=[*fairness.method(view.lanes), *same_work.sentences(cells)],
         again=_again(view),
         most_answers=MOST_ANSWERS,
         few_answers=FEW_ANSWERS,

@@ -32,8 +32,9 @@ from harness.core.model import (
 )
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
 from harness.measure.schedule import rehearsal
-from harness.plan import datasets, inputs
+from harness.plan import datasets, inputs, models
 from harness.plan.prepare import prepare_dataset
+from harness.proof import synchrony
 from harness.proof.probing import load_probed, opened
 from harness.workers import Worker
 from harness.workers.cell_worker import Files
@@ -64,6 +65,9 @@ LANES = [
     pytest.param("tensorflow-cpu:graph@input=host@steps_per_call=3@loop=unrolled", marks=pytest.mark.long),
 ]
 PROVEN = ["jax-cpu:jit", "tensorflow-cpu:graph", "tensorflow-cpu:fit", "tensorflow210-cpu:graph"]
+CLIPS = replace(PLAIN, name="clips")
+CLIPPED = OptimizerSpec("adam", weight_decay=0.01, weight_decay_form="decoupled", clip_norm=1.0)
+LONG = pytest.mark.long
 IN_PROOF = {
     "SumForMean": "gradients",
     "MeanOfUnequalMeans": "gradients",
@@ -154,6 +158,47 @@ def test_every_proof_runs_on_several_devices(
     assert cell.cell_id != single.cell_id
 
 
+@pytest.mark.parametrize(
+    ("label", "optimizer", "precision"),
+    [
+        ("tensorflow-cpu:graph@devices=2", CLIPPED, "float32"),
+        ("tensorflow-cpu:fit@devices=2", replace(CLIPPED, clip_norm=0.0), "float32"),
+        pytest.param("tensorflow210-cpu:fit@devices=2", OptimizerSpec(clip_norm=0.5), "float32", marks=LONG),
+        pytest.param("jax-cpu:jit@devices=2", CLIPPED, "float32", marks=LONG),
+        pytest.param("tensorflow-cpu:graph@devices=3", OptimizerSpec(), "mixed_bfloat16", marks=LONG),
+        pytest.param("jax-cpu:jit@devices=4", OptimizerSpec(), "mixed_bfloat16", marks=LONG),
+        pytest.param("tensorflow210-cpu:fit@devices=4", OptimizerSpec(), "float32", marks=LONG),
+    ],
+    scope="session",
+)
+def test_options_precisions_and_more_devices_are_proven(
+    bench: Bench, label: str, optimizer: OptimizerSpec, precision: str
+) -> None:
+    target, model = bench.target(label), PLAIN if optimizer.clip_norm else NORMALISED
+    give = partial(bench.hosts.worker, target)
+    proof = bench.verifier.proof(target, model, optimizer, precision, give, fresh=True)
+    assert proof.passed, proof.reason
+
+
+@pytest.mark.parametrize("label", ["jax-cpu:jit", "tensorflow-cpu:graph"], scope="session")
+def test_a_batch_size_that_changes_is_split_at_every_size(
+    bench: Bench, digits: tuple[Path, datasets.Dataset], label: str
+) -> None:
+    target = bench.target(f"{label}@devices=2")
+    cell = cell_of(target, digits[1], NORMALISED)
+    cell = replace(cell, training=replace(cell.training, batch_changes=((1, 30),)))
+    give = partial(bench.hosts.worker, target)
+    found = bench.verifier.at_size.proof(cell, digits[0], rehearsal, give, fresh=True)
+    assert found.passed, found.reason
+
+
+@pytest.mark.parametrize("label", ["jax-cpu:jit", "tensorflow-cpu:graph"], scope="session")
+def test_a_block_ends_when_every_device_is_finished(bench: Bench, tmp_path: Path, label: str) -> None:
+    target, model = bench.target(f"{label}@devices=2"), models.load("mnist-cnn")
+    found = synchrony.check(target, model, partial(bench.hosts.worker, target), tmp_path / "synchrony", TIMEOUT)
+    assert found.passed, found.reason
+
+
 def test_every_planted_fault_is_tried() -> None:
     assert set(split_backends.FAULTS) == {*IN_PROOF, *IN_RUN}
 
@@ -205,6 +250,7 @@ def test_a_mask_that_all_devices_share_is_seen(
         ("jax-cpu:jit@devices=3", PLAIN, "batch size 20 cannot be split into 3 equal parts"),
         ("tensorflow-cpu:fit@devices=2@steps_per_call=2", PLAIN, "several steps in a call fails with a strategy"),
         ("tensorflow-cpu:xla@devices=2", NORMALISED, "has no such sums on processors"),
+        ("tensorflow-cpu:fit@devices=2", CLIPS, "clips each device's gradient by its own norm"),
     ],
     scope="session",
 )
@@ -212,6 +258,8 @@ def test_what_cannot_be_split_is_refused(
     bench: Bench, tmp_path: Path, digits: tuple[Path, datasets.Dataset], label: str, model: ModelSpec, why: str
 ) -> None:
     cell = cell_of(bench.target(label), digits[1], model)
+    if model is CLIPS:
+        cell = replace(cell, training=replace(cell.training, optimizer=CLIPPED))
     parameters, order = inputs.write(tmp_path, cell)
     request = Files(digits[0], parameters, order, tmp_path / "scratch").opening(cell)
     with pytest.raises(Unsupported, match=why), opened(bench.worker(label), request, TIMEOUT, trained=True):
