@@ -1,6 +1,7 @@
 """What more devices bring at each batch size: speed-up, efficiency, and where a step's time goes.
 
-The batch stays the same whatever the number N of devices, which share it (strong scaling). The model of a step's time
+The batch stays the same whatever the number N of devices, which share it (strong scaling); where batches grew with N,
+how much of the pace is kept (weak scaling). The model of a step's time
 is t(B, N) = overhead + B / N x cost + reduction where N > 1: what a step costs whatever its batch, what an image costs
 on the device that has it, and what devices cost beside by adding up over them. Over several batch sizes and numbers of
 devices, one among them, these can be told apart. Targets that differ in their number of devices alone belong together.
@@ -41,6 +42,7 @@ _SPEED_UP: dict[str, Any] = {
     "heats": pl.Int64,
     **bounded("speed_up"),
     **bounded("efficiency"),
+    "weak_efficiency": pl.Float64,
     "predicted_speed_up": pl.Float64,
     "reduction_share": pl.Float64,
 }
@@ -115,6 +117,8 @@ def scaling(cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     ``speed_up``: speed over that of one device at the same batch size, from ``heats`` that trained both; the interval
     is Student's t over their log ratios, none for fewer than two. ``efficiency``: speed-up over the number of devices.
+    ``weak_efficiency``: each device's pace over that of one device alone with a batch as large as each has (weak
+    scaling): processes that did different work and took no turns, so there is no interval.
     ``logical``: the devices share the same processors, so that none of it says anything of real ones. Where the model
     fits, ``reduction_share`` is the share of the predicted step that devices cost beside. In the second frame
     ``pays_from`` is the model's batch size above which a second device makes a step shorter, and
@@ -166,7 +170,7 @@ def _model(times: Times) -> tuple[DeviceTime | None, str]:
     sizes, counts = [size for size, _ in times], [count for _, count in times]
     if problem := problem_of(sizes, counts):
         return None, problem
-    seconds = [math.exp(sum(heats.values()) / len(heats)) for heats in times.values()]
+    seconds = [math.exp(_mean(heats)) for heats in times.values()]
     model = fit(sizes, counts, seconds)
     far = [(place, left) for place, left in zip(times, model.residuals, strict=True) if abs(left) > LARGEST_RESIDUAL]
     if len(far) <= OUTLIERS * len(times):
@@ -178,21 +182,26 @@ def _model(times: Times) -> tuple[DeviceTime | None, str]:
     )
 
 
+def _mean(heats: Mapping[Hashable, float]) -> float:
+    return sum(heats.values()) / len(heats)
+
+
 def _speed_ups(times: Times, model: DeviceTime | None) -> dict[tuple[int, int], tuple[Any, ...]]:
     """(batch size, devices) -> the columns from ``heats`` on."""
     found: dict[tuple[int, int], tuple[Any, ...]] = {}
     for (size, count), heats in times.items():
-        alone = times.get((size, 1), {})
+        alone, own_part = times.get((size, 1), {}), times.get((size // count, 1), {}) if size % count == 0 else {}
         shared = sorted(heats.keys() & alone.keys(), key=str)
-        if count == 1 or not shared:
+        if count == 1 or not (shared or own_part):
             continue
-        ratio = geometric([math.exp(alone[heat] - heats[heat]) for heat in shared])
+        ratio = geometric([math.exp(alone[heat] - heats[heat]) for heat in shared]) if shared else (None, None, None)
+        weak = math.exp(_mean(own_part) - _mean(heats)) if own_part else None
         efficiency = tuple(None if value is None else value / count for value in ratio)
         predicted = share = None
         if model is not None:
             step = model.seconds(size, count)
             predicted, share = model.seconds(size, 1) / step, (model.reduction[0] or 0.0) / step
-        found[size, count] = (len(shared), *ratio, *efficiency, predicted, share)
+        found[size, count] = (len(shared), *ratio, *efficiency, weak, predicted, share)
     return found
 
 
@@ -201,6 +210,8 @@ def _pays_from(by_size: Mapping[int, tuple[Any, ...]]) -> int | None:
     paying = None
     for size in sorted(by_size, reverse=True):
         value, low, _ = by_size[size]
+        if value is None:
+            continue
         if (value if low is None else low) <= 1:
             break
         paying = size

@@ -16,6 +16,9 @@ from harness.commands import completing, flags, printing
 )
 @flags.targets_option("NAME[:MODE][@KEY=VALUE],...", "Targets: see 'harness targets'.")
 @flags.batch_sizes_option("Batch sizes; 32..512 doubles, 32..max as far as memory holds.")
+@flags.axis(
+    "--batch-size-per-device", metavar="N,...", help="In place of batch sizes: that of each device, times their number."
+)
 @click.option("--memory", metavar="SIZE", help="With 32..max: what a worker on processors may take, such as 4GiB.")
 @flags.axis("--cpus", metavar="N,...", help="Processors per worker, each a target of its own.")
 @flags.axis(

@@ -5,10 +5,11 @@ Goes in: the frames of ``harness.analysis.devices``. Comes out: what terminal an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.analysis import statement
-from harness.report.headline import figure
+from harness.report.headline import Row, figure, percent
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -23,10 +24,16 @@ def sentences(cells: pl.DataFrame, scaling: pl.DataFrame, model: pl.DataFrame) -
     found = []
     for _, own in scaling.filter(~scaling["logical"]).group_by("machine", "target", maintain_order=True):
         rows = own.sort("batch_size").to_dicts()
-        ends = [rows[0], *([rows[-1]] if len(rows) > 1 else [])]
-        said = ", ".join(f"{figure(row['speed_up'])} times as fast at batch size {row['batch_size']:,}" for row in ends)
-        heats = plural(sum(row["heats"] for row in rows), "heat")
-        found.append(f"{rows[0]['target']} against {rows[0]['base']}: {said} ({heats}).")
+        strong = _ends([row for row in rows if row["speed_up"] is not None])
+        if strong:
+            said = ", ".join(f"{figure(row['speed_up'])} times as fast {_at(row)}" for row in strong)
+            heats = plural(sum(row["heats"] for row in rows), "heat")
+            found.append(f"{rows[0]['target']} against {rows[0]['base']}: {said} ({heats}).")
+        weak = _ends([row for row in rows if row["weak_efficiency"] is not None])
+        if weak:
+            said = ", ".join(f"{percent(row['weak_efficiency'])} % {_at(row)}" for row in weak)
+            base, target = rows[0]["base"], rows[0]["target"]
+            found.append(f"Of the pace of {base} at the batch size per device, {target} keeps on each device {said}.")
     for row in model.filter(~model["logical"]).to_dicts():
         measured = row["pays_from_measured"]
         told = f"from batch size {measured:,} on" if measured else "at no batch size that was measured"
@@ -38,3 +45,12 @@ def sentences(cells: pl.DataFrame, scaling: pl.DataFrame, model: pl.DataFrame) -
         if statement.shares_processors(accelerator, target)
     ]
     return [*found, *([statement.of_logical(logical)] if logical else [])]
+
+
+def _ends(rows: Sequence[Row]) -> Sequence[Row]:
+    """The first and the last."""
+    return [*rows[:1], *rows[1:][-1:]]
+
+
+def _at(row: Row) -> str:
+    return f"at batch size {row['batch_size']:,}"

@@ -97,6 +97,7 @@ FIELDS = {
     "logical": Field("share processors", written=_yes, numeric=False),
     "speed_up": Field("times as fast as one device"),
     "efficiency": Field("efficiency, %", 100),
+    "weak_efficiency": Field("efficiency at the batch size per device, %", 100),
     "predicted_speed_up": Field("predicted times as fast"),
     "reduction_share": Field("adding up over devices, % of a step", 100, _hundredths),
     "reduction_seconds": Field("adding up over devices, ms per step", 1e3),

@@ -137,7 +137,7 @@ def what_a_step_waits_for(work: Work) -> Figure | Absent:
 def speed_up(work: Work) -> Figure | Absent:
     """Speed on several devices over that on one, at the same batch size."""
     field, title = "speed_up", "Several devices: times as fast as one, against batch size"
-    frame = work.device_scaling
+    frame = work.device_scaling.filter(work.device_scaling["speed_up"].is_not_null())
     if frame.is_empty():
         return Absent(title, "no target was trained on one device and on several")
     note = f"{statement.LOGICAL}." if frame["logical"].any() else ""

@@ -145,6 +145,23 @@ def test_speed_up_and_efficiency_come_back_within_their_intervals() -> None:
     assert inside >= 6
 
 
+def test_with_the_batch_per_device_kept_efficiency_is_that_of_one_device_with_as_many() -> None:
+    found = analysed(run()).device_scaling
+    weak = {(row["batch_size"], row["devices"]): row["weak_efficiency"] for row in found.to_dicts()}
+    assert weak[32, 2] is None
+    for size, count in ((128, 4), (512, 4), (2048, 4)):
+        assert weak[size, count] == pytest.approx(law(size // count, 1) / law(size, count), rel=0.05)
+    alone = [*run(sizes=(32,), counts=(1,)), *run(sizes=(64,), counts=(2,))]
+    (row,) = analysed(alone).device_scaling.to_dicts()
+    assert (row["speed_up"], row["heats"], row["batch_size"]) == (None, 0, 64)
+    assert row["weak_efficiency"] == pytest.approx(law(32, 1) / law(64, 2), rel=0.05)
+    found = analysed(alone)
+    (weak_words,) = [
+        one for one in told.sentences(found.cells, found.device_scaling, found.device_time) if "keeps" in one
+    ]
+    assert f"{on(GPU, 2).label} keeps on each device" in weak_words
+
+
 def test_the_parts_of_a_step_come_back() -> None:
     (found,) = analysed(run()).device_time.to_dicts()
     assert (found["target"], found["devices_measured"], found["points"], found["fits"]) == (
