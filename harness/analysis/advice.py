@@ -105,7 +105,8 @@ class Advice:
     ``unproven``, ``failed``: numbers of cells. ``unsized``: (target, batch size) that the reference could not check at
     that size, which are no choice either; records from before there was such a check count as they did. ``plan``: the
     quickest plan of batch sizes, where it took less time to the accuracy than the choice did. ``memory_ends``: of
-    ``per_target`` those that memory, not speed, keeps from being larger.
+    ``per_target`` those that memory, not speed, keeps from being larger. ``logical``: targets of several logical
+    devices that were timed, which are no choice either.
     """
 
     work: dict[str, Any]
@@ -136,6 +137,7 @@ class Advice:
     unsized: tuple[tuple[str, int], ...] = ()
     plan: PlanLead | None = None
     memory_ends: tuple[MemoryEnd, ...] = ()
+    logical: tuple[str, ...] = ()
 
 
 Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
@@ -211,6 +213,7 @@ def advise(
                 key for key, row in there.items() if row["reached"] < row["seeds"] and key not in diverged
             ),
             diverged=diverged,
+            logical=tuple(sorted({target for target, size in logical if (target, size) in fast})),
             unsized=unsized,
             plan=_lead(
                 {place[-1]: of_plans for place, of_plans in times_of_plans.items() if place[:-1] == work},

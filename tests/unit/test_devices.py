@@ -22,6 +22,7 @@ from harness.proof import conservation, parity, probes
 from harness.proof import device as device_proof
 from harness.report import charts
 from harness.report import devices as told
+from harness.report.advice import sentence
 from harness.report.figure import Absent, Figure
 from tests.unit.planted_runs import lognormal, planted
 from tests.unit.records import JAX, MODEL, TENSORFLOW, cell
@@ -254,6 +255,12 @@ def test_nothing_is_judged_of_logical_devices() -> None:
     ]
     assert isinstance(figure, Figure)
     assert "their speed means nothing" in figure.note
+
+
+def test_where_only_logical_devices_were_timed_that_is_the_answer() -> None:
+    (advice,) = analysed(run(target=JAX, counts=(2,))).advice
+    assert (advice.choice, advice.logical) == (None, (on(JAX, 2).label,))
+    assert sentence(advice) == "There is no answer: only logical devices, which share the same processors, were timed."
 
 
 def test_real_devices_are_judged() -> None:
