@@ -57,8 +57,8 @@ NO_WEIGHT_DECAY_IN_KERAS_2 = "Keras 2.10's optimizers have none, but for those t
 NO_DEVICES_ON_DIRECTML = "its plugin copies nothing between devices, and sees one adapter at a time"
 """Its maintainers, tensorflow-directml-plugin issue 258."""
 XLA_AND_BATCH_NORM = (
-    "batch normalisation adds up over the devices in the middle of a step, and XLA, which compiles what each device "
-    "does for itself, has no such sums on processors"
+    "batch normalisation adds up over the devices in the middle of a step, and a function that XLA compiles cannot "
+    "wait for other devices there"
 )
 CLIPPED_ALONE = "Keras 3 clips each device's gradient by its own norm, before they are added up"
 REASON_LENGTH = 300

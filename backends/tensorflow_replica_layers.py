@@ -1,7 +1,7 @@
 """Layers of a Keras model that is replicated on several devices, where Keras's own would do other work.
 
-Keras 2 and 3 alike: its dropout draws the same mask on every replica, and TensorFlow's fused batch normalisation knows
-of one replica alone. What a layer changes it changes in its replica's own copy, by numbers that all replicas have.
+Keras 3's dropout draws the same mask on every replica, and Keras 2's masks cannot be drawn again; TensorFlow's fused
+batch normalisation knows of one replica alone. What a layer changes it changes in its replica's own copy, by numbers that all replicas have.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def batch_norm(
 def dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
     """Masks from a counter-based generator, keyed by the replica, the seed and a count of calls.
 
-    Keras's own layers draw the same mask on every replica.
+    Keras 3's own layer draws the same mask on every replica.
     """
     import tensorflow as tf
 

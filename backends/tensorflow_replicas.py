@@ -3,7 +3,7 @@
 A replica takes its part of the batch on its own device. What they do together is TensorFlow's own: gradients are
 averaged over replicas by the strategy (``ReplicaContext.all_reduce``), each then updates its own copy of the parameters
 by the same numbers, and so does batch normalisation with the means that it needs. In mode ``xla`` what a replica
-computes between is compiled; the sums over devices and the update stay outside, as on processors XLA has none.
+computes is compiled; the sums over devices and the update stay outside, as replicas cannot meet in a compiled function.
 
 Here are the network and the trainer of one's own steps; ``fit`` splits its batches itself.
 """
