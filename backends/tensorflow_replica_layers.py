@@ -1,7 +1,8 @@
 """Layers of a Keras model that is replicated on several devices, where Keras's own would do other work.
 
 Keras 3's dropout draws the same mask on every replica, and Keras 2's masks cannot be drawn again; TensorFlow's fused
-batch normalisation knows of one replica alone. What a layer changes it changes in its replica's own copy, by numbers that all replicas have.
+batch normalisation knows of one replica alone. What a layer changes it changes in its replica's own copy, by numbers
+that all replicas have.
 """
 
 from __future__ import annotations
