@@ -41,7 +41,7 @@ def sentences(cells: pl.DataFrame, scaling: pl.DataFrame, model: pl.DataFrame) -
         found.append(f"A second device of {row['target']} makes a step shorter {told}{predicted}.")
     logical = [
         target
-        for target, accelerator in cells.select("target", "accelerator").unique().rows()
+        for target, accelerator in cells.drop_nulls("images_per_second").select("target", "accelerator").unique().rows()
         if statement.shares_processors(accelerator, target)
     ]
     return [*found, *([statement.of_logical(logical)] if logical else [])]
