@@ -8,7 +8,10 @@ scheduler to those of the job.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
+from harness.core.cell import Target
 from harness.core.errors import WrongDevice
 from harness.core.variables import ONLY_DEVICE
 
@@ -30,3 +33,24 @@ def require_visible(index: int, seen: int, device: int, variable: str) -> None:
     value = os.environ.get(variable)
     setting = f"{variable} is not set" if value is None else f"{variable} is {value!r}"
     raise WrongDevice(f"asked for device {device}, but {seen} can be seen ({setting}; devices count from 0)")
+
+
+def require_enough(target: Target, seen: int) -> None:
+    """Raise WrongDevice unless as many devices are ``seen`` as the target asks for."""
+    if target.devices > seen:
+        raise WrongDevice(f"asked for {target.devices} devices ({target.accelerator}), but {seen} can be seen")
+
+
+def together(target: Target, names: Sequence[str], collective: str) -> dict[str, Any]:
+    """Facts for the record of a target that trains on several devices; none of another.
+
+    ``replica_devices``: the framework's name of each replica's device. ``collective``: what adds up over them.
+    ``logical_devices``: whether they share the same processors.
+    """
+    if target.devices == 1:
+        return {}
+    return {
+        "replica_devices": list(names),
+        "collective": collective,
+        "logical_devices": target.shares_processors,
+    }

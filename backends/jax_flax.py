@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from backends import device_choice, jax_parts, jax_programs
+from backends import device_choice, jax_devices, jax_parts, jax_programs
 from backends.jax_yardstick import JaxYardstick
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.rows import Rows, Stretch
@@ -61,6 +61,7 @@ class JaxBackend:
             loops={"jit": ("resident", "host")},
             plans=("jit",),
             microbatches=("jit",),
+            devices=("jit",),
             knobs=knobs.OF_BACKENDS[self.name],
         )
 
@@ -84,7 +85,7 @@ class JaxBackend:
     def initialise(self, target: Target) -> dict[str, Any]:
         """Start the one backend asked for.
 
-        Of the visible GPUs JAX is shown only the target's.
+        Of the visible GPUs JAX is shown only the target's. Several processors are made of those that there are.
         """
         import jax
 
@@ -93,7 +94,10 @@ class JaxBackend:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if target.accelerator == "cuda":
             index = device_choice.index_of(target.device, "CUDA_VISIBLE_DEVICES")
-            jax.config.update("jax_cuda_visible_devices", str(index))
+            shown = range(index, index + target.devices)
+            jax.config.update("jax_cuda_visible_devices", ",".join(map(str, shown)))
+        elif target.devices > 1:
+            jax.config.update("jax_num_cpu_devices", target.devices)
         jax.config.update("jax_platforms", target.accelerator)
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISIONS[target.matmul_precision])
         try:
@@ -105,7 +109,10 @@ class JaxBackend:
         found = sorted({_accelerator(device) for device in devices})
         if found != [target.accelerator]:
             raise WrongDevice(f"asked for {target.accelerator}, but the devices of JAX are: {', '.join(found)}")
+        device_choice.require_enough(target, len(devices))
+        together = device_choice.together(target, [str(one) for one in devices], jax_devices.COLLECTIVE)
         return {
+            **together,
             "accelerator": target.accelerator,
             "devices": [str(device) for device in devices],
             "device_name": devices[0].device_kind,
@@ -123,7 +130,11 @@ class JaxBackend:
         _require("mode", cell.target.mode, able.modes)
         _require("input", cell.target.input, able.inputs[cell.target.mode])
         _require("precision", cell.training.precision, able.precisions, able.refusals)
-        return JaxSession(cell, arrays, knobs.chosen(cell.target.all_options, able.knobs))
+        return JaxSession(cell, arrays, knobs.chosen(cell.target.all_options, able.knobs), self.spread(cell.target))
+
+    def spread(self, target: Target) -> jax_devices.Spread | None:
+        """How arrays lie on several devices; None on one."""
+        return jax_devices.Spread(target.devices) if target.devices > 1 else None
 
     def yardstick(self, target: Target) -> JaxYardstick:
         """On the one device that ``initialise`` left visible."""
@@ -141,23 +152,40 @@ class JaxBackend:
 class JaxSession:
     """One cell in JAX; see ``backends.protocol.Session``."""
 
-    def __init__(self, cell: Cell, arrays: Arrays, forms: Mapping[str, str]) -> None:
-        """Copy parameters, and for input ``resident`` all data, to the device. ``forms``: the value of every knob."""
+    def __init__(
+        self, cell: Cell, arrays: Arrays, forms: Mapping[str, str], spread: jax_devices.Spread | None = None
+    ) -> None:
+        """Copy parameters, and for input ``resident`` all data, to the device or devices.
+
+        ``forms``: the value of every knob.
+        """
         import jax
 
         self._jax = jax
         self._cell, self._forms, self._rows = cell, forms, Rows(arrays)
         self._places = _places(cell.model)
         self._at_once = cell.target.steps_per_call
+        self._spread = spread
         self._programs = jax_programs.build(
-            cell.model, cell.training, cell.epoch_steps, forms, self._at_once, cell.target.microbatch
+            cell.model,
+            cell.training,
+            cell.epoch_steps,
+            forms,
+            self._at_once,
+            cell.target.microbatch,
+            self._spread and self._spread.whole,
         )
         self._state = self._programs.start(*_initial(cell.model, self._places, arrays.parameters))
+        self._copy, self._copy_many = jax.device_put, jax.device_put
+        if self._spread is not None:
+            self._state = self._spread.replicate(self._state)
+            self._copy, self._copy_many = self._spread.split, self._spread.split_columns
         self._host_data = (arrays.train_images, arrays.train_labels)
         self._test = _evaluation_batches(arrays.test_images, arrays.test_labels)
         self._resident: Any = None
         if cell.target.input == "resident":
-            (*data, rows), self._test = jax.device_put(((*self._host_data, self._rows.of_size), self._test))
+            wanted = (self._host_data, self._rows.of_size, self._test)
+            data, rows, self._test = jax.device_put(wanted) if self._spread is None else self._spread.hold(*wanted)
             self._resident = {size: (*data, own) for size, own in rows.items()}
         self._shifts = {one.shift: jax.numpy.int32(one.shift) for one in self._rows.stretches(0, len(self._rows))}
         self._position = 0
@@ -186,13 +214,13 @@ class JaxSession:
                 state, loss = step(state, *data)
                 losses.append(loss)
         else:
-            step, copy, (images, labels) = self._programs.advance_many, self._jax.device_put, self._host_data
+            step, copy, (images, labels) = self._programs.advance_many, self._copy_many, self._host_data
             order = self._rows.of_size[stretch.batch_size]
             for place in range(first, singly, self._at_once):
                 rows = order[place : place + self._at_once]
                 state, loss = step(state, *copy((images[rows], labels[rows])))
                 losses.append(loss)
-            step = self._programs.advance
+            step, copy = self._programs.advance, self._copy
             for row in order[singly:end]:
                 state, loss = step(state, *copy((images[row], labels[row])))
                 losses.append(loss)
@@ -239,7 +267,7 @@ class JaxSession:
             made = self._programs.pick_and_advance(state, *self._data(stretch))
         else:
             (images, labels), row = self._host_data, self._rows.of_size[batch_size][stretch.first]
-            made = self._programs.advance(state, *self._jax.device_put((images[row], labels[row])))
+            made = self._programs.advance(state, *self._copy((images[row], labels[row])))
         self._jax.block_until_ready(made)
 
     def synchronise(self) -> None:
@@ -257,6 +285,8 @@ class JaxSession:
     def evaluate(self, first_batch_only: bool = False) -> tuple[float, float]:
         """Sum over batches of one shape, read back at the end."""
         parameters, statistics = self._state.parameters, self._state.statistics
+        if self._spread is not None:
+            parameters, statistics = self._spread.of_one((parameters, statistics))
         batches = self._test[:1] if first_batch_only else self._test
         sums = self._jax.device_get([self._programs.evaluate(parameters, statistics, *batch) for batch in batches])
         loss, hits, weight = (math.fsum(map(float, column)) for column in zip(*sums, strict=True))
@@ -265,6 +295,8 @@ class JaxSession:
     def gradients(self, images: Floats, labels: Integers) -> Gradients:
         """The moved statistics are dropped."""
         state = self._state
+        if self._spread is not None:
+            images, labels = self._spread.split_if_even((images, labels))
         results = self._programs.differentiate(state.parameters, state.statistics, images, labels)
         loss, logits, gradients = self._jax.device_get(results)
         return Gradients(logits, float(loss), self._named("params", gradients))
@@ -272,6 +304,8 @@ class JaxSession:
     def forward(self, images: Floats, training: bool) -> Floats:
         """The number of the call is folded into the dropout key."""
         state = self._state
+        if self._spread is not None:
+            images = self._spread.split_if_even(images)
         logits = self._programs.infer(state.parameters, state.statistics, images, self._forwards, training=training)
         self._forwards += 1
         array: Floats = self._jax.device_get(logits)
@@ -312,8 +346,29 @@ class JaxSession:
             return {}
         images, labels, _ = next(iter(self._resident.values()))
         rows = {size: data[-1] for size, data in self._resident.items()}
+        if self._spread is not None:
+            images, labels = map(self._spread.odd_one, (images, labels))
         images, labels, rows = self._jax.device_get((images, labels, rows))
         return {"images": images, "labels": labels, "order": self._rows.in_order(rows)}
+
+    def apart(self) -> list[str]:
+        """Parts of the state that are not the same on every device; on one device there is nothing to compare."""
+        return [] if self._spread is None else self._spread.apart(self._state._asdict())
+
+    def collectives(self) -> dict[str, int]:
+        """In the program of a call; JAX keeps it, so nothing is compiled again."""
+        stretch = self._rows.first_of(self._rows.sizes[0])
+        many, (images, labels) = self._at_once > 1, self._host_data
+        if self._resident is not None:
+            program = self._programs.pick_and_advance_many if many else self._programs.pick_and_advance
+            return jax_devices.collectives(program, self._state, *self._data(stretch))
+        rows = self._rows.of_size[stretch.batch_size][: self._at_once]
+        if many:
+            batches = self._copy_many((images[rows], labels[rows]))
+            return jax_devices.collectives(self._programs.advance_many, self._state, *batches)
+        return jax_devices.collectives(
+            self._programs.advance, self._state, *self._copy((images[rows[0]], labels[rows[0]]))
+        )
 
     def part(self, name: str, direction: str, given: Mapping[str, Any]) -> jax_parts.JaxPart:
         """See ``backends.protocol.StepPart``."""

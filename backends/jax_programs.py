@@ -81,11 +81,13 @@ def build(
     forms: Mapping[str, str],
     at_once: int = 1,
     microbatch: int = 0,
+    placed: Any = None,
 ) -> Programs:
     """The programs of one cell; nothing is traced or compiled before the first call of each.
 
     ``epoch_steps``: those of every epoch, or of each. ``forms``: the value of every knob of this backend. ``at_once``:
     the steps of a call. ``microbatch``: examples of each part of a batch but the last, 0 where it is taken whole.
+    ``placed``: the sharding of what a step gives, where it is trained on several devices.
     """
     import jax
     import jax.numpy as jnp
@@ -188,12 +190,13 @@ def build(
         found = [_dropouts(model, size).apply({}, rngs={"dropout": key}) for size, key in sized]
         return {name: jnp.concatenate([own[name] for own in found]) for name in found[0]}
 
+    where = {} if placed is None else {"out_shardings": placed}
     return Programs(
         start=start,
-        advance=jax.jit(advance, donate_argnums=0),
-        pick_and_advance=jax.jit(pick_and_advance, donate_argnums=0),
-        advance_many=jax.jit(advance_many, donate_argnums=0),
-        pick_and_advance_many=jax.jit(pick_and_advance_many, donate_argnums=0),
+        advance=jax.jit(advance, donate_argnums=0, **where),
+        pick_and_advance=jax.jit(pick_and_advance, donate_argnums=0, **where),
+        advance_many=jax.jit(advance_many, donate_argnums=0, **where),
+        pick_and_advance_many=jax.jit(pick_and_advance_many, donate_argnums=0, **where),
         evaluate=jax.jit(evaluate),
         differentiate=jax.jit(differentiate),
         infer=jax.jit(infer, static_argnames="training"),

@@ -21,7 +21,13 @@ framework would not do. Where ``cell.target.steps_per_call`` is K, which only a 
 ``train(n)`` makes n // K calls of K steps each and single steps of the rest; there is a loss for every step all the
 same. Where ``cell.target.microbatch`` is M, which likewise is asked for, a step takes the examples of its row in parts
 of ``cell.target.parts``, one after the other, each with dropout of its own, adds up their mean gradients weighted by
-their share of the batch, and updates once. A backend that can keep compiled programs in a folder has a method
+their share of the batch, and updates once. Where ``cell.target.devices`` is N, likewise, each step is trained on N
+devices together, the n-th of which takes the n-th of N equal parts of the row: gradients, loss and batch statistics are
+those of the whole batch, each device draws dropout masks of its own, and parameters stay equal on all of them, bit by
+bit. ``initialise`` then says ``replica_devices``, ``collective`` and ``logical_devices`` (``backends.device_choice``),
+``synchronise`` waits for all of them, and the session is ``Replicated``.
+
+A backend that can keep compiled programs in a folder has a method
 ``keep_programs(folder)`` as well, which is called before ``initialise``. One that can show what its device does at most
 has ``yardstick(target)``, which gives a ``Yardstick`` after ``initialise``.
 A session that runs a step as single operations, each of which could fall back to another device, has
@@ -94,6 +100,7 @@ class Capabilities:
     "THING in MODE" of one that it cannot do there. ``plans``: the modes in which the batch size may change from epoch
     to epoch, whose sessions are ``ChangesBatchSize``.
     ``microbatches``: the modes that accumulate the gradient of a batch from parts (``Target.microbatch``).
+    ``devices``: the modes that train on several devices (``Target.devices``).
     """
 
     accelerators: tuple[str, ...]
@@ -109,6 +116,7 @@ class Capabilities:
     options: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     microbatches: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,16 @@ class ChangesBatchSize(Protocol):
 
         Parameters, statistics, optimizer, counts and what dropout will draw stay exactly as they are.
         """
+
+
+class Replicated(Protocol):
+    """What a session has besides where its target asks for several devices. Called after ``synchronise``, untimed."""
+
+    def apart(self) -> list[str]:
+        """Names of what training changes (parameters, statistics, optimizer, counts) and the devices have unequal."""
+
+    def collectives(self) -> dict[str, int]:
+        """Operations of a training step that the devices do together, by kind, as the compiled program has them."""
 
 
 class Yardstick(Protocol):

@@ -437,6 +437,7 @@ class ReferenceBackend:
                 "mixed_bfloat16": "the reference computes in float64 only",
                 "mixed_float16": "the reference computes in float64 only",
                 "steps_per_call in numpy": "NumPy computes operation by operation",
+                "devices in numpy": "NumPy computes operation by operation on one processor",
                 "numpy with input host": "its arrays live in host memory as they are, with nothing to copy them to",
             },
         )

@@ -152,6 +152,23 @@ def require_microbatches(backend: Backend, cell: Cell) -> None:
         raise Unsupported(cell.why_no_microbatch)
 
 
+def require_devices(backend: Backend, cell: Cell) -> None:
+    """Refuse several devices that the backend does not declare, or the cell cannot have. Raises Unsupported."""
+    target = cell.target
+    if target.devices == 1:
+        return
+    able, mode = backend.capabilities(), target.mode
+    narrower = [f"devices on {target.accelerator}", f"devices in {mode}"]
+    if target.steps_per_call > 1:
+        narrower.append(f"devices with steps_per_call in {mode}")
+    why = next((able.refusals[one] for one in narrower if one in able.refusals), "")
+    if not why and mode not in getattr(able, "devices", ()):
+        why = "its adapter trains on one"
+    if why or cell.why_no_devices:
+        reason = why or cell.why_no_devices
+        raise Unsupported(f"{backend.name} has no devices={target.devices} in mode {mode!r}: {reason}")
+
+
 class _OpenCell:
     """A built cell and the answers about it."""
 
@@ -162,6 +179,7 @@ class _OpenCell:
         require_trainable(backend, cell)
         require_plans(backend, cell)
         require_microbatches(backend, cell)
+        require_devices(backend, cell)
         processors = system.use_processors(cell.target.cpus)
         keep_programs = getattr(backend, "keep_programs", None) if opening.programs else None
         if keep_programs is not None:
@@ -201,11 +219,11 @@ class _OpenCell:
             return self._limit(request)
         if isinstance(request, Snapshot):
             self._last_block = None
-            return witnessing.snapshot(self.session, request)
+            return witnessing.snapshot(self.session, request, self._target.devices)
         if isinstance(request, Masks):
             return witnessing.masks(self.session, request)
         if isinstance(request, Inventory):
-            return witnessing.inventory(self.session)
+            return witnessing.inventory(self.session, self._target.devices)
         if isinstance(request, Replay):
             return witnessing.replay(self.session, request)
         if isinstance(request, Part):
@@ -297,6 +315,8 @@ class _OpenCell:
         self._last_block = None
         if self._target.microbatch:
             raise Unsupported("a step of microbatches has each part several times, so it is not taken apart")
+        if self._target.devices > 1:
+            raise Unsupported("a step on several devices has each part on every one, so it is not taken apart")
         if request.given or key not in self._parts:
             build = getattr(self.session, "part", None)
             if build is None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ class FitTrainer:
             jit_compile=False,
             **({} if at_once == 1 else {"steps_per_execution": at_once}),
         )
-        self._turns = _Turns(recorded, at_once)
+        self._recorded = recorded
+        self._turns = _Turns(self._reader(recorded), at_once)
         self._source = _source(arrays)
         self._trained = list(network.trained.values())
         self._arguments = {
@@ -81,7 +83,7 @@ class FitTrainer:
         """Wait until ``fit`` is parked or over, and for the device. Raises what ``fit`` raised."""
         self._turns.wait()
         if self._turns.losses:
-            self._turns.losses[-1].numpy()
+            self._wait(self._turns.losses[-1])
 
     def losses(self) -> list[float]:
         """Loss of each step since the last call."""
@@ -147,7 +149,16 @@ class FitTrainer:
 
     def last_loss(self) -> Any:
         """The losses of the last call where they lie."""
-        return self._turns.recorded
+        return self._recorded
+
+    def _wait(self, losses: Any) -> None:
+        losses.numpy()
+
+    @staticmethod
+    def _reader(recorded: Any) -> Callable[[], Any]:
+        """Gives the losses of the last call, without waiting for them; holds no trainer, which may be let go of."""
+        read: Callable[[], Any] = recorded.read_value
+        return read
 
     def close(self) -> None:
         """End ``fit`` where it is parked."""
@@ -162,8 +173,11 @@ def new_recording(at_once: int) -> Any:
     return tf.Variable(0.0 if at_once == 1 else tf.zeros(at_once), trainable=False, name="last_loss")
 
 
-def recording_model_class(recorded: Any) -> Any:
-    """``keras.Sequential`` that writes each training step's loss to the variable ``recorded``."""
+def recording_model_class(recorded: Any, pick: Callable[[Any], Any] = lambda variable: variable) -> Any:
+    """``keras.Sequential`` that writes each training step's loss to the variable ``recorded``.
+
+    ``pick``: in a step on several devices which of its copies.
+    """
     import tensorflow as tf
 
     class Recording(tf.keras.Sequential):  # type: ignore[misc]
@@ -171,7 +185,8 @@ def recording_model_class(recorded: Any) -> Any:
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(*args, **kwargs)
             # The oldest makes room: after a whole call the losses of its steps are there, in order.
-            recorded.assign(tf.concat([recorded[1:], [loss]], 0) if recorded.shape.rank else loss)
+            kept = pick(recorded)
+            kept.assign(tf.concat([kept[1:], [loss]], 0) if kept.shape.rank else loss)
             return loss
 
     return Recording
@@ -187,8 +202,8 @@ class _Turns:
     ``at_once``: the steps of a call, between which Keras asks nobody.
     """
 
-    def __init__(self, recorded: Any, at_once: int) -> None:
-        self.recorded = recorded
+    def __init__(self, read: Callable[[], Any], at_once: int) -> None:
+        self._read = read
         self.at_once = at_once
         self.losses: list[Any] = []
         self.allowed = 0
@@ -222,7 +237,7 @@ class _Turns:
     def keep_loss(self) -> None:
         """Keep the loss of the step that has just been enqueued, or those of the call."""
         if self.begun:
-            self.losses.append(self.recorded.read_value())
+            self.losses.append(self._read())
 
     def park(self) -> None:
         """Rest until a step is allowed. Raises _Stopped."""

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends import device_choice, tensorflow_parts, tensorflow_placement
+from backends import device_choice, tensorflow_parts, tensorflow_placement, tensorflow_replicas
 from backends.protocol import EVALUATION_BATCH, Arrays, Capabilities, Gradients
 from backends.tensorflow_fit import FitTrainer, new_recording, recording_model_class
 from backends.tensorflow_layers import is_keras_2
 from backends.tensorflow_model import Network
+from backends.tensorflow_replica_layers import copies, is_mirrored
+from backends.tensorflow_replicas import Recorder, ReplicaFitTrainer, ReplicaNetwork, Replicas, ReplicaTrainer
 from backends.tensorflow_steps import StepTrainer
 from backends.tensorflow_yardstick import TensorFlowYardstick
 from harness.core import device_failures, knobs, system
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError, ContractError, OutOfMemory, Unsupported, WorkerCrashed, WrongDevice
 from harness.core.messages import Placed
-from harness.core.model import LAYERS
+from harness.core.model import LAYERS, BatchNorm
 from harness.core.training import OPTIMIZERS, OPTIONS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -52,6 +54,13 @@ NO_BFLOAT16_ON_DIRECTML = "DirectML has no bfloat16 kernels for conv, matmul, re
 NO_BFLOAT16_IN_KERAS_2 = "TensorFlow 2.10 fails in bfloat16 convolutions, average pools and fused batch normalisation"
 """Measured on CPUs; its other devices are not offered what was never tried."""
 NO_WEIGHT_DECAY_IN_KERAS_2 = "Keras 2.10's optimizers have none, but for those that turn XLA on by themselves"
+NO_DEVICES_ON_DIRECTML = "its plugin copies nothing between devices, and sees one adapter at a time"
+"""Its maintainers, tensorflow-directml-plugin issue 258."""
+XLA_AND_BATCH_NORM = (
+    "batch normalisation adds up over the devices in the middle of a step, and a function that XLA compiles cannot "
+    "wait for other devices there"
+)
+CLIPPED_ALONE = "Keras 3 clips each device's gradient by its own norm, before they are added up"
 REASON_LENGTH = 300
 
 
@@ -63,6 +72,7 @@ class TensorFlowBackend:
     def __init__(self) -> None:
         self._device = "/CPU:0"
         self._accelerator = "cpu"
+        self.replicas: Replicas | None = None
         self._refused: dict[str, str] = {}
 
     def capabilities(self) -> Capabilities:
@@ -81,6 +91,8 @@ class TensorFlowBackend:
                 "l2_weight_decay in fit": "Keras would add it to the loss, which it reports and clips with it",
                 "mixed_bfloat16 on directml": NO_BFLOAT16_ON_DIRECTML,
                 "xla on directml": "TensorFlow has no XLA compiler for DirectML",
+                "devices on directml": NO_DEVICES_ON_DIRECTML,
+                "devices with steps_per_call in fit": "Keras's loop of several steps in a call fails with a strategy",
                 "microbatch in fit": "Model.fit updates after every batch that its pipeline gives it",
                 "plan of batch sizes in fit": "Model.fit compiles a batch size when it first meets it, in training",
                 "fit with input resident": "Model.fit reads its batches from a tf.data pipeline in host memory",
@@ -88,6 +100,7 @@ class TensorFlowBackend:
             loops={"graph": INPUTS["graph"], "xla": INPUTS["xla"], "fit": INPUTS["fit"]},
             plans=("graph", "xla"),
             microbatches=("graph", "xla"),
+            devices=tuple(INPUTS),
             knobs=knobs.OF_BACKENDS[self.name],
         )
 
@@ -140,6 +153,7 @@ class TensorFlowBackend:
         if (":CPU:" in where) != (target.accelerator == "cpu"):
             raise WrongDevice(f"asked for {target.accelerator}, but the first operation ran on {where}")
         return {
+            **self._together(target),
             "accelerator": target.accelerator,
             "device_name": details.get("device_name", "CPU"),
             "compute_capability": ".".join(map(str, details.get("compute_capability", ()))) or None,
@@ -160,7 +174,7 @@ class TensorFlowBackend:
         """Build the cell. Raises Unsupported for a mode, input or precision that is not offered."""
         self._require(cell)
         forms = knobs.chosen(cell.target.all_options, self.capabilities().knobs)
-        return TensorFlowSession(cell, arrays, self._device, forms)
+        return TensorFlowSession(cell, arrays, self._device, forms, self.replicas)
 
     def yardstick(self, target: Target) -> TensorFlowYardstick:
         """On the device that ``initialise`` chose; products through XLA in mode ``xla`` alone."""
@@ -188,8 +202,24 @@ class TensorFlowBackend:
             return Unsupported(f"TensorFlow has no kernel for this: {reason}")
         return WorkerCrashed(f"TensorFlow {type(error).__name__}: {reason}")
 
+    def _together(self, target: Target) -> dict[str, Any]:
+        """Several devices as one strategy; facts about it."""
+        import tensorflow as tf
+
+        if target.devices == 1:
+            return {}
+        kind = self._device.strip("/").partition(":")[0]
+        found = tf.config.list_logical_devices(kind)
+        device_choice.require_enough(target, len(found))
+        self.replicas = Replicas([f"/{kind}:{number}" for number in range(target.devices)])
+        collective = tensorflow_replicas.collective_name(self.replicas.strategy)
+        return device_choice.together(target, [device.name for device in found[: target.devices]], collective)
+
     def _choose(self, target: Target) -> dict[str, Any]:
-        """Make the target's device the only one besides the CPU. Returns TensorFlow's details of it."""
+        """Make the target's device the only one besides the CPU. Returns TensorFlow's details of it.
+
+        Likewise several; of a processor as many logical ones are made.
+        """
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -197,6 +227,10 @@ class TensorFlowBackend:
         if target.accelerator == "cpu":
             tf.config.set_visible_devices([], "GPU")
             self._device = "/CPU:0"
+            if target.devices > 1:
+                (processor,) = tf.config.list_physical_devices("CPU")
+                logical = [tf.config.LogicalDeviceConfiguration() for _ in range(target.devices)]
+                tf.config.set_logical_device_configuration(processor, logical)
             return {}
         if target.accelerator not in DEVICE_CHOICE:
             allowed = ", ".join(("cpu", *DEVICE_CHOICE))
@@ -218,8 +252,11 @@ class TensorFlowBackend:
             raise WrongDevice(f"asked for cuda, but {chosen.name} tells no compute capability: {details}")
         if target.accelerator == "directml" and details.get("device_name") != "DML":
             raise WrongDevice(f"asked for directml, but {chosen.name} is {details.get('device_name')!r}, not DML")
-        tf.config.set_visible_devices([chosen], "GPU")
-        tf.config.experimental.set_memory_growth(chosen, True)
+        wanted = gpus[index : index + target.devices]
+        device_choice.require_enough(target, len(wanted))
+        tf.config.set_visible_devices(wanted, "GPU")
+        for one in wanted:
+            tf.config.experimental.set_memory_growth(one, True)
         self._device = "/GPU:0"
         return details
 
@@ -244,6 +281,11 @@ class TensorFlowBackend:
                 f"fit with steps_per_call={at_once}: Model.fit has no single steps beside steps_per_execution, and the "
                 f"{cell.steps_per_epoch} steps of an epoch are no multiple of {at_once}"
             )
+        normalises = any(isinstance(trace.layer, BatchNorm) for trace in cell.model.traced)
+        if mode == "xla" and cell.target.devices > 1 and normalises:
+            raise Unsupported(f"xla with devices={cell.target.devices}: {XLA_AND_BATCH_NORM}")
+        if mode == "fit" and cell.target.devices > 1 and cell.training.optimizer.clip_norm and not is_keras_2():
+            raise Unsupported(f"clip_norm in fit with devices={cell.target.devices}: {CLIPPED_ALONE}")
         if mode == "xla" and self._accelerator == "directml":
             raise Unsupported(offered.refusals["xla on directml"])
 
@@ -251,24 +293,30 @@ class TensorFlowBackend:
 class TensorFlowSession:
     """One cell: a ``Network`` and the trainer of its mode."""
 
-    def __init__(self, cell: Cell, arrays: Arrays, device: str, forms: Mapping[str, str]) -> None:
+    def __init__(
+        self, cell: Cell, arrays: Arrays, device: str, forms: Mapping[str, str], replicas: Replicas | None = None
+    ) -> None:
         import tensorflow as tf
 
         fit = cell.target.mode == "fit"
-        with tf.device(device):
-            recorded = new_recording(cell.target.steps_per_call) if fit else None
-            self._network = Network(
-                cell.model,
-                cell.training,
-                arrays.parameters,
-                compiled=cell.target.mode == "xla",
-                model_class=recording_model_class(recorded) if fit else tf.keras.Sequential,
-            )
         self._trainer: FitTrainer | StepTrainer
-        if fit:
-            self._trainer = FitTrainer(self._network, cell, arrays, recorded)
+        self._network: Network
+        if replicas is not None:
+            self._network, self._trainer = _replicated(cell, arrays, device, forms, replicas)
         else:
-            self._trainer = StepTrainer(self._network, cell, arrays, device, forms)
+            with tf.device(device):
+                recorded = new_recording(cell.target.steps_per_call) if fit else None
+                self._network = Network(
+                    cell.model,
+                    cell.training,
+                    arrays.parameters,
+                    compiled=cell.target.mode == "xla",
+                    model_class=recording_model_class(recorded) if fit else tf.keras.Sequential,
+                )
+            if fit:
+                self._trainer = FitTrainer(self._network, cell, arrays, recorded)
+            else:
+                self._trainer = StepTrainer(self._network, cell, arrays, device, forms)
         self._test = (arrays.test_images, arrays.test_labels)
         self._steps_left = cell.total_steps
         self._optimizer = cell.training.optimizer.name
@@ -355,9 +403,15 @@ class TensorFlowSession:
         import tensorflow as tf
 
         loss = self._trainer.last_loss()
+        losses = loss if isinstance(loss, tuple) else () if loss is None else (loss,)
+        trained = [
+            one
+            for variable in self._network.trained.values()
+            for one in (copies(variable) if is_mirrored(variable) else [variable])
+        ]
         facts: dict[str, Any] = {
-            "parameters_on": sorted({str(variable.device) for variable in self._network.trained.values()}),
-            "loss_on": [] if loss is None else [str(getattr(loss, "backing_device", loss.device))],
+            "parameters_on": sorted({str(variable.device) for variable in trained}),
+            "loss_on": [str(getattr(one, "backing_device", one.device)) for one in losses],
             "peak_device_memory_bytes": None,
             "threads": system.thread_count(),
         }
@@ -365,6 +419,19 @@ class TensorFlowSession:
             with contextlib.suppress(ValueError, tf.errors.OpError):
                 facts["peak_device_memory_bytes"] = int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
         return facts
+
+    def apart(self) -> list[str]:
+        """Names of variables whose copies are not the same on every device; on one there is nothing to compare."""
+        if not isinstance(self._trainer, (ReplicaTrainer, ReplicaFitTrainer)):
+            return []
+        network = {**self._network.trained, **self._network.moving}
+        return tensorflow_replicas.apart({**network, **self._trainer.changed()})
+
+    def collectives(self) -> dict[str, int]:
+        """In the traced graphs of the steps."""
+        if not isinstance(self._trainer, (ReplicaTrainer, ReplicaFitTrainer)):
+            return {}
+        return tensorflow_replicas.collectives(self._trainer.graphs())
 
     def placement(self, kernels_of: str) -> Placed:
         """Where each operation of a step runs; trains two more steps. ``kernels_of``: see ``messages.Placement``."""
@@ -397,6 +464,23 @@ class TensorFlowSession:
     def close(self) -> None:
         """End the thread of ``fit``; let go of dataset and step."""
         self._trainer.close()
+
+
+def _replicated(
+    cell: Cell, arrays: Arrays, device: str, forms: Mapping[str, str], replicas: Replicas
+) -> tuple[Network, ReplicaFitTrainer | ReplicaTrainer]:
+    """Network and trainer of a cell on several devices."""
+    import tensorflow as tf
+
+    fit = cell.target.mode == "fit"
+    with replicas.scope():
+        recorded = new_recording(cell.target.steps_per_call) if fit else None
+    recorder = Recorder()
+    model_class = recording_model_class(recorded, recorder) if fit else tf.keras.Sequential
+    network = ReplicaNetwork(replicas, cell, arrays.parameters, model_class)
+    if not fit:
+        return network, ReplicaTrainer(network, cell, arrays, device, forms)
+    return network, ReplicaFitTrainer(network, cell, arrays, recorded, recorder)
 
 
 def _onednn() -> bool | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from backends import tensorflow_replica_layers
 from harness.core.model import (
     Activation,
     AveragePool,
@@ -35,8 +36,17 @@ SMALLEST_FUSED_EPSILON = 1.001e-5
 """cuDNN refuses smaller ones."""
 
 
-def keras_layer(layer: Layer, name: str, input_shape: Shape, seed: int, only_keras: bool, precision: str) -> Any:
+def keras_layer(
+    layer: Layer,
+    name: str,
+    input_shape: Shape,
+    seed: int,
+    only_keras: bool,
+    precision: str,
+    replicated: bool = False,
+) -> Any:
     """The Keras layer called ``name``; kernels are zero until assigned. ``only_keras`` forbids the two replacements.
+    ``replicated``: it is one of several devices'.
 
     Keras's dtype policies have the names of the precisions, and their meaning.
     """
@@ -71,6 +81,8 @@ def keras_layer(layer: Layer, name: str, input_shape: Shape, seed: int, only_ker
         return layers.Activation(layer.function, **common)
     if isinstance(layer, Flatten):
         return layers.Flatten(data_format="channels_last", **common)
+    if isinstance(layer, BatchNorm) and replicated:
+        return _synchronised_batch_norm(layer, only_keras, common)
     if isinstance(layer, BatchNorm):
         if len(input_shape) == 3 and layer.epsilon >= SMALLEST_FUSED_EPSILON and not only_keras:
             return _fused_batch_norm(layer, common)
@@ -81,6 +93,8 @@ def keras_layer(layer: Layer, name: str, input_shape: Shape, seed: int, only_ker
     assert isinstance(layer, Dropout)
     # In a mixed policy Keras draws its masks in the narrow type: bfloat16 misses a rate of 0.4 by up to 0.01.
     in_float32 = {**common, "dtype": "float32"}
+    if replicated:
+        return tensorflow_replica_layers.dropout(layer.rate, seed, in_float32)
     if is_keras_2() and not only_keras:
         return _counted_dropout(layer.rate, seed, in_float32)
     return layers.Dropout(layer.rate, seed=seed, **in_float32)
@@ -115,6 +129,19 @@ def dropout_count(layer: Any) -> Any:
     if hasattr(layer, "seed_generator"):
         return tf_variable(layer.seed_generator.state) if not is_keras_2() else None
     return getattr(layer, "count", None)
+
+
+def _synchronised_batch_norm(spec: BatchNorm, only_keras: bool, common: Mapping[str, Any]) -> Any:
+    """Over the whole batch, of which each device has a part."""
+    import tensorflow as tf
+
+    if not only_keras:
+        as_kept = {"experimental_autocast": False} if is_keras_2() else {"autocast": False}
+        return tensorflow_replica_layers.batch_norm(spec.momentum, spec.epsilon, common, as_kept, tf_variable)
+    layers, given = tf.keras.layers, {"axis": -1, "momentum": spec.momentum, "epsilon": spec.epsilon, **common}
+    if is_keras_2():
+        return layers.experimental.SyncBatchNormalization(**given)
+    return layers.BatchNormalization(synchronized=True, **given)
 
 
 def _fused_batch_norm(spec: BatchNorm, common: Mapping[str, Any]) -> Any:

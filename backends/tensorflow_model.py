@@ -24,7 +24,7 @@ class Network:
 
     ``trained`` and ``moving`` map full names to ``tf.Variable``s, in layer order. ``compiled`` says
     whether its functions are compiled by XLA. ``model_class`` is ``keras.Sequential``, or a subclass, which
-    then gets Keras's own layers only.
+    then gets Keras's own layers only. ``replicated``: it is made in the scope of a strategy (``tensorflow_replicas``).
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Network:
         parameters: Mapping[str, Floats],
         compiled: bool,
         model_class: Any,
+        replicated: bool = False,
     ) -> None:
         import tensorflow as tf
 
@@ -41,7 +42,13 @@ class Network:
         only_keras = model_class is not keras.Sequential
         layers = [
             keras_layer(
-                trace.layer, trace.name, trace.input_shape, training.seed + index, only_keras, training.precision
+                trace.layer,
+                trace.name,
+                trace.input_shape,
+                training.seed + index,
+                only_keras,
+                training.precision,
+                replicated,
             )
             for index, trace in enumerate(spec.traced)
         ]

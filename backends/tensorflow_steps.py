@@ -8,6 +8,7 @@ TensorFlow operation per parameter, the canonical formula of ``harness.core.trai
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -48,16 +49,24 @@ class StepTrainer:
         self._step: dict[int, Any] = {}
         self._many: dict[int, Any] = {}
         self._sums: list[Any] = []
+        self._images: Any
+        self._labels: Any
         with tf.device(device):
             self._counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             self._shift = tf.Variable(0, dtype=tf.int64, trainable=False, name="shift") if self._rows.several else None
             self._update = _Update(cell, list(network.trained.values()), len(self._rows))
             if self._resident:
-                self._images = tf.constant(arrays.train_images, tf.float32)
-                self._labels = tf.constant(arrays.train_labels, tf.int64)
-                self._held = {size: tf.constant(order) for size, order in self._order.items()}
+                self._hold(arrays)
             else:
                 self._images, self._labels = arrays.train_images, arrays.train_labels.astype(np.int64)
+
+    def _hold(self, arrays: Arrays) -> None:
+        """Images, labels and order on the device."""
+        import tensorflow as tf
+
+        self._images = tf.constant(arrays.train_images, tf.float32)
+        self._labels = tf.constant(arrays.train_labels, tf.int64)
+        self._held = {size: tf.constant(order) for size, order in self._order.items()}
 
     def train(self, steps: int) -> None:
         """Enqueue ``steps`` steps: nothing in the loops but the call and keeping its loss."""
@@ -105,17 +114,20 @@ class StepTrainer:
         before = [tf.identity(variable) for variable in variables]
         if self._resident:
             self._shift_to(int(self._counter.numpy()) - stretch.first)
-            step().numpy()
+            self._wait(step())
         else:
             row = self._order[batch_size][stretch.first]
-            step(tf.constant(self._images[row]), tf.constant(self._labels[row])).numpy()
+            self._wait(step(tf.constant(self._images[row]), tf.constant(self._labels[row])))
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
 
     def synchronise(self) -> None:
         """Copy the last loss to the host: the only thing that waits on every device TensorFlow knows."""
         if self._last is not None:
-            self._last.numpy()
+            self._wait(self._last)
+
+    def _wait(self, losses: Any) -> None:
+        losses.numpy()
 
     def losses(self) -> list[float]:
         """Loss of each step since the last call."""
@@ -358,6 +370,13 @@ class _Update:
     def slots(self) -> list[list[Floats]]:
         """Arrays of each slot: canonical, as the operations fold the rate into the velocity."""
         return [[variable.numpy() for variable in slot] for slot in self._slots]
+
+    def on(self, pick: Callable[[Any], Any]) -> _Update:
+        """The same of other variables: those that ``pick`` gives for its own."""
+        other = copy.copy(self)
+        other._variables = [pick(variable) for variable in self._variables]
+        other._slots = [[pick(variable) for variable in slot] for slot in self._slots]
+        return other
 
     def apply(self, gradients: list[Any], step: Any) -> None:
         """Update every variable by the rate of ``step`` (counted from 0)."""

@@ -23,8 +23,8 @@ TYPES = {"images": "<f4", "labels": "<i4", "order": "<i4"}
 DIGEST_BYTES = 16
 
 
-def snapshot(session: Session, request: Snapshot) -> Snapshotted:
-    """The state as it is now."""
+def snapshot(session: Session, request: Snapshot, devices: int = 1) -> Snapshotted:
+    """The state as it is now; ``devices``: on how many it is."""
     named: dict[str, NDArray[Any]] = {
         **{f"parameter/{name}": array for name, array in session.parameters().items()},
         **{f"statistic/{name}": array for name, array in session.statistics().items()},
@@ -33,6 +33,8 @@ def snapshot(session: Session, request: Snapshot) -> Snapshotted:
         named |= {f"optimizer/{name}": array for name, array in state().items()}
     if (steps := getattr(session, "steps_done", None)) is not None:
         named["steps"] = np.asarray(steps(), np.int64)
+    if devices > 1 and (apart := getattr(session, "apart", None)) is not None:
+        named["apart"] = np.asarray(len(apart()), np.int64)
     arrays.save(request.output, named)
     return Snapshotted()
 
@@ -50,13 +52,16 @@ def masks(session: Session, request: Masks) -> Masked:
     return Masked(tells=True)
 
 
-def inventory(session: Session) -> Inventoried:
-    """Steps counted and data held on the device."""
+def inventory(session: Session, devices: int = 1) -> Inventoried:
+    """Steps counted and data held on the device; of several ``devices`` what they do together and have unequal."""
     count, held = getattr(session, "steps_done", None), getattr(session, "held", None)
     found = {} if held is None else held()
+    apart, collectives = (getattr(session, name, None) if devices > 1 else None for name in ("apart", "collectives"))
     return Inventoried(
         steps=None if count is None else int(count()),
         digests={name: digest(found[name], kind) for name, kind in TYPES.items() if name in found},
+        apart=[] if apart is None else apart(),
+        collectives={} if collectives is None else collectives(),
     )
 
 

@@ -78,6 +78,7 @@ class DoctorReport(Shown):
             {
                 "target": text,
                 "accelerator": examined.accelerator,
+                "devices": rules.devices_seen(examined, self.machine),
                 "environment": examined.environment,
                 "state": diagnosis.state,
                 "findings": [finding.text for finding in diagnosis.findings],
@@ -165,12 +166,20 @@ def _print(
     print_table(table, console)
     say(console, "")
     tried = any(diagnosis.trial for diagnosis in diagnoses)
-    headings = ("target", "accelerator", "environment", "state", *(("device that trained",) if tried else ()))
+    headings = (
+        "target",
+        "accelerator",
+        "devices",
+        "environment",
+        "state",
+        *(("device that trained",) if tried else ()),
+    )
     table = new_table(*headings, prose=("device that trained",))
     for text, facts, diagnosis in zip(texts, examined, diagnoses, strict=True):
         state = Text(diagnosis.state, STYLES.get(diagnosis.state, ""))
         place = [_where(diagnosis.trial)] if tried else []
-        table.add_row(text, facts.accelerator, facts.environment, state, *place)
+        seen = rules.devices_seen(facts, machine)
+        table.add_row(text, facts.accelerator, "-" if seen is None else str(seen), facts.environment, state, *place)
     print_table(table, console)
     findings = [*about, *(finding for diagnosis in diagnoses for finding in diagnosis.findings)]
     if findings:
@@ -270,6 +279,7 @@ def _plain(
                 "target": text,
                 "name": diagnosis.target,
                 "accelerator": facts[diagnosis.target].accelerator,
+                "devices": rules.devices_seen(facts[diagnosis.target], machine),
                 "state": diagnosis.state,
                 "environment": facts[diagnosis.target].environment,
                 "findings": [asdict(finding) for finding in diagnosis.findings],

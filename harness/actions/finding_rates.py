@@ -128,7 +128,7 @@ def _search(asked: Wanted, give: Callable[[], CellWorker], dataset: Path, place:
 def _proven(asked: Wanted, targets: Sequence[Target], is_proven: Callable[[Cell], str]) -> Wanted:
     """On the quickest target that is proven, step by step. Raises HarnessError where none is."""
     estimates = Estimates(cache_place(SPEEDS_FILE))
-    singly = dict.fromkeys(replace(target, steps_per_call=1) for target in targets)
+    singly = dict.fromkeys(replace(target, steps_per_call=1, devices=1) for target in targets)
     cells = sorted((replace(asked.cell, target=target) for target in singly), key=estimates.seconds)
     reasons = []
     for cell in cells:

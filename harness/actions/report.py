@@ -150,10 +150,11 @@ class Report(Shown):
 
     def print_to(self, console: Console) -> None:
         """The table, what failed and why, and how far the targets agree."""
-        from harness.report import fixed_and_growing, learning_rates, machines, other_load, terminal
+        from harness.report import devices, fixed_and_growing, learning_rates, machines, other_load, terminal
 
         found = self._outline
         growing = fixed_and_growing.sentences(found.plans_to_accuracy, found.accuracy)
+        scaled = devices.sentences(found.cells, found.device_scaling, found.device_time)
         rates = learning_rates.sentences(rate_searches.stored(self.folder))
         terminal.print_summary(
             found.cells,
@@ -163,7 +164,7 @@ class Report(Shown):
             planned=len(self.run.plan.cells),
             unreadable=len(self.unreadable),
             machines=machines.machines(found.cells, found.side_by_side, found.machines),
-            load=(*growing, *rates, *other_load.lines(found.blame)),
+            load=(*growing, *rates, *scaled, *other_load.lines(found.blame)),
             plans=found.plans,
         )
 

@@ -141,8 +141,10 @@ def sweep(
     *,
     target: str | Iterable[str] = ...,
     batch_size: int | str | Iterable[int | str] = ...,
+    batch_size_per_device: int | str | Iterable[int | str] = ...,
     cpus: int | str | Iterable[int | str] = ...,
     steps_per_call: int | str | Iterable[int | str] = ...,
+    devices: int | str | Iterable[int | str] = ...,
     epochs: int | str | Iterable[int | str] = ...,
     until_accuracy: float | str | None = ...,
     max_epochs: int | str | None = ...,
@@ -191,8 +193,10 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     *,
     target: str | Iterable[str] = (),
     batch_size: int | str | Iterable[int | str] = (),
+    batch_size_per_device: int | str | Iterable[int | str] = (),
     cpus: int | str | Iterable[int | str] = (),
     steps_per_call: int | str | Iterable[int | str] = (),
+    devices: int | str | Iterable[int | str] = (),
     epochs: int | str | Iterable[int | str] = (),
     until_accuracy: float | str | None = None,
     max_epochs: int | str | None = None,
@@ -243,6 +247,8 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
             that may take.
         evaluate_every: evaluate after so many training steps, too.
         cpus, steps_per_call: whole numbers too: processors per worker, training steps in one call of the framework.
+        devices: whole numbers too: on how many devices each batch is split.
+        batch_size_per_device: in place of ``batch_size``: that of each device, times their number.
         model: names of built-in models, files that end in .toml, ``harness.Model`` objects.
         dataset: "mnist", "digits", or a file that ends in .npz.
         optimizer, learning_rate, compute_precision, scaling: how to train. A mapping of batch sizes to learning rates,
@@ -274,8 +280,10 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     overrides = {
         "target": values.several(given["target"]),
         "batch_size": values.several(given["batch_size"]),
+        "batch_size_per_device": values.several(given["batch_size_per_device"]),
         "cpus": values.several(given["cpus"]),
         "steps_per_call": values.several(given["steps_per_call"]),
+        "devices": values.several(given["devices"]),
         "epochs": values.several(given["epochs"]),
         **{key: given[key] for key in ("until_accuracy", "max_epochs", "evaluate_every")},
         "model": names,

@@ -20,6 +20,7 @@ from harness.analysis.accuracy import Curve, accuracies, grouped_by_target, reac
 from harness.analysis.collected import Collected
 from harness.analysis.pace import timed
 from harness.analysis.plans_to_accuracy import arrival, judged, quickest
+from harness.analysis.statement import shares_processors
 from harness.analysis.tables import COUNTED, WORK, Row, grouped, rows_of, work_of
 from harness.wording import machine_words
 
@@ -104,7 +105,8 @@ class Advice:
     ``unproven``, ``failed``: numbers of cells. ``unsized``: (target, batch size) that the reference could not check at
     that size, which are no choice either; records from before there was such a check count as they did. ``plan``: the
     quickest plan of batch sizes, where it took less time to the accuracy than the choice did. ``memory_ends``: of
-    ``per_target`` those that memory, not speed, keeps from being larger.
+    ``per_target`` those that memory, not speed, keeps from being larger. ``logical``: targets of several logical
+    devices that were timed, which are no choice either.
     """
 
     work: dict[str, Any]
@@ -135,6 +137,7 @@ class Advice:
     unsized: tuple[tuple[str, int], ...] = ()
     plan: PlanLead | None = None
     memory_ends: tuple[MemoryEnd, ...] = ()
+    logical: tuple[str, ...] = ()
 
 
 Obstacles = Mapping[tuple[Any, ...], tuple[str, ...]]
@@ -180,11 +183,17 @@ def advise(
         unsized = tuple(
             sorted({(row["target"], row["batch_size"]) for row in members if row["status"] == "ok" and _unsized(row)})
         )
+        logical = {
+            (row["target"], row["batch_size"])
+            for row in members
+            if shares_processors(row["accelerator"], row["target"])
+        }
+        no_choice = (*diverged, *unsized, *logical)
         costs = _seconds(own, there, wanted)
-        costs = {key: cost for key, cost in costs.items() if key not in (*diverged, *unsized)}
+        costs = {key: cost for key, cost in costs.items() if key not in no_choice}
         goal = TO_ACCURACY if costs else THROUGHPUT
         if not costs:
-            costs = _pace_costs(timed_rows.get(work, []), (*diverged, *unsized))
+            costs = _pace_costs(timed_rows.get(work, []), no_choice)
         choices = {key: _choice(key, fast.get(key), there.get(key)) for key in costs}
         yield _advice(
             work=dict(zip(WORK, work, strict=True)),
@@ -204,6 +213,7 @@ def advise(
                 key for key, row in there.items() if row["reached"] < row["seeds"] and key not in diverged
             ),
             diverged=diverged,
+            logical=tuple(sorted({target for target, size in logical if (target, size) in fast})),
             unsized=unsized,
             plan=_lead(
                 {place[-1]: of_plans for place, of_plans in times_of_plans.items() if place[:-1] == work},

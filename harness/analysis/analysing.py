@@ -10,7 +10,7 @@ import polars as pl
 
 from harness.analysis import accuracy as reached
 from harness.analysis import advice as advising
-from harness.analysis import dispatch, plans_to_accuracy, step_model
+from harness.analysis import devices, dispatch, plans_to_accuracy, step_model
 from harness.analysis import other_load as others
 from harness.analysis import pace as paces
 from harness.analysis import startup as starting
@@ -31,7 +31,8 @@ class Analysis:
 
     ``accuracy``: the test accuracy looked at, ``asked`` whether a person named it; ``accuracies``: those that
     ``time_to_accuracy`` has rows for, descending. Frames: ``cells`` and ``epochs`` (``Collected``), ``agreement``,
-    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``accuracy_by_size``,
+    ``pace``, ``ratios``, ``step_model``, ``predicted``, ``dispatch``, ``waits``, ``device_scaling``, ``device_time``,
+    ``accuracy_by_size``,
     ``beside_one_rate``, ``recovery``, ``time_to_accuracy``, ``startup``, ``catch_up``, ``other_load`` and, of what
     several machines trained, ``side_by_side``; of cells whose batch size changes only ``cells``, ``epochs``,
     ``agreement``, ``plans`` and ``plans_to_accuracy`` tell.
@@ -51,6 +52,8 @@ class Analysis:
     predicted: pl.DataFrame
     dispatch: pl.DataFrame
     waits: pl.DataFrame
+    device_scaling: pl.DataFrame
+    device_time: pl.DataFrame
     accuracy_by_size: pl.DataFrame
     beside_one_rate: pl.DataFrame
     recovery: pl.DataFrame
@@ -68,7 +71,10 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Outline:
-    """Of an ``Analysis`` what a terminal shows, under the same names: no fits, so it takes a fraction of the time."""
+    """Of an ``Analysis`` what a terminal shows, under the same names: no fits, so it takes a fraction of the time.
+
+    But for what several devices bring, where there are such.
+    """
 
     cells: pl.DataFrame
     accuracy: float
@@ -78,6 +84,8 @@ class Outline:
     blame: tuple[Blame, ...]
     plans: pl.DataFrame
     plans_to_accuracy: pl.DataFrame
+    device_scaling: pl.DataFrame
+    device_time: pl.DataFrame
 
 
 def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obstacles | None = None) -> Analysis:
@@ -93,6 +101,7 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
     pace = paces.pace(fixed.cells)
     models, predicted = step_model.models(pace)
     dispatched, waits = dispatch.waits(pace)
+    device_scaling, device_time = devices.scaling(fixed.cells)
     ratios = paces.ratios(fixed.cells)
     reaching = reached.reaching(curves, ladder)
     other_load = others.by_record(fixed.cells, fixed.disturbances)
@@ -109,6 +118,8 @@ def analyse(collected: Collected, accuracy: float | None = None, obstacles: Obst
         predicted=predicted,
         dispatch=dispatched,
         waits=waits,
+        device_scaling=device_scaling,
+        device_time=device_time,
         accuracy_by_size=reached.by_size(fixed.cells),
         beside_one_rate=beside_one_rate(fixed.cells),
         recovery=reached.recovery(fixed, curves),
@@ -155,6 +166,7 @@ def outline(collected: Collected, accuracy: float | None = None) -> Outline:
     chosen, _ = reached.accuracies(curves or curves_of_plans, accuracy)
     cells = fixed.cells
     other_load = others.by_record(cells, fixed.disturbances)
+    device_scaling, device_time = devices.scaling(cells)
     return Outline(
         cells=collected.cells,
         accuracy=chosen,
@@ -164,4 +176,6 @@ def outline(collected: Collected, accuracy: float | None = None) -> Outline:
         blame=others.blame(cells, other_load, collected.machines),
         plans=plans(collected),
         plans_to_accuracy=plans_to_accuracy.to_accuracy(curves, curves_of_plans, [chosen]),
+        device_scaling=device_scaling,
+        device_time=device_time,
     )

@@ -11,6 +11,7 @@ import polars as pl
 from harness.analysis import rows
 from harness.analysis.machines import Facts
 from harness.analysis.record_row import row
+from harness.analysis.statement import shares_processors
 from harness.analysis.tables import COUNTED, grouped, rows_of, work_of
 from harness.core.record import Record
 
@@ -92,11 +93,13 @@ def of_rows(found: pl.DataFrame) -> Collected:
 def comparable(cells: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
     """WORK -> cell_ids of lanes that did the same work, one for each target: the work that most targets trained.
 
-    Their records are what ``manifest`` is to judge, and to tell the differences of.
+    Their records are what ``manifest`` is to judge, and to tell the differences of. Without targets of several logical
+    devices, of which nothing is told.
     """
     found = {}
     for work, own in grouped(rows_of(cells), work_of).items():
-        works = grouped((row for row in own if not row["lane"]), lambda row: str(row["work_id"])).values()
+        judged = (row for row in own if not row["lane"] and not shares_processors(row["accelerator"], row["target"]))
+        works = grouped(judged, lambda row: str(row["work_id"])).values()
         trained = [[row for row in one if row["status"] in COUNTED] for one in works]
         most = max(trained, key=lambda one: len({row["target"] for row in one}), default=[])
         lanes = {row["target"]: str(row["cell_id"]) for row in reversed(most)}

@@ -7,7 +7,6 @@ axes to tell them apart. Targets that differ in their steps per call alone are f
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.analysis import surface
 from harness.analysis.intervals import Bounds
-from harness.analysis.step_model import (
-    EFFICIENT,
-    LARGEST_RESIDUAL,
-    LEAST_NOISE,
-    NORMAL_MAD,
-    OUTLIERS,
-    SPREAD,
-    covariance,
-)
+from harness.analysis.step_model import LARGEST_RESIDUAL, OUTLIERS
 from harness.analysis.tables import WORK, Row, bounded, frame, grouped, work_of
 from harness.core.cell import label_and_steps_per_call
-from harness.statistics import Array, student_quantile
 
 FEWEST_POINTS = 6
 """Pairs of batch size and steps per call for three numbers to have something to be held against."""
@@ -80,38 +71,17 @@ class CallTime:
 def fit(batch_sizes: Sequence[float], steps_per_call: Sequence[float], seconds: Sequence[float]) -> CallTime:
     """The surface through the times of steps, none of its numbers negative.
 
-    As ``step_model.fit``: log ratios under Cauchy's loss at a scale taken from a first fit; intervals from
-    ``step_model.covariance`` with Student's t of n - 3 degrees of freedom. ValueError for fewer than FEWEST_POINTS, for
-    fewer than FEWEST_VALUES of either axis, and for values that are not positive.
+    By ``surface.fit``. ValueError for fewer than FEWEST_POINTS, for fewer than FEWEST_VALUES of either axis, and for
+    values that are not positive.
     """
-    from scipy.optimize import least_squares
-
     sizes, calls = np.asarray(batch_sizes, dtype=np.float64), np.asarray(steps_per_call, dtype=np.float64)
     times = np.asarray(seconds, dtype=np.float64)
     if problem_of(batch_sizes, steps_per_call) or not all((axis > 0).all() for axis in (sizes, calls, times)):
         raise ValueError(problem_of(batch_sizes, steps_per_call) or "expected positive values")
     columns = np.stack([1 / calls, np.ones(len(times)), sizes], axis=1)
     units = np.array([times.min(), times.min(), float(np.median(times / sizes))])
-
-    def residuals(numbers: Array) -> Array:
-        return np.asarray(np.log(times / (columns @ (numbers * units))))
-
-    def nearest(starts: Sequence[Sequence[float]], spread: float) -> Array:
-        tried = [least_squares(residuals, one, bounds=(0, np.inf), loss="cauchy", f_scale=spread) for one in starts]
-        return np.asarray(min(tried, key=lambda one: float(one.cost)).x)
-
-    first = nearest(_STARTS, SPREAD)
-    spread = EFFICIENT * max(LEAST_NOISE, float(np.median(np.abs(residuals(first)))) / NORMAL_MAD)
-    numbers = nearest([np.maximum(first, 1e-6).tolist()], spread)
-    left, found = residuals(numbers), numbers * units
-    errors = covariance(columns / (columns @ found)[:, None], left, spread)
-    t = student_quantile(len(times) - 3)
-
-    def bounds(place: int) -> Bounds:
-        value, error = float(found[place]), t * math.sqrt(errors[place, place])
-        return value, max(0.0, value - error), value + error
-
-    return CallTime(bounds(0), bounds(1), bounds(2), tuple(float(value) for value in np.expm1(left)))
+    (dispatch, overhead, per_image), residuals = surface.fit(columns, times, units, _STARTS)
+    return CallTime(dispatch, overhead, per_image, residuals)
 
 
 def problem_of(batch_sizes: Sequence[float], steps_per_call: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from harness.analysis.statement import LOGICAL
 from harness.core import variables
 from harness.core.cell import Target
 from harness.core.record import NOT_THE_WORK, Record
@@ -79,6 +80,7 @@ RULES = {
     "steps_per_call": _Rule(
         "between calls a framework waits for Python, and a loop is compiled in its own way", ("steps_per_call",)
     ),
+    "devices": _Rule("each device has a part of the batch, and they add up over all", ("devices",)),
     "options": _Rule(
         "these say in which of its ways the framework computes", ("defined_options", "options"), optional=True
     ),
@@ -146,6 +148,7 @@ def manifest(record: Record) -> dict[str, Any]:
         "mode": target.mode,
         "input": target.input,
         "steps_per_call": target.steps_per_call,
+        "devices": target.devices,
         "options": target.all_options,
         "precision": record.cell.training.precision,
         "matmul_precision": target.matmul_precision,
@@ -191,6 +194,8 @@ def obstacles(lanes: Sequence[Record]) -> list[str]:
         lines.append(f"they did different work: {_by_lane(lanes, [lane.work_id for lane in lanes])}")
     compared = []
     for lane in lanes:
+        if lane.cell.target.shares_processors:
+            lines.append(f"{lane.cell.target.label}: {LOGICAL[0].lower()}{LOGICAL[1:]}")
         if lane.status in NOT_THE_WORK or _never_opened(lane):
             reason = f": {lane.reason}" if lane.reason else ""
             lines.append(f"{lane.cell.target.label}: {lane.status.replace('_', ' ')}{reason}")

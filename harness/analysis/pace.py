@@ -9,6 +9,7 @@ import polars as pl
 
 from harness import statistics
 from harness.analysis.intervals import Bounds, geometric, inverse, median, scaled
+from harness.analysis.statement import shares_processors
 from harness.analysis.tables import COUNTED, WORK, Row, bounded, frame, grouped, rows_of, work_of
 
 BETWEEN, WITHIN = "between processes", "within one process"
@@ -106,10 +107,13 @@ def ratios(cells: pl.DataFrame) -> pl.DataFrame:
 
     A heat is cells of equal work in the same repeat that ran beside each other: what the machine did meanwhile
     happened to both. ``heats``: how many; the interval is Student's t over their log ratios, none for fewer than two.
+    Several logical devices of a processor are compared with nothing.
     """
     rows = []
     for (*work, size), members in grouped(timed(cells), lambda row: (*work_of(row), row["batch_size"])).items():
-        first_lanes = [row for row in members if not row["lane"]]
+        first_lanes = [
+            row for row in members if not row["lane"] and not shares_processors(row["accelerator"], row["target"])
+        ]
         heats = {
             target: {(row["work_id"], row["repeat"], row["heat"]): math.log(row["images_per_second"]) for row in own}
             for target, own in grouped(first_lanes, lambda row: str(row["target"])).items()

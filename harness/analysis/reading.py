@@ -38,6 +38,8 @@ TABLES = (
     "predicted",
     "dispatch",
     "waits",
+    "device_scaling",
+    "device_time",
     "accuracy_by_size",
     "beside_one_rate",
     "recovery",

@@ -179,7 +179,8 @@ def _heat(record: Record) -> str:
 def _against_limits(record: Record, images_per_second: float | None) -> tuple[float | None, ...]:
     """Operations per second, the device's largest rates of operations and bytes, and the share of the first."""
     achieved = None if images_per_second is None else images_per_second * _training_flops(record.cell.model)
-    most = record.limit.get("product_flops_per_second")
+    of_one, target = record.limit.get("product_flops_per_second"), record.cell.target
+    most = of_one and of_one * (1 if target.shares_processors else target.devices)
     # The reference takes float32 cells and computes in its own type, in which its limit is measured as well.
     alike = record.cell.training.precision == "float32"
     share = achieved / most if achieved is not None and most and alike else None

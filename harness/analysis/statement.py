@@ -7,9 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.core.cell import Target
+from harness.core.cell import Target, label_and_devices
 
 AS_INSTALLED, AT_ITS_BEST, AS_SET = "as installed", "at its best", "with options set by hand"
+
+
+LOGICAL = (
+    "They are logical devices that share the same processors: they show that training on several devices is right, and "
+    "their speed means nothing"
+)
+"""Why nothing is said of how fast several devices of a processor are."""
+
+
+def shares_processors(accelerator: str, label: str) -> bool:
+    """Whether a target is one of several logical devices: no verdict, headline or recommendation is made of those."""
+    return accelerator == "cpu" and label_and_devices(label)[1] > 1
+
+
+def of_logical(labels: Iterable[str]) -> str:
+    """That nothing is said of the speed of these targets, in a sentence; empty for none."""
+    named = ", ".join(sorted(set(labels)))
+    return f"{named}: {LOGICAL[0].lower()}{LOGICAL[1:]}, so no verdict is given of it." if named else ""
 
 
 def of(target: Target) -> str:

@@ -16,11 +16,15 @@ from harness.commands import completing, flags, printing
 )
 @flags.targets_option("NAME[:MODE][@KEY=VALUE],...", "Targets: see 'harness targets'.")
 @flags.batch_sizes_option("Batch sizes; 32..512 doubles, 32..max as far as memory holds.")
+@flags.axis(
+    "--batch-size-per-device", metavar="N,...", help="In place of batch sizes: that of each device, times their number."
+)
 @click.option("--memory", metavar="SIZE", help="With 32..max: what a worker on processors may take, such as 4GiB.")
 @flags.axis("--cpus", metavar="N,...", help="Processors per worker, each a target of its own.")
 @flags.axis(
     "--steps-per-call", metavar="N,...", help="Training steps in one call of the framework, each a target of its own."
 )
+@flags.axis("--devices", metavar="N,...", help="Devices that split each batch, each number a target of its own.")
 @flags.axis("--epochs", "-e", metavar="N,...", help="Numbers of epochs, each a training run of its own.")
 @click.option("--until-accuracy", metavar="SHARE", help="Train until this test accuracy, such as 0.98.")
 @click.option("--max-epochs", metavar="N", help="With that: the most epochs that training may take.")

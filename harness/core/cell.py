@@ -25,6 +25,7 @@ MICROBATCH_AND_BATCH_NORM = (
     "which those of its parts are not"
 )
 MICROBATCH_AND_STEPS_PER_CALL = "microbatches make several calls of a step: with them a call has one step"
+DEVICES_AND_MICROBATCH = "several devices split a batch, and microbatches do too: a target has one of the two"
 PLAN_AND_STEPS_PER_CALL = "a plan of batch sizes trains step by step: with it a call has one step"
 
 
@@ -61,6 +62,7 @@ class Target:
     ``options`` what was asked beside the target's name, which counts more; pairs of name and value, by name.
     ``microbatch``: the most examples whose gradients are computed at once; larger batches are accumulated, 0 for none.
     ``tuned``: the definition's settings are chosen for speed, so it stands for the framework at its best.
+    ``devices``: on how many, from ``device`` on, a step is done together, each with an equal part of the batch.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Target:
     options: tuple[tuple[str, str], ...] = field(default=(), metadata=LATER)
     tuned: bool = field(default=False, metadata=LATER)
     microbatch: int = field(default=0, metadata=LATER)
+    devices: int = field(default=1, metadata=LATER)
 
     @property
     def all_options(self) -> dict[str, str]:
@@ -92,6 +95,11 @@ class Target:
         return (self.microbatch,) * whole + ((rest,) if rest else ())
 
     @property
+    def shares_processors(self) -> bool:
+        """Whether its devices are logical ones, which share the same processors: their speed means nothing."""
+        return self.devices > 1 and self.accelerator == "cpu"
+
+    @property
     def label(self) -> str:
         """``name:mode``, and what else differs from the usual: how a person writes it."""
         extras = [f"@input={self.input}"] if self.input != "resident" and self.mode != "fit" else []
@@ -100,20 +108,30 @@ class Target:
         extras += [f"@matmul_precision={self.matmul_precision}"] if self.matmul_precision != "highest" else []
         extras += [f"@steps_per_call={self.steps_per_call}"] if self.steps_per_call != 1 else []
         extras += [f"@microbatch={self.microbatch}"] if self.microbatch else []
+        extras += [f"@devices={self.devices}"] if self.devices != 1 else []
         extras += [f"@{name}={value}" for name, value in self.options]
         return f"{self.name}:{self.mode}{''.join(extras)}"
 
 
 def label_and_steps_per_call(label: str) -> tuple[str, int]:
     """A target's label as it would be with one step per call, and how many it has."""
-    kept, at_once = [], 1
+    return _label_and(label, "steps_per_call")
+
+
+def label_and_devices(label: str) -> tuple[str, int]:
+    """A target's label as it would be on one device, and on how many it is."""
+    return _label_and(label, "devices")
+
+
+def _label_and(label: str, wanted: str) -> tuple[str, int]:
+    kept, count = [], 1
     for part in label.split("@"):
         key, _, value = part.partition("=")
-        if key == "steps_per_call":
-            at_once = int(value)
+        if key == wanted:
+            count = int(value)
         else:
             kept.append(part)
-    return "@".join(kept), at_once
+    return "@".join(kept), count
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,17 @@ class Cell:
         if any(isinstance(trace.layer, BatchNorm) for trace in self.model.traced):
             return MICROBATCH_AND_BATCH_NORM
         return MICROBATCH_AND_STEPS_PER_CALL if self.target.steps_per_call > 1 else ""
+
+    @property
+    def why_no_devices(self) -> str:
+        """Why it cannot be trained on as many devices as its target asks for; empty if it can, or need not."""
+        count = self.target.devices
+        if count == 1:
+            return ""
+        if self.target.microbatch:
+            return DEVICES_AND_MICROBATCH
+        uneven = [size for size in self.training.batch_sizes if size % count]
+        return f"batch size {uneven[0]} cannot be split into {count} equal parts, one for each device" if uneven else ""
 
     def epoch_of(self, step: int) -> tuple[int, int]:
         """The epoch of a step, both counted from 0, and the steps of that epoch before it; the end is an epoch too."""

@@ -163,7 +163,8 @@ class Snapshot:
     """Write the cell's state as it is now, as .npz ``output``.
 
     Keys: ``parameter/NAME`` and ``statistic/NAME``; ``optimizer/SLOT/NAME`` and ``steps`` () as the device counts
-    them, where the backend can show them (``backends.protocol.Witnessed``).
+    them, where the backend can show them (``backends.protocol.Witnessed``). Of a target with several devices, ``apart``
+    () is how many of all arrays that training changes they have unequal.
     """
 
     kind: ClassVar[str] = "snapshot"
@@ -430,12 +431,15 @@ class Inventoried:
 
     ``digests``: BLAKE2b (16 bytes, hex) of ``images`` as float32, ``labels`` as int32 and ``order`` (steps, B), or
     row after row where the batch size changes, as int32, each as little-endian bytes in C order; those that the device
-    does not hold are left out.
+    does not hold are left out. Of a target with several devices, ``apart`` names what they have unequal of all that
+    training changes, and ``collectives`` counts what they do together in a step, by kind of operation.
     """
 
     kind: ClassVar[str] = "inventoried"
     steps: int | None
     digests: dict[str, str]
+    apart: list[str] = field(default_factory=list)
+    collectives: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ from harness.cache import room
 from harness.core import system
 from harness.core.errors import EnvironmentBuildError, WrongDevice
 from harness.core.told import asked
+from harness.core.variables import shown_devices
 from harness.doctor import cache, requirements
 from harness.doctor.rules import Cache, Examined, Gpu, Machine, Pace
 from harness.machine import facts as machine_facts
 from harness.machine import nvidia
 from harness.machine.other_load import held_back
 from harness.paths import cache_place
-from harness.plan.targets import TargetDefinition
+from harness.plan.targets import DEVICE, TargetDefinition
 from harness.workers import environments
 from harness.workers.interpreters import NOT_FROM_HERE, clean_variables, uv_binary
 
@@ -142,6 +143,7 @@ def look_at_target(definition: TargetDefinition) -> Examined:
         cuda_build=answer["cuda_build"] if isinstance(answer, dict) else None,
         missing=tuple(missing or ()),
         hidden=hidden,
+        shown=_shown(definition),
     )
 
 
@@ -207,6 +209,13 @@ def _variables(definition: TargetDefinition) -> tuple[dict[str, str], str]:
         return definition.variables(definition.device, os.environ), ""
     except WrongDevice as error:
         return {}, str(error)
+
+
+def _shown(definition: TargetDefinition) -> int | None:
+    """How many devices this process's variables leave to the target; None where they hide none."""
+    chosen_by = (name for name, value in definition.env.items() if value == DEVICE)
+    shown = [found for name in chosen_by if (found := shown_devices(name, os.environ.get(name))) is not None]
+    return min(map(len, shown), default=None)
 
 
 def _problem_of_uv() -> str:

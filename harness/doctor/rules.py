@@ -141,7 +141,8 @@ class Examined:
     ``interpreter``: a person's own, or empty. ``folder``: where an environment of the harness's is or will be.
     ``packages``: name -> version, installed, or to be installed. ``cuda_build``: TensorFlow's word, None if it gives
     none. ``missing``: libraries of the system that the target needs and that cannot be loaded, with the reason.
-    ``hidden``: why this process's variables show the target no device, or empty.
+    ``hidden``: why this process's variables show the target no device, or empty. ``shown``: how many devices they show,
+    None where they hide none.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Examined:
     cuda_build: bool | None = None
     missing: tuple[str, ...] = ()
     hidden: str = ""
+    shown: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,19 @@ class Diagnosis:
     state: State
     findings: tuple[Finding, ...]
     trial: Trial | None = None
+
+
+def devices_seen(target: Examined, machine: Machine) -> int | None:
+    """How many devices of its kind a target can use; None where nothing here can tell.
+
+    Of a processor 1, whatever logical ones can be made of it.
+    """
+    if target.accelerator == "cpu":
+        return 1
+    if target.accelerator != "cuda":
+        return None
+    count = len(machine.gpus)
+    return count if target.shown is None else min(count, target.shown)
 
 
 Complaint = tuple[State, Finding]

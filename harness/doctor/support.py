@@ -20,14 +20,15 @@ Capabilities = Mapping[str, Any]
 
 UNEXPLAINED = "its adapter does not offer it"
 ONE_STEP = "its adapter trains one step per call"
+ONE_DEVICE = "its adapter trains on one device"
 
 
 @dataclass(frozen=True)
 class SupportRow:
     """One target in one mode. Each mapping has every name there is, with an empty text, or the reason why not.
 
-    ``layers`` is by precision; ``loops``, the inputs with which a call may train several steps. ``declared_by``: the
-    target in whose environment the adapter was asked.
+    ``layers`` is by precision; ``loops``, the inputs with which a call may train several steps; ``devices``, empty
+    where several may split a batch. ``declared_by``: the target in whose environment the adapter was asked.
     """
 
     target: str
@@ -40,6 +41,7 @@ class SupportRow:
     inputs: Mapping[str, str]
     optimizers: Mapping[str, str]
     loops: Mapping[str, str]
+    devices: str = ""
 
 
 def refusal(able: Capabilities, kind: str, thing: str, accelerator: str, *within: str) -> str:
@@ -110,13 +112,23 @@ def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilit
         inputs={name: all_of_it or ("" if name in offered else why_not[name]) for name in INPUTS},
         optimizers=reasons("optimizers", OPTIMIZERS),
         loops={name: all_of_it or ("" if name in looped else no_loop) for name in offered or INPUTS},
+        devices=all_of_it or _one_device(able, mode, accelerator),
     )
+
+
+def _one_device(able: Capabilities, mode: str, accelerator: str) -> str:
+    """Why a batch cannot be split over several devices; empty if it can."""
+    refusals = able.get("refusals", {})
+    for where in (f"on {accelerator}", f"in {mode}"):
+        if f"devices {where}" in refusals:
+            return str(refusals[f"devices {where}"])
+    return "" if mode in able.get("devices", ()) else ONE_DEVICE
 
 
 def markdown(found: Sequence[SupportRow]) -> str:
     """A table with a line per row, and notes: what "all" stands for, and every reason once."""
     notes: list[str] = []
-    headings = ("target", "mode", *PRECISIONS, "input", "optimizers", "steps per call")
+    headings = ("target", "mode", *PRECISIONS, "input", "optimizers", "steps per call", "devices")
     lines = [_line(headings), _line(["---"] * len(headings))]
     for row in found:
         lines.append(
@@ -128,12 +140,14 @@ def markdown(found: Sequence[SupportRow]) -> str:
                     _cell("", row.inputs, notes, named=True),
                     _cell("", row.optimizers, notes),
                     _cell("", row.loops, notes).replace("all", "any number", 1),
+                    _cell("", {"several": row.devices}, notes).replace("all", "any number", 1),
                 )
             )
         )
     legend = [
         f"Under a precision: the layers that it has, of {', '.join(LAYERS)}.",
         f"Optimizers: of {', '.join(OPTIMIZERS)}. Steps per call: whether one call may train several.",
+        "Devices: whether several may split a batch.",
     ]
     borrowed = {row.target: row.declared_by for row in found if row.target != row.declared_by}
     if borrowed:

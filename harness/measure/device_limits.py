@@ -165,11 +165,11 @@ def _stored(path: Path) -> Limits | None:
 
 
 def _probe(target: Target) -> ProbeCell:
-    """One batch of zeros."""
+    """One batch of zeros, on one device, whose limit it is."""
     images, labels = np.zeros((2, *MODEL.input_shape), np.float32), np.zeros(2, np.int32)
     dataset = Dataset("probe", "", 2, 2, MODEL.input_shape, MODEL.classes)
     return ProbeCell(
-        cell=Cell(MODEL, TrainingSpec(2), dataset, Inputs("", ""), replace(target, steps_per_call=1)),
+        cell=Cell(MODEL, TrainingSpec(2), dataset, Inputs("", ""), replace(target, steps_per_call=1, devices=1)),
         images=images,
         labels=labels,
         test_images=images,

@@ -79,8 +79,9 @@ class Instruments:
         found: dict[str, Any] = {}
         index = nvidia.index_for(record.cell.target, record.worker.get("variables") or {})
         if index is not None and (samples := self._samples(_source(index), spans)):
+            is_part = record.cell.target.devices > 1  # the first of several GPUs is read: its energy is not the cell's
             found["gpu"] = {
-                **energy_meter.gpu_summary(samples, spans, count, mixed),
+                **energy_meter.gpu_summary(samples, spans, count, mixed or is_part),
                 "process_memory_bytes": energy_meter.process_memory(samples, process),
             }
         elif record.cell.target.accelerator != "cpu" and (samples := self._samples(WINDOWS, spans)):

@@ -330,6 +330,8 @@ class Lane:
         closed = self._worker.finish(self._timeout)
         self._peak_memory = closed.peak_memory_bytes
         self._device |= closed.device
+        if self.inventory.collectives:
+            self._device["collectives"] = self.inventory.collectives
         beyond = device_proof.beyond_dedicated(self._device)
         if beyond is not None:
             self._device["beyond_dedicated_memory"] = beyond

@@ -165,18 +165,19 @@ class Search:
         self._tell = tell
 
     def run(self, cell: Cell) -> LargestBatch:
-        """The search for a cell's work and target, whatever its own batch size."""
-        training, dataset = cell.training, cell.dataset
+        """The search for a cell's work and target, whatever its own batch size; several devices split each size."""
+        training, dataset, devices = cell.training, cell.dataset, cell.target.devices
         attempts: list[Attempt] = []
 
-        def fits(size: int) -> bool:
+        def fits(of_each: int) -> bool:
+            size = of_each * devices
             attempts.append(self._attempt(replace(cell, training=replace(training, batch_size=size))))
             self._tell(attempts[-1])
             return attempts[-1].fits
 
         problem = ""
         try:
-            search(fits, dataset.train_examples)
+            search(fits, dataset.train_examples // devices, max(START // devices, 1))
         except CellError as error:
             problem = f"{error.status.replace('_', ' ')}: {error}"
         return LargestBatch(

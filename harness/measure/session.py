@@ -81,7 +81,7 @@ def open_hosts(
             python=python,
             backend=target.backend,
             bundle=bundle,
-            env=definition.variables(target.device, os.environ),
+            env=definition.variables(target.device, os.environ, target.devices),
             scratch=scratch / f"host-{place}",
             log=logs / f"{place}.log",
             fork=fork,

@@ -11,7 +11,9 @@
     max_epochs = 20
     evaluate_every = 100                      # steps between evaluations, beside those after each epoch
     cpus = [1, 2]                             # processors per worker; all if not given
+    batch_size_per_device = [32]              # in place of batch_size: that of each device, times their number
     steps_per_call = [1, 8]                   # training steps in one call of the framework; 1 if not given
+    devices = [1, 2]                          # devices that split each batch; 1 if not given
     [training]
     learning_rate = [0.01, 0.1]
 
@@ -70,7 +72,7 @@ TEXT_KEYS = (
 )
 """Keys whose flags are texts, and those whose texts may be files; all others are numbers, separated by commas."""
 
-TARGET_AXES = ("cpus", "steps_per_call")
+TARGET_AXES = ("cpus", "steps_per_call", "devices")
 """Axes of targets: each value makes of each target one of its own."""
 
 RATE_KEY = "learning_rate"
@@ -235,9 +237,11 @@ class SweepForm(BaseModel):
     target: Annotated[list[Text], _LISTED, _AXIS]
     dataset: Annotated[str, _one_of(DATASETS, DATASET_SUFFIX)]
     batch_size: Annotated[list[_Size], BeforeValidator(_unrolled), _AXIS]
+    batch_size_per_device: Annotated[list[Count], _LISTED] = []
     memory: Text | None = None
     cpus: Annotated[list[Count], _LISTED, _AXIS] = []
     steps_per_call: Annotated[list[Count], _LISTED, _AXIS] = []
+    devices: Annotated[list[Count], _LISTED, _AXIS] = []
     epochs: Annotated[list[Epochs], _LISTED, _AXIS] = [1]
     until_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     max_epochs: Epochs | None = None
@@ -261,7 +265,8 @@ class Sweep:
     ``flags`` maps dotted keys that came from the command line to their flags. ``rates_by_size``: a rate for each batch
     size, in rising order, in place of ``learning_rates``, which are then empty. ``finds_rates``: whether one of
     ``learning_rates`` stands for one that is to be found (TO_FIND). ``up_to_memory``: where not 0, the first of further
-    batch sizes that double as far as memory holds them; ``memory``: what of it may be taken.
+    batch sizes that double as far as memory holds them; ``memory``: what of it may be taken. ``per_device``: where not
+    empty, each target has those batch sizes times its devices alone, of which ``batch_sizes`` are all.
     """
 
     name: str
@@ -291,6 +296,7 @@ class Sweep:
     up_to_memory: int = 0
     memory: str = ""
     batch_rule: str = RULES[0]
+    per_device: tuple[int, ...] = ()
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
@@ -366,6 +372,7 @@ def load(asked: str | SweepDefinition, overrides: Mapping[str, Any]) -> Sweep:
     if by_size is not None or finds:
         rest = {RATE_KEY: numbers} if finds and numbers else {}
         data["training"] = {**{key: value for key, value in training.items() if key != RATE_KEY}, **rest}
+    _require_one_kind_of_size(data, source, flags)
     form = tomlfile.validate(SweepForm, data, source, flags=flags)
     _check_schedule(form.training, source, flags)
     found = _sweep(form, source, base, flags)
@@ -412,6 +419,10 @@ def expand(
                     base = found(model, training.optimizer, training.precision, training.batch_size)
                     training = replace(training, learning_rate=replace(training.learning_rate, base=base))
                 for target in _once(targets):
+                    if sweep.per_device and training.batch_size not in {
+                        size * target.devices for size in sweep.per_device
+                    }:
+                        continue
                     cell = Cell(model, training, dataset, drawn, target)
                     planned.append(Planned(cell, trainable.why_not(cell) or _too_large(cell, held(cell))))
     return planned
@@ -545,7 +556,9 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         models=_once(_absolute(model, base) for model in form.model),
         targets=_targets(form, source, flags),
         dataset=_absolute(form.dataset, base),
-        batch_sizes=_once(size for size in form.batch_size if not isinstance(size, UpToMemory)),
+        batch_sizes=_sizes_of_all_devices(form)
+        or _once(size for size in form.batch_size if not isinstance(size, UpToMemory)),
+        per_device=_once(form.batch_size_per_device),
         up_to_memory=min((size.first for size in form.batch_size if isinstance(size, UpToMemory)), default=0),
         memory=form.memory or "",
         epochs=_epochs(form, source, flags),
@@ -566,6 +579,32 @@ def _sweep(form: SweepForm, source: str, base: Path, flags: dict[str, str]) -> S
         evaluate_every=form.evaluate_every or 0,
         batch_rule=training.batch_rule,
     )
+
+
+_DEVICES = re.compile(r"@devices=([0-9]+)(?:@|$)")
+
+
+def _require_one_kind_of_size(data: dict[str, Any], source: str, flags: Mapping[str, str]) -> None:
+    """Batch sizes of all devices together or of each: the latter by a flag take the place of the former in a file.
+
+    ``data`` is given what is checked in place of the former. Raises UsageError where both are said together.
+    """
+    key = "batch_size_per_device"
+    if key not in data:
+        return
+    if "batch_size" in data and ("batch_size" in flags) == (key in flags):
+        raise UsageError(f"{_where(key, source, flags)}: found beside batch_size, allowed: one of the two")
+    if key in flags or "batch_size" not in data:
+        data["batch_size"] = 1
+    else:
+        del data[key]
+
+
+def _sizes_of_all_devices(form: SweepForm) -> tuple[int, ...]:
+    """Each batch size of a device times each number of devices that a target has; none where none is asked for."""
+    asked = [_DEVICES.search(text) for text in form.target]
+    counts = form.devices or [int(found[1]) if found else 1 for found in asked]
+    return _once(size * count for size in form.batch_size_per_device for count in counts)
 
 
 def _epochs(form: SweepForm, source: str, flags: Mapping[str, str]) -> tuple[int, ...]:

@@ -128,8 +128,10 @@ class TargetDefinition:
             return f"{self.name} has no lock file for {here}"
         return ""
 
-    def variables(self, device: int = 0, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The worker's environment variables for device number ``device``.
+    def variables(
+        self, device: int = 0, inherited: Mapping[str, str] | None = None, devices: int = 1
+    ) -> dict[str, str]:
+        """The worker's environment variables for device number ``device``, or so many ``devices`` from it on.
 
         Where ``inherited`` (the harness's own variables) shows some devices only, as a scheduler's job does by
         ``CUDA_VISIBLE_DEVICES=2,3``, the target's devices count among those; ``CUDA_VISIBLE_DEVICES=`` shows none.
@@ -142,12 +144,12 @@ class TargetDefinition:
                 continue
             said = (inherited or {}).get(key)
             shown = shown_devices(key, said)
-            if shown is not None and device >= len(shown):
+            last = device + devices - 1
+            if shown is not None and last >= len(shown):
                 count = f"{len(shown)}" if shown else "none"
-                raise WrongDevice(
-                    f"asked for device {device}, but {key} shows {count} ({said!r}; devices count from 0)"
-                )
-            found[key] = str(device) if shown is None else shown[device]
+                raise WrongDevice(f"asked for device {last}, but {key} shows {count} ({said!r}; devices count from 0)")
+            wanted = range(device, device + devices)
+            found[key] = ",".join(str(one) if shown is None else shown[one] for one in wanted)
             found[ONLY_DEVICE] = str(device)
         return found
 
@@ -259,9 +261,9 @@ def _add(
 def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
     """Turn ``name``, ``name:mode`` or ``name:mode@key=value@...`` into a cell's target.
 
-    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``, ``steps_per_call``, ``microbatch``, and the backend's
-    knobs, which of a backend of one's own are those that the definition gives a value. The mode defaults to the
-    definition's first, the input to ``resident``; Keras's ``fit`` always takes its batches from the host.
+    Keys: ``cpus``, ``device``, ``input``, ``matmul_precision``, ``steps_per_call``, ``microbatch``, ``devices``, and
+    the backend's knobs, which of a backend of one's own are those that the definition gives a value. The mode defaults
+    to the definition's first, the input to ``resident``; Keras's ``fit`` always takes its batches from the host.
     Raises UsageError with what is allowed and the nearest valid name.
     """
     where = f"target {text!r}"
@@ -280,6 +282,7 @@ def resolve(text: str, definitions: Mapping[str, TargetDefinition]) -> Target:
         "matmul_precision": lambda value: _one_of(value, MATMUL_PRECISIONS, where, "matmul_precision"),
         "steps_per_call": lambda value: _count(value, where, "steps_per_call", least=1),
         "microbatch": lambda value: _count(value, where, "microbatch", least=1),
+        "devices": lambda value: _count(value, where, "devices", least=1),
     }
     readers |= {knob.name: _knob_reader(knob, where) for knob in definition.knobs}
     readers |= {name: str for name in definition.options if name not in readers}

@@ -18,4 +18,4 @@ def why_not(cell: Cell) -> str:
         return wording.evaluated_too_often(at_once, training.evaluate_every)
     if steps < at_once:
         return wording.call_too_long(at_once, steps, largest)
-    return cell.why_no_microbatch
+    return cell.why_no_microbatch or cell.why_no_devices

@@ -99,6 +99,7 @@ def realised(
         "cpus": str(target.cpus),
         "device": str(target.device),
         "matmul_precision": target.matmul_precision,
+        "devices": str(target.devices),
         **variant.part("beside"),
         **{key: value for key, value in options.items() if key not in defined},
     }

@@ -7,7 +7,7 @@ order of examples back from where training reads them. Their digests are compare
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from harness.core.cell import Cell
 from harness.core.messages import Inventoried
-from harness.proof.parity import COUNTED, HELD, Quantity
+from harness.proof.parity import APART, COUNTED, HELD, REDUCED, Quantity
 
 NAMES = {"images": "array of images", "labels": "array of labels", "order": "order of images"}
 _DIGEST_BYTES = 16
+
+SHOWN = 3
+"""Unequal arrays that a reason names."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,21 @@ def judge(cell: Cell, claimed: int, told: Inventoried, expected: Mapping[str, st
     for name, digest in expected.items():
         if name in told.digests:
             quantities.append(Quantity(HELD, float(told.digests[name] != digest), 0.0, NAMES[name]))
+    if cell.target.devices > 1:
+        quantities += [replicas_apart(len(told.apart), told.apart), _reduced(told.collectives)]
     return Kept(tuple(quantities), tuple(not_shown))
+
+
+def replicas_apart(count: int, names: Sequence[str] = ()) -> Quantity:
+    """How many arrays several devices have unequal that training must leave equal, bit by bit."""
+    shown = f" ({', '.join([*names[:SHOWN], *(['...'] if len(names) > SHOWN else [])])})" if names else ""
+    return Quantity(APART, float(count), 0.0, f"the devices have {count} arrays unequal{shown}" if count else "")
+
+
+def _reduced(collectives: Mapping[str, int]) -> Quantity:
+    """Whether several devices do anything together in a step: without, each trains for itself."""
+    fault = "" if collectives else "the compiled step adds nothing up over its devices"
+    return Quantity(REDUCED, float(not collectives), 0.0, fault)
 
 
 def step_count(counted: int, claimed: int) -> Quantity:

@@ -67,6 +67,8 @@ def closing_problem(target: Target, facts: Mapping[str, Any], trained: bool) -> 
         names = [str(name) for name in facts.get(key) or ()]
         if not names and asked != "cpu" and (trained or key == "parameters_on"):
             return f"asked for {asked}, but the backend does not say where {live}"
+        if names and len(set(names)) != target.devices and target.devices > 1:
+            return f"asked for {target.devices} devices, but {live} on {', '.join(names)}"
         elsewhere = [name for name in names if not _fits(name, asked)]
         if elsewhere:
             return f"asked for {asked}, but {live} on {', '.join(elsewhere)}"

@@ -49,6 +49,7 @@ from harness.proof.probes import PARITY_VERSION
 from harness.proof.tolerances import scale, scale_error, size, tolerances, too_exact
 
 TOO_EXACT, COUNTED, HELD = "too_exact", "steps counted", "data held"
+APART, REDUCED = "replicas equal", "reduced over devices"
 SCALES = {"gradient_scale": "gradients", "parameter_scale": "parameters"}
 """Quantities that look at all arrays of a group together, and the group."""
 
@@ -96,6 +97,8 @@ class Quantity:
             return f"the device counted {self.detail}"
         if self.name == HELD:
             return f"the {self.detail} on the device is not what was shipped"
+        if self.name in (APART, REDUCED):
+            return self.detail
         return f"{self.name} {self.detail} off by {self.error:.1e} (allowed {self.tolerance:.0e})"
 
 
@@ -171,6 +174,7 @@ def key_of(
         **({} if target.steps_per_call == 1 else {"steps_per_call": target.steps_per_call}),
         **({"options": target.all_options} if target.all_options else {}),
         **({"microbatch": target.microbatch} if target.microbatch else {}),
+        **({} if target.devices == 1 else {"devices": target.devices}),
         "model": digest(model),
         "optimizer": digest(optimizer),
         "precision": precision,

@@ -61,6 +61,11 @@ class ProbeCell:
     order: NDArray[np.int32]
 
 
+def batch_size_for(target: Target) -> int:
+    """``BATCH_SIZE``, or on several devices the next that they can split."""
+    return BATCH_SIZE + -BATCH_SIZE % target.devices
+
+
 def training_probe(
     model: ModelSpec,
     optimizer: OptimizerSpec,
@@ -74,12 +79,14 @@ def training_probe(
 
     ``like``: a training whose label smoothing and kind of schedule it has.
     """
-    generator = np.random.default_rng([PARITY_VERSION, EXAMPLES, draw])
-    images = generator.random((EXAMPLES, *model.input_shape), dtype=np.float32)
-    labels = generator.integers(0, model.classes, EXAMPLES).astype(np.int32)
-    order = np.stack([generator.permutation(EXAMPLES) for _ in range(EPOCHS)]).astype(np.int32)
+    batch_size = batch_size_for(target)
+    examples = EXAMPLES // BATCH_SIZE * batch_size
+    generator = np.random.default_rng([PARITY_VERSION, examples, draw])
+    images = generator.random((examples, *model.input_shape), dtype=np.float32)
+    labels = generator.integers(0, model.classes, examples).astype(np.int32)
+    order = np.stack([generator.permutation(examples) for _ in range(EPOCHS)]).astype(np.int32)
     training = TrainingSpec(
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         epochs=EPOCHS,
         optimizer=replace(
             optimizer,
@@ -92,7 +99,7 @@ def training_probe(
         label_smoothing=like.label_smoothing if like else 0.0,
     )
     return ProbeCell(
-        cell=_cell(without_dropout(model), training, target, EXAMPLES, TEST_EXAMPLES),
+        cell=_cell(without_dropout(model), training, target, examples, TEST_EXAMPLES),
         images=images,
         labels=labels,
         test_images=generator.random((TEST_EXAMPLES, *model.input_shape), dtype=np.float32),
@@ -161,17 +168,18 @@ def ties_probe(precision: str, target: Target) -> ProbeCell:
         "04_dense/kernel": generator.uniform(-0.5, 0.5, model.parameter_shapes["04_dense/kernel"]).astype(np.float32),
         "04_dense/bias": np.zeros(4, np.float32),
     }
-    images = generator.integers(0, 2, (BATCH_SIZE, *model.input_shape)).astype(np.float32)
-    labels = generator.integers(0, model.classes, BATCH_SIZE).astype(np.int32)
-    training = TrainingSpec(batch_size=BATCH_SIZE, optimizer=OptimizerSpec("sgd"), precision=precision)
+    count = batch_size_for(target)
+    images = generator.integers(0, 2, (count, *model.input_shape)).astype(np.float32)
+    labels = generator.integers(0, model.classes, count).astype(np.int32)
+    training = TrainingSpec(batch_size=count, optimizer=OptimizerSpec("sgd"), precision=precision)
     return ProbeCell(
-        cell=_cell(model, training, target, BATCH_SIZE, BATCH_SIZE),
+        cell=_cell(model, training, target, count, count),
         images=images,
         labels=labels,
         test_images=images,
         test_labels=labels,
         parameters=parameters,
-        order=np.arange(BATCH_SIZE, dtype=np.int32)[None],
+        order=np.arange(count, dtype=np.int32)[None],
     )
 
 
@@ -194,7 +202,7 @@ def calls_probe(
     """
     steps = 2 * target.steps_per_call + (target.mode != "fit")
     probe = training_probe(model, optimizer, precision, target, parameters, like=like)
-    examples = steps * BATCH_SIZE
+    examples = steps * batch_size_for(target)
     generator = np.random.default_rng([PARITY_VERSION, examples])
     rate = replace(schedule(like, LearningRate(base=CALLS_RATE), 2), drop_epochs=())
     training = replace(probe.cell.training, epochs=1, learning_rate=rate)
@@ -218,19 +226,20 @@ def dropout_probe(rate: float, precision: str, target: Target) -> ProbeCell:
     Every step is on the same examples: those of an epoch, or where several steps make a call, of each step of one.
     """
     epochs, copies = (DROPOUT_STEPS, 1) if target.steps_per_call == 1 else (1, DROPOUT_STEPS)
+    batch_size = DROPOUT_EXAMPLES + -DROPOUT_EXAMPLES % target.devices
     side = math.isqrt(DROPOUT_UNITS)
     model = ModelSpec("dropout", (side, side, 1), (Flatten(), Dropout(rate), Dense(DROPOUT_UNITS, bias=False)))
     generator = np.random.default_rng([PARITY_VERSION, DROPOUT_UNITS])
     training = TrainingSpec(
-        batch_size=DROPOUT_EXAMPLES,
+        batch_size=batch_size,
         epochs=epochs,
         optimizer=OptimizerSpec("sgd"),
         learning_rate=LearningRate(base=0.0),
         precision=precision,
     )
-    examples = copies * DROPOUT_EXAMPLES
+    examples = copies * batch_size
     images = np.ones((examples, side, side, 1), np.float32)
-    labels = np.tile(generator.integers(0, DROPOUT_UNITS, DROPOUT_EXAMPLES).astype(np.int32), copies)
+    labels = np.tile(generator.integers(0, DROPOUT_UNITS, batch_size).astype(np.int32), copies)
     return ProbeCell(
         cell=_cell(model, training, target, examples, examples),
         images=images,

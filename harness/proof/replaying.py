@@ -23,7 +23,7 @@ from harness.core.messages import Evaluate, Evaluated, Replay
 from harness.core.model import Dropout, ModelSpec
 from harness.core.training import TrainingSpec
 from harness.proof import rounding
-from harness.proof.conservation import step_count
+from harness.proof.conservation import replicas_apart, step_count
 from harness.proof.parity import Quantity, binomial_bound
 from harness.proof.probing import Arrays, load_probed
 from harness.proof.tolerances import TEST_EXAMPLES, UNIT_ROUNDOFF, tolerances
@@ -146,11 +146,15 @@ def initial_state(model: ModelSpec, training: TrainingSpec, parameters: Mapping[
 
 
 def counted(span: Span, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> tuple[Quantity, ...]:
-    """How far the device's own count of a span's steps is from their number; nothing where it does not tell."""
+    """How far the device's own count of a span's steps is from their number; nothing where it does not tell.
+
+    And of several devices, how many arrays they have unequal after them.
+    """
+    apart = (replicas_apart(int(after["apart"])),) if "apart" in after else ()
     if "steps" not in before or "steps" not in after:
-        return ()
+        return apart
     count = int(after["steps"]) - int(before["steps"])
-    return (step_count(count, span.steps),)
+    return (step_count(count, span.steps), *apart)
 
 
 def gradient_of_step(

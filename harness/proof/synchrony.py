@@ -356,6 +356,7 @@ def _steps_per_call(target: Target, steps: int) -> int:
 def _probe(target: Target, model: ModelSpec, batch_size: int, steps: int | None = None) -> ProbeCell:
     """Random images for one epoch of whole calls, more than enough if it is not said how many ``steps``."""
     generator = np.random.default_rng(0)
+    batch_size += -batch_size % target.devices
     steps = steps or _steps(target, model, batch_size)
     at_once = _steps_per_call(target, steps)
     count = steps // at_once * at_once * batch_size

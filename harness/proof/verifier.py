@@ -154,7 +154,7 @@ class Verifier:
 
     def _dropout(self, rate: float, precision: str, target: Target, give: Callable[[], CellWorker]) -> Quantities:
         probe = probes.dropout_probe(rate, precision, target)
-        examples = probes.DROPOUT_EXAMPLES
+        examples = probe.cell.training.batch_size
         with ProbeFolder(self._scratch / "probe-dropout", probe) as folder:
             training, evaluation, stepped = (
                 folder.path / f"{part}.npz" for part in ("training", "evaluation", "steps")

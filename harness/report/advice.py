@@ -34,6 +34,8 @@ def sentence(advice: Advice) -> str:
 
 
 def _answer(advice: Advice) -> str:
+    if advice.goal == NOTHING and advice.logical:
+        return "There is no answer: only logical devices, which share the same processors, were timed."
     if advice.goal == NOTHING:
         why = "training diverged with every choice" if advice.diverged else "no cell was timed"
         return f"There is no answer: {why}."

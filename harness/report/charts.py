@@ -30,6 +30,7 @@ MAKERS: tuple[Maker, ...] = (
     speed.step_time,
     speed.step_residuals,
     speed.what_a_step_waits_for,
+    speed.speed_up,
     speed.startup,
     speed.limit_share,
     speed.energy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.analysis import statement
 from harness.report import fields, vega
 from harness.report.fields import header
 from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
@@ -131,6 +132,17 @@ def what_a_step_waits_for(work: Work) -> Figure | Absent:
     height = 26 * shares.height + 24
     words = Words(title, "; ".join(said) + ".")
     return Figure("waits", words, note, vega.chart(long, [bars], height=height), frame, columns)
+
+
+def speed_up(work: Work) -> Figure | Absent:
+    """Speed on several devices over that on one, at the same batch size."""
+    field, title = "speed_up", "Several devices: times as fast as one, against batch size"
+    frame = work.device_scaling.filter(work.device_scaling["speed_up"].is_not_null())
+    if frame.is_empty():
+        return Absent(title, "no target was trained on one device and on several")
+    note = f"{statement.LOGICAL}." if frame["logical"].any() else ""
+    columns = ("target", "batch_size", "devices", field, "efficiency", "reduction_share", "heats")
+    return _curves("speed-up", title, note, work, frame, field, columns)
 
 
 def limit_share(work: Work) -> Figure | Absent:

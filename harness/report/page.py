@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import statement
 from harness.core.record import Record
-from harness.report import charts, fairness, fixed_and_growing, other_load, palette, same_work, tables, vega, works
+from harness.report import (
+    charts,
+    devices,
+    fairness,
+    fixed_and_growing,
+    other_load,
+    palette,
+    same_work,
+    tables,
+    vega,
+    works,
+)
 from harness.report.charts import Gallery
 from harness.report.figure import Figure
 from harness.report.headline import diverged, not_readable, not_run, unproven
@@ -149,7 +160,12 @@ def render(view: PageView) -> str:
         differences=fairness.differences(view.lanes),
         manifests=fairness.manifests(view.lanes),
         proofs=fairness.proofs(view.proofs, view.unreadable_proofs),
-        statement=statement.of_targets(lane.cell.target for lane in view.lanes),
+        statement=" ".join(
+            (
+                statement.of_targets(lane.cell.target for lane in view.lanes),
+                *devices.sentences(cells, view.found.device_scaling, view.found.device_time),
+            )
+        ).strip(),
         method=[*fairness.method(view.lanes), *same_work.sentences(cells)],
         again=_again(view),
         most_answers=MOST_ANSWERS,
@@ -176,6 +192,12 @@ def _section(number: int, gallery: Gallery) -> _Section:
         tables.table(work.step_model, _MODEL, "The time of a step as a fixed overhead plus a time per image"),
         tables.table(
             work.dispatch, _DISPATCH, "The time of a step as dispatch shared by a call's steps, overhead, and images"
+        ),
+        tables.table(
+            work.device_time,
+            _DEVICE_TIME,
+            "The time of a step on several devices as overhead, a device's own images, and adding up over devices",
+            {"pays_from_measured": "never"},
         ),
         tables.table(
             work.beside_one_rate,
@@ -225,6 +247,19 @@ _DISPATCH = (
     "overhead_seconds",
     "seconds_per_image",
     "largest_residual",
+    "reason",
+)
+_DEVICE_TIME = (
+    "target",
+    "devices_measured",
+    "logical",
+    "points",
+    "overhead_seconds",
+    "seconds_per_image",
+    "reduction_seconds",
+    "largest_residual",
+    "pays_from",
+    "pays_from_measured",
     "reason",
 )
 _RECOVERY = (

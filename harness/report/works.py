@@ -55,6 +55,8 @@ class Work:
     predicted: pl.DataFrame
     dispatch: pl.DataFrame
     waits: pl.DataFrame
+    device_scaling: pl.DataFrame
+    device_time: pl.DataFrame
     ratios: pl.DataFrame
     accuracy_by_size: pl.DataFrame
     beside_one_rate: pl.DataFrame
@@ -106,6 +108,8 @@ _FRAMES = (
     "predicted",
     "dispatch",
     "waits",
+    "device_scaling",
+    "device_time",
     "ratios",
     "accuracy_by_size",
     "beside_one_rate",
@@ -124,8 +128,8 @@ _OF_TARGETS = ("pace", "accuracy_by_size", "startup", "plans")
 _OF_CELLS = ("curves", "plans", "plans_to_accuracy")
 """Frames that are not by batch size, whatever columns they have."""
 
-_OF_CALLS = ("dispatch", "waits")
-"""Frames of targets that differ in their steps per call alone, which stand under one name there."""
+_OF_CALLS = ("dispatch", "waits", "device_time")
+"""Frames of targets that differ in their steps per call, or devices, alone, which stand under one name there."""
 
 
 def _parts(frame: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:

@@ -24,8 +24,8 @@ class Hosts:
     def __init__(self, launch: Callable[[Target, int], Launch], start_timeout: float) -> None:
         self._launch = launch
         self._start_timeout = start_timeout
-        self._workers: dict[tuple[str, int, int], Worker] = {}
-        self._failed_starts: Counter[tuple[str, int, int]] = Counter()
+        self._workers: dict[tuple[str, int, int, int], Worker] = {}
+        self._failed_starts: Counter[tuple[str, int, int, int]] = Counter()
 
     def worker(self, target: Target, lane: int = 0) -> Worker:
         """A live worker for ``target``; another ``lane`` is another process.
@@ -33,7 +33,9 @@ class Hosts:
         Its framework may still be importing: ``ready`` waits for that. The last worker, dead, if it failed to start,
         as those before it: ``ready`` then says again why.
         """
-        key = (target.name, target.device, lane)
+        # Which GPUs a process is shown is settled when it starts; logical processors are made later.
+        shown = target.devices if target.accelerator != "cpu" else 1
+        key = (target.name, target.device, shown, lane)
         worker = self._workers.get(key)
         if worker is not None and worker.alive:
             return worker

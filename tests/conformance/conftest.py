@@ -75,14 +75,12 @@ class Bench:
 
 
 def _untrained() -> dict[str, targets.TargetDefinition]:
-    """The targets of ``untrained_backends``: those of real backends, with another class."""
+    """The targets of modules with planted faults: those of real backends, with another class."""
     known, here = targets.definitions(), Path(__file__).parent
     return {
-        name: replace(known[real], name=name, backend=f"untrained_backends:{backend}", path=here)
-        for name, real, backend in (
-            ("untrained-jax", "jax-cpu", "OnJax"),
-            ("untrained-tensorflow", "tensorflow-cpu", "OnTensorFlow"),
-        )
+        f"{kind}-{name}": replace(known[real], name=f"{kind}-{name}", backend=f"{kind}_backends:{backend}", path=here)
+        for kind in ("untrained", "split")
+        for name, real, backend in (("jax", "jax-cpu", "OnJax"), ("tensorflow", "tensorflow-cpu", "OnTensorFlow"))
     }
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from backends import device_choice
 from harness.core.errors import WrongDevice
+from tests.unit.records import JAX
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -47,3 +50,19 @@ def test_a_device_that_cannot_be_seen_is_the_wrong_one(monkeypatch: pytest.Monke
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(WrongDevice, match=r"CUDA_VISIBLE_DEVICES is not set"):
         device_choice.require_visible(4, 4, 4, VARIABLE)
+
+
+def test_fewer_devices_than_asked_for_are_the_wrong_ones() -> None:
+    two = replace(JAX, accelerator="cuda", devices=2)
+    device_choice.require_enough(two, 2)
+    with pytest.raises(WrongDevice, match=r"^asked for 2 devices \(cuda\), but 1 can be seen$"):
+        device_choice.require_enough(two, 1)
+
+
+def test_only_several_devices_are_told_of() -> None:
+    assert device_choice.together(JAX, ["a"], "sum") == {}
+    assert device_choice.together(replace(JAX, devices=2), ["a", "b"], "sum") == {
+        "replica_devices": ["a", "b"],
+        "collective": "sum",
+        "logical_devices": True,
+    }

@@ -14,7 +14,18 @@ import pytest
 from harness.core.errors import EnvironmentBuildError
 from harness.core.system.graphics import wsl_of
 from harness.doctor import inspection, requirements
-from harness.doctor.rules import Cache, Examined, Finding, Gpu, Machine, Pace, Trial, diagnose, machine_findings
+from harness.doctor.rules import (
+    Cache,
+    Examined,
+    Finding,
+    Gpu,
+    Machine,
+    Pace,
+    Trial,
+    devices_seen,
+    diagnose,
+    machine_findings,
+)
 from harness.machine import nvidia
 from harness.plan import targets
 from harness.workers import interpreters
@@ -459,3 +470,12 @@ def test_a_missing_uv_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(inspection, "uv_binary", absent)
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
     assert inspection.look_at_target(targets.built_in()["reference"]).environment == "no uv"
+
+
+@pytest.mark.parametrize(("shown", "seen"), [(None, 2), (1, 1), (0, 0), (3, 2)])
+def test_a_target_sees_those_devices_that_are_there_and_shown(shown: int | None, seen: int) -> None:
+    machine = replace(QUIET, gpus=(Gpu(0, "A", None), Gpu(1, "B", None)))
+    assert devices_seen(cuda(shown=shown), machine) == seen
+    assert devices_seen(replace(cuda(), accelerator="cpu"), machine) == 1
+    assert devices_seen(replace(cuda(), accelerator="directml"), machine) is None
+    assert devices_seen(replace(cuda(), accelerator="tpu"), machine) is None

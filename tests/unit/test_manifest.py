@@ -130,7 +130,7 @@ def test_a_manifest_has_what_the_record_tells() -> None:
 def test_what_a_record_does_not_tell_is_none() -> None:
     told = manifest(record(cell()))
     of_the_cell = {"accelerator", "mode", "input", "precision", "matmul_precision", "layout", "environment", "settings"}
-    of_the_cell |= {"steps_per_call", "options"}
+    of_the_cell |= {"steps_per_call", "devices", "options"}
     assert {key for key, value in told.items() if value is not None} == of_the_cell
 
 

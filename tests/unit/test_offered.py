@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backends.protocol import Capabilities
-from backends.serving import require_offered, require_trainable
+from backends.serving import require_devices, require_offered, require_trainable
 from harness.core import knobs
 from harness.core.cell import Cell, Dataset, Inputs
 from harness.core.errors import Unsupported
@@ -104,6 +104,7 @@ def test_the_later_declarations_are_the_only_ones_with_defaults() -> None:
         "options",
         "plans",
         "microbatches",
+        "devices",
     }
 
 
@@ -139,3 +140,34 @@ def test_what_a_training_asks_for_is_refused_where_it_is_not_declared(
     assert str(caught.value) == reason
     plain = replace(cell, training=TrainingSpec(4))
     require_trainable(backend, plain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("declared", "asked", "reason"),
+    [
+        ({}, {}, "its adapter trains on one"),
+        ({"devices": ("jit",)}, {}, ""),
+        ({"devices": ("jit",), "refusals": {"devices on cpu": "no cable"}}, {}, "no cable"),
+        ({"refusals": {"devices in jit": "no mesh"}}, {}, "no mesh"),
+        ({"devices": ("jit",), "refusals": {"devices with steps_per_call in jit": "no loop"}}, {}, ""),
+        (
+            {"devices": ("jit",), "refusals": {"devices with steps_per_call in jit": "no loop"}},
+            {"steps_per_call": 2},
+            "no loop",
+        ),
+        ({"devices": ("jit",)}, {"devices": 3}, "batch size 4 cannot be split into 3 equal parts, one for each device"),
+    ],
+)
+def test_several_devices_are_refused_where_they_are_not_declared(
+    declared: dict[str, Any], asked: dict[str, Any], reason: str
+) -> None:
+    backend = Backend(Capabilities(**{**OLD, **declared}))
+    target = replace(JAX, **{"devices": 2, **asked})
+    cell = Cell(MODEL, TrainingSpec(4), Dataset("d", "", 8, 8, (4, 4, 1), 3), Inputs("", ""), target)
+    if not reason:
+        require_devices(backend, cell)  # type: ignore[arg-type]
+        return
+    with pytest.raises(Unsupported) as caught:
+        require_devices(backend, cell)  # type: ignore[arg-type]
+    assert str(caught.value) == f"mine has no devices={target.devices} in mode 'jit': {reason}"
+    require_devices(Backend(None), replace(cell, target=JAX))  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ ABLE: dict[str, Any] = {
     "layers": [name for name in LAYERS if name != "batch_norm"],
     "optimizers": list(OPTIMIZERS),
     "loops": {"graph": ["resident"]},
+    "devices": ["graph", "xla"],
     "refusals": {
         "batch_norm": "no moments",
         "mixed_float16": "slow",
@@ -32,6 +33,8 @@ ABLE: dict[str, Any] = {
         "dense in mixed_bfloat16": "no product",
         "xla with input resident": "no room",
         "steps_per_call in xla": "no loops",
+        "devices in xla": "no sums",
+        "devices on directml": "one adapter",
     },
 }
 
@@ -109,12 +112,12 @@ def test_the_table_says_every_reason_once_below_it() -> None:
     one, mixed = "all but batch_norm (1)", "all but batch_norm, dense (1, 2)"
     lines = markdown(rows(defined, {"cpu": ABLE})).splitlines()
     assert lines[:6] == [
-        "| target | mode | float32 | mixed_bfloat16 | mixed_float16 | input | optimizers | steps per call |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        f"| cpu | graph | {one} | {mixed} | no (3) | resident, host | all | any number but host (4) |",
-        f"| cpu | xla | {one} | {mixed} | no (3) | host (5) | all but adam (6) | no (7) |",
-        f"| directml | graph | {one} | no (8) | no (3) | resident, host | all | any number but host (4) |",
-        "| directml | xla | no (9) | no (9) | no (9) | no (9) | no (9) | no (9) |",
+        "| target | mode | float32 | mixed_bfloat16 | mixed_float16 | input | optimizers | steps per call | devices |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| cpu | graph | {one} | {mixed} | no (3) | resident, host | all | any number but host (4) | any number |",
+        f"| cpu | xla | {one} | {mixed} | no (3) | host (5) | all but adam (6) | no (7) | no (8) |",
+        f"| directml | graph | {one} | no (9) | no (3) | resident, host | all | any number but host (4) | no (10) |",
+        "| directml | xla | no (11) | no (11) | no (11) | no (11) | no (11) | no (11) | no (11) |",
     ]
     assert "directml in cpu's" in lines[7]
     assert lines[9:] == [
@@ -125,8 +128,10 @@ def test_the_table_says_every_reason_once_below_it() -> None:
         "5. no room",
         "6. no fusion",
         "7. no loops",
-        "8. no kernels",
-        "9. no compiler",
+        "8. no sums",
+        "9. no kernels",
+        "10. one adapter",
+        "11. no compiler",
     ]
 
 

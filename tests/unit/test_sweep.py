@@ -165,6 +165,8 @@ def test_each_number_of_processors_makes_a_target_of_its_own(tmp_path: Path) -> 
     assert load(tmp_path, text + "cpus = 4\n", cpus=("1", "2"), target=(" a ",)).targets == ("a@cpus=1", "a@cpus=2")
     both = load(tmp_path, text + "cpus = 4\nsteps_per_call = [1, 8]\n", target=("a",)).targets
     assert both == ("a@cpus=4@steps_per_call=1", "a@cpus=4@steps_per_call=8")
+    split = load(tmp_path, text + "devices = [1, 2]\n", target=("a",)).targets
+    assert split == ("a@devices=1", "a@devices=2")
     flags = load(tmp_path, text, target=("a",), steps_per_call=("1,8", "32")).targets
     assert flags == tuple(f"a@steps_per_call={count}" for count in (1, 8, 32))
 
@@ -622,3 +624,20 @@ def test_precision_is_an_axis_whose_flag_has_a_name_of_its_own(tmp_path: Path) -
     ]
     with pytest.raises(UsageError, match=r"^--compute-precision: found 'half', allowed: float32, mixed_bfloat16"):
         load(tmp_path, HEAD, precision=("half",))
+
+
+def test_a_batch_size_per_device_is_times_the_devices_of_each_target(tmp_path: Path) -> None:
+    text = HEAD.replace("batch_size = 32", "batch_size_per_device = [8, 16]") + "devices = [1, 2]\n"
+    assert "batch_size_per_device" in text
+    found = load(tmp_path, text)
+    assert set(found.batch_sizes) == {8, 16, 32}
+    lanes = [target("a"), dataclasses.replace(target("a"), devices=2)]
+    planned = sweep.expand(found, MODELS[:1], lanes, DIGITS, digests)
+    cells = {(one.target.devices, one.training.batch_size) for one in cells_of(planned)}
+    assert cells == {(1, 8), (1, 16), (2, 16), (2, 32)}
+    beside = HEAD + "batch_size_per_device = [8]\n"
+    with pytest.raises(UsageError, match="key batch_size_per_device: found beside batch_size, allowed: one of the two"):
+        load(tmp_path, beside)
+    flag = load(tmp_path, HEAD, batch_size_per_device=("8",), target=("a@devices=4", "a"))
+    assert set(flag.batch_sizes) == {8, 32}
+    assert flag.per_device == (8,)

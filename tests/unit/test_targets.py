@@ -71,6 +71,8 @@ def test_a_lock_file_holds_what_its_input_pins(lock: Path) -> None:
         ("reference@matmul_precision=highest", "reference:numpy", "resident"),
         ("jax-cpu@steps_per_call=8", "jax-cpu:jit@steps_per_call=8", "resident"),
         ("jax-cpu@steps_per_call=1", "jax-cpu:jit", "resident"),
+        ("jax-cpu@devices=2", "jax-cpu:jit@devices=2", "resident"),
+        ("jax-cpu@devices=1", "jax-cpu:jit", "resident"),
         ("jax-cpu@loop=unrolled@cpus=1", "jax-cpu:jit@cpus=1@loop=unrolled", "resident"),
         ("jax-cpu@loop=rolled", "jax-cpu:jit", "resident"),
         ("jax-cpu-tuned", "jax-cpu-tuned:jit", "resident"),
@@ -116,6 +118,7 @@ def test_a_label_names_the_same_target_again() -> None:
         ("jax-cpu@matmul_precision=tf32", ["GPU"]),
         ("tensorflow-cpu:fit@input=resident", ["'fit'", "input=host"]),
         ("jax-cpu@steps_per_call=0", ["steps_per_call", "'0'", "a whole number of 1 or more"]),
+        ("jax-cpu@devices=0", ["devices", "'0'", "a whole number of 1 or more"]),
         ("jax-cpu@steps_per_cal=8", ["did you mean 'steps_per_call'"]),
         (
             "jax-cpu@pool_gradient=first_maximun",
@@ -123,7 +126,7 @@ def test_a_label_names_the_same_target_again() -> None:
         ),
         (
             "tensorflow-cpu@pool_gradient=first_maximum",
-            ["unknown key 'pool_gradient'", "steps_per_call, microbatch, loop"],
+            ["unknown key 'pool_gradient'", "steps_per_call, microbatch, devices, loop"],
         ),
         ("reference@loop=rolled", ["unknown key 'loop'"]),
     ],

@@ -152,7 +152,7 @@ def _key(text: str, where: str) -> str:
 
 
 def _options(target: Target, wanted: Mapping[str, Value]) -> RayOptions:
-    gpus = target.device + 1 if target.accelerator != "cpu" else 0
+    gpus = target.device + target.devices if target.accelerator != "cpu" else 0
     resources = {GPU: float(gpus)}
     for key, value in wanted.items():
         if key not in ("address", "retries", "heats_per_task"):

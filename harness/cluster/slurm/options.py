@@ -108,7 +108,7 @@ def _options(target: Target, wanted: dict[str, Value]) -> SlurmOptions:
     if "no-requeue" not in wanted:
         asked["requeue"] = True
     if target.accelerator != "cpu" and not any(key in wanted for key in GPU_KEYS):
-        asked["gres"] = f"gpu:{target.device + 1}"
+        asked["gres"] = f"gpu:{target.device + target.devices}"
     asked |= wanted
     if asked["exclusive"] and not any(key in wanted for key in MEMORY_KEYS):
         asked["mem"] = "0"

@@ -67,9 +67,10 @@ def require(cell: Cell) -> None:
             "training examples, so it has no step that a script could train"
         )
     target, training = cell.target, cell.training
-    if target.steps_per_call > 1 or target.microbatch or target.all_options:
+    if target.steps_per_call > 1 or target.microbatch or target.devices > 1 or target.all_options:
         asked = [f"steps_per_call={target.steps_per_call}"] if target.steps_per_call > 1 else []
         asked += [f"microbatch={target.microbatch}"] if target.microbatch else []
+        asked += [f"devices={target.devices}"] if target.devices > 1 else []
         asked += [f"{name}={value}" for name, value in target.all_options.items()]
         raise UsageError(
             f"{where}: {', '.join(asked)} cannot be exported: a script has one step per call, in its framework's own "
