@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError
 from harness.core.knobs import Knob
+from harness.core.training import PLANS as PLANS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
     Integers = NDArray[np.integer[Any]]
     Booleans = NDArray[np.bool_]
-
-PLANS = "plan of batch sizes"
-"""What a refusal calls it: ``"plan of batch sizes in MODE"`` of ``Capabilities.refusals``."""
 
 EVALUATION_BATCH = 500
 """Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""

@@ -51,12 +51,6 @@ from harness.wording import plural
 Options = Iterable[str] | Mapping[str, object]
 """KEY=VALUE, or a mapping that says the same."""
 
-TRAINING_FLAGS = (
-    *("warmup_steps", "warmup_epochs", "decay", "decay_power", "decay_to"),
-    *("weight_decay", "weight_decay_form", "clip_norm", "label_smoothing"),
-)
-"""Keys of a sweep's training of which it has one value."""
-
 LAUNCHERS = ("local", "slurm", "ray")
 LONGEST_TABLE_UNASKED = 1000
 """Rows. Of a larger run that was complete already only the command that shows it is printed: it reads every record."""
@@ -284,8 +278,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         "optimizer": values.several(given["optimizer"]),
         "learning_rate": values.several(given["learning_rate"]),
         "precision": values.several(given["compute_precision"]),
-        "scaling": scaling,
-        **{key: given[key] for key in TRAINING_FLAGS},
+        **{key: given[key] for key in values.TRAINING_FLAGS},
         "train_examples": given["train_examples"],
         "test_examples": given["test_examples"],
         "interleave": interleave,

@@ -30,6 +30,13 @@ LONGEST_TIMEOUT = 1_000_000
 TIMEOUTS = f"a number of seconds from 1 to {LONGEST_TIMEOUT:,}"
 
 
+TRAINING_FLAGS = (
+    *("scaling", "warmup_steps", "warmup_epochs", "decay", "decay_power", "decay_to"),
+    *("weight_decay", "weight_decay_form", "clip_norm", "label_smoothing"),
+)
+"""Keys of a sweep's training of which it has one value."""
+
+
 def plain(value: Any) -> Any:
     """What a keyword was given, as a file would say it: several values a tuple, NumPy's numbers Python's, paths texts.
 

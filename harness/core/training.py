@@ -62,6 +62,9 @@ WEIGHT_DECAY_FORMS = (DECOUPLED, L2)
 OPTIONS = ("warmup", "rate_decay", "decoupled_weight_decay", "l2_weight_decay", "clip_norm", "label_smoothing")
 """What a training may ask for beyond its optimizer and a rate that drops; a backend declares those that it can do."""
 
+PLANS = "plan of batch sizes"
+"""What a batch size that changes is called in a backend's refusals."""
+
 COMPUTE_DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 PRECISIONS = tuple(COMPUTE_DTYPES)
 LOSS_SCALES = {"float32": 1.0, "mixed_bfloat16": 1.0, "mixed_float16": 2.0**10}
@@ -187,9 +190,13 @@ class TrainingSpec:
     @property
     def method(self) -> str:
         """The optimizer and what goes with it, in words: ``momentum with weight decay 0.0005 and cosine decay``."""
+        return f"{self.optimizer.name} with {self.extras}" if self.extras else self.optimizer.name
+
+    @property
+    def extras(self) -> str:
+        """What goes with the optimizer, in words; empty if nothing does."""
         told = [*self._told()]
-        listed = " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
-        return f"{self.optimizer.name} with {listed}" if told else self.optimizer.name
+        return " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
 
     def _told(self) -> Iterator[str]:
         spec, rule = self.optimizer, self.learning_rate

@@ -407,7 +407,7 @@ def expand(
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
-            for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
+            for training in _once(training_of(sweep, epochs, seed, *values) for values in product(*axes)):
                 if found is not None and training.learning_rate.base == TO_FIND:
                     base = found(model, training.optimizer, training.precision, training.batch_size)
                     training = replace(training, learning_rate=replace(training.learning_rate, base=base))
@@ -446,7 +446,7 @@ def with_sizes_up_to(sweep: Sweep, most: int) -> Sweep:
     return replace(sweep, batch_sizes=_once((*sweep.batch_sizes, *sizes)))
 
 
-def _training(
+def training_of(
     sweep: Sweep,
     epochs: int,
     seed: int,
@@ -454,6 +454,7 @@ def _training(
     optimizer: OptimizerSpec,
     rate_and_size: tuple[LearningRate, BatchSize],
 ) -> TrainingSpec:
+    """The training of one combination of a sweep's axes."""
     rate, size = rate_and_size
     pieces, rate = batch_rules.planned(sweep.batch_rule, size, rate) if isinstance(size, int) else (size, rate)
     (_, first), *changes = pieces

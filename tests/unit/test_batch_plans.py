@@ -11,6 +11,7 @@ import pytest
 
 from backends import arrays as loading
 from backends.rows import Rows
+from harness.commands.flags import BatchSizes
 from harness.core.cell import Cell
 from harness.core.codec import digest, from_json, to_json
 from harness.core.errors import ContractError, UsageError
@@ -51,6 +52,13 @@ def test_each_epoch_has_the_whole_batches_of_its_size() -> None:
     assert [cell.batch_size_at(step) for step in (0, 49, 50, 73, 74, 85)] == [4, 4, 8, 8, 16, 16]
     assert [cell.epoch_of(step) for step in (0, 24, 25, 50, 86)] == [(0, 0), (0, 24), (1, 0), (2, 0), (6, 0)]
     assert (PLAN.batch_plan, PLAN.at_size(8).batch_plan) == ("4>8@2>16@4", "")
+
+
+def test_commas_within_a_plan_separate_no_flags_values() -> None:
+    split = BatchSizes().convert
+    assert split("64,0:32, 2:128,16..32,0:8,1:16", None, None) == ("64", "0:32,2:128", "16..32", "0:8,1:16")
+    assert split("0:32,1:64,128", None, None) == ("0:32,1:64", "128")
+    assert split("1:32", None, None) == ("1:32",)
 
 
 @pytest.mark.parametrize(
