@@ -34,12 +34,14 @@ from harness.plan.datasets import Prepared
 from harness.plan.prepare import prepare_dataset
 from harness.plan.sweep import (
     BatchSize,
+    BySteps,
     Sweep,
     SweepDefinition,
     known_dataset,
     load,
     pieces_of,
     require_fit,
+    rising,
     training_of,
 )
 from harness.proof import synchrony
@@ -250,12 +252,12 @@ def _sizes(asked: Sweep) -> list[BatchSize]:
     """The batch sizes and plans that the flag names, in order; none where it was not given. Raises UsageError."""
     if asked.up_to_memory:
         raise UsageError(f"--batch-size: found {asked.up_to_memory}..max, allowed: sizes, ranges with an end, plans")
-    return sorted(asked.batch_sizes, key=pieces_of) if "batch_size" in asked.flags else []
+    return sorted(asked.batch_sizes, key=rising) if "batch_size" in asked.flags else []
 
 
 def _at(asked: Sweep, size: BatchSize, rule: OptimizerSpec, precision: str) -> TrainingSpec:
     """The training that is proven: long enough for every piece of a plan."""
-    epochs = 1 + pieces_of(size)[-1][0]
+    epochs = 1 if isinstance(size, BySteps) else 1 + pieces_of(size)[-1][0]
     return training_of(asked, epochs, 0, precision, rule, (asked.learning_rates[0], size))
 
 

@@ -39,7 +39,7 @@ class BatchSizes(Values):
         found: list[str] = []
         for part in value.split(","):
             start, colon, _ = part.partition(":")
-            if colon and found and ":" in found[-1] and start.strip() != "0":
+            if colon and found and ":" in found[-1] and start.strip() not in ("0", "step0"):
                 found[-1] += f",{part.strip()}"
             else:
                 found.append(part.strip())

@@ -256,6 +256,21 @@ def test_on_a_terminal_a_bar_shows_the_cell_its_loss_and_the_time_left(sweeper: 
     assert "\x1b[?25h" in text, "the cursor is shown again"
 
 
+def test_a_batch_size_that_changes_within_an_epoch_is_swept_reported_and_drawn(sweeper: Sweeper) -> None:
+    sweeper.command()
+    plan = ("--batch-size", "4,0:4,step20:16", "--epochs", "3")
+    done = sweeper.finished([HARNESS, "sweep", "small.toml", "-t", "scripted", *plan, "--out", "run"], None)
+    assert done.returncode == 0, done.stderr
+    (cell,) = (cell for cell in sweeper.kept.plan.cells if cell.training.batch_changes)
+    assert (cell.training.batch_plan, cell.epoch_steps) == ("4>16@step20", (16, 7, 4))
+    (record,) = (one for one in sweeper.kept.records() if one.cell == cell)
+    assert (record.status, [one.epoch for one in record.epochs]) == ("ok", [0, 1, 2])
+    assert record.same_work.counted_steps == cell.total_steps == 27
+    assert "4>16@step20" in done.stdout
+    assert sweeper.harness("report", "run", "--html", "page.html").returncode == 0
+    assert "4\\u003e16@step20" in (sweeper.folder / "page.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("accuracy", "trained", "evaluations"),
     [("0.01", 5, [5]), ("1", 3 * 16, [5, 10, 15, 0, 20, 25, 30, 0, 35, 40, 45, 0])],
