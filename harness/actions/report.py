@@ -154,7 +154,8 @@ class Report(Shown):
 
         found = self._outline
         growing = fixed_and_growing.sentences(found.plans_to_accuracy, found.accuracy)
-        rates = learning_rates.sentences(rate_searches.stored(self.folder))
+        searches = rate_searches.stored(self.folder)
+        rates = learning_rates.sentences(searches) + learning_rates.of_all_works(found.beside_one_rate, searches)
         terminal.print_summary(
             found.cells,
             console,
