@@ -40,7 +40,8 @@ from harness.measure import session
 from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place, from_here
 from harness.plan import own_file, shards
 from harness.plan.estimate import Estimates
-from harness.plan.prepare import PreparedSweep, launcher_tables, prepare, prepare_dataset
+from harness.plan.plan import difference
+from harness.plan.prepare import UNFETCHED, PreparedSweep, launcher_tables, prepare, prepare_dataset
 from harness.plan.sweep import SweepDefinition
 from harness.runs import folder as run_folder
 from harness.runs import rate_searches, setting
@@ -378,6 +379,8 @@ class _Sweeping:
         if only_planned:
             part = shards.chosen(self.plan, wish.shard, wish.only)
             recorded = _recorded(wish.out)
+            if self._prepared.dataset.sha256 != UNFETCHED:
+                _tell_other_plan(wish.out, self.plan)
             return PlannedSweep(self.plan, self._prepared, self._estimates, recorded, part, self._of_slurm)
         if wish.launcher == "slurm":
             slurm.require(self._of_slurm)
@@ -476,6 +479,15 @@ def _watched(folder: Path) -> Iterator[None]:
     with live.serving(folder) as address:
         tell(f"live page: {address}" if address else "warning: the live page could not be served")
         yield
+
+
+def _tell_other_plan(folder: Path | None, plan: run_folder.Plan) -> None:
+    """Say that a run folder holds another plan, and so cannot be that of this one."""
+    if folder is None or not (folder / run_folder.PLAN_FILE).is_file():
+        return
+    differs = difference(run_folder.Run.open(folder).plan, plan)
+    if differs:
+        tell(f"warning: {folder} holds the run of another plan: {differs}; to run this one, choose another folder")
 
 
 def _recorded(folder: Path | None) -> dict[str, str]:

@@ -192,6 +192,13 @@ def test_a_plan_names_every_cell_and_runs_nothing(sweeper: Sweeper) -> None:
     assert sweeper.run(target="scripted,reference", batch_sizes=sizes).returncode == 0
     assert {cell["cell_id"] for cell in planned["cells"]} == set(sweeper.kept.statuses())
     assert count(sweeper.statuses()) == {"ok": 2, "skipped": 2}
+    again = sweeper.run("--plan", target="scripted,reference", batch_sizes=sizes)
+    assert "another plan" not in again.stderr
+    other = sweeper.run("--plan", target="scripted", batch_sizes=(8,))
+    assert other.returncode == 0
+    (said,) = (line for line in other.stderr.splitlines() if "another plan" in line)
+    assert "run holds the run of another plan: 4 cells only there, 1 only asked for (batch size 4, 999 there, 8 asked for" in said
+    assert said.endswith("; to run this one, choose another folder")
 
 
 def test_rows_for_programs_are_the_records(sweeper: Sweeper) -> None:
