@@ -262,7 +262,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     its ``result`` shows it.
     """
     given = {name: values.plain(value) for name, value in locals().items()}
-    given |= {name: values.options(given[name]) for name in ("slurm", "ray", "only")}
+    given |= {name: values.options(f"--{name}", given[name]) for name in ("slurm", "ray", "only")}
     if not isinstance(source, SweepDefinition):
         values.text("sweep", given["source"])
     own, names = _own_models(given["model"])

@@ -59,10 +59,16 @@ def several(value: object) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def options(value: object) -> tuple[str, ...]:
-    """KEY=VALUE as flags say them; a mapping stands for several, and several values of a key for a list with commas."""
+def options(flag: str, value: object) -> tuple[str, ...]:
+    """KEY=VALUE as flags say them; a mapping stands for several, and several values of a key for a list with commas.
+
+    Raises UsageError for what is no such value.
+    """
     if not isinstance(value, Mapping):
         return texts(value)
+    for key, one in value.items():
+        if one is None or any(isinstance(part, Mapping) or part is None for part in several(one)):
+            raise UsageError(f"{flag}: found {shown(one)} for {key}, allowed: a text, a number, or several of them")
     return tuple(f"{key}={','.join(texts(one))}" for key, one in value.items())
 
 
