@@ -197,7 +197,10 @@ def test_a_plan_names_every_cell_and_runs_nothing(sweeper: Sweeper) -> None:
     other = sweeper.run("--plan", target="scripted", batch_sizes=(8,))
     assert other.returncode == 0
     (said,) = (line for line in other.stderr.splitlines() if "another plan" in line)
-    assert "run holds the run of another plan: 4 cells only there, 1 only asked for (batch size 4, 999 there, 8 asked for" in said
+    assert (
+        "run holds the run of another plan: 4 cells only there, 1 only asked for (batch size 4, 999 there, 8 asked for"
+        in said
+    )
     assert said.endswith("; to run this one, choose another folder")
 
 
