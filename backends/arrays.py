@@ -12,6 +12,7 @@ from backends.protocol import Arrays
 from harness.core.cell import Cell
 from harness.core.errors import ContractError
 from harness.core.messages import Open
+from harness.core.training import EPOCH
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,15 +90,20 @@ def _order(path: Path, cell: Cell) -> tuple[NDArray[np.int32], tuple[NDArray[np.
             f"{path}: expected int32 of {epochs} or more epochs by {cell.dataset.train_examples} examples, "
             f"found {order.dtype} of {list(order.shape)}"
         )
-    starts = [piece.first_epoch for piece in cell.pieces]
-    found = []
-    for piece, end in zip(cell.pieces, (*starts[1:], epochs), strict=True):
-        steps, size = cell.epoch_steps[piece.first_epoch], piece.batch_size
-        used = np.array(order[piece.first_epoch : end, : steps * size])
-        if used.size and not 0 <= int(used.min()) <= int(used.max()) < cell.dataset.train_examples:
-            raise ContractError(f"{path}: an index is not that of a training example")
-        found.append(used.reshape(-1, steps, size))
-    return found[0], tuple(used.reshape(-1, used.shape[-1]) for used in found) if len(found) > 1 else ()
+    used = [order[epoch, :images] for epoch, images in enumerate(cell.epoch_images)]
+    indices = np.concatenate(used)
+    if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < cell.dataset.train_examples:
+        raise ContractError(f"{path}: an index is not that of a training example")
+    found, at = [], 0
+    for piece in cell.pieces:
+        end = at + piece.steps * piece.batch_size
+        found.append(indices[at:end].reshape(piece.steps, piece.batch_size))
+        at = end
+    if len(found) == 1:
+        return indices.reshape(epochs, cell.steps_per_epoch, cell.training.batch_size), ()
+    by_epoch = cell.training.batch_changes_by == EPOCH
+    first = cell.training.batch_changes[0][0] if by_epoch else 1
+    return found[0].reshape(first, -1, cell.training.batch_size), tuple(found)
 
 
 def _parameters(path: Path, cell: Cell) -> dict[str, NDArray[np.float32]]:

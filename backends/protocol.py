@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.core.cell import Cell, Target
 from harness.core.errors import CellError
 from harness.core.knobs import Knob
+from harness.core.training import PLANS as PLANS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,9 +61,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
     Integers = NDArray[np.integer[Any]]
     Booleans = NDArray[np.bool_]
-
-PLANS = "plan of batch sizes"
-"""What a refusal calls it: ``"plan of batch sizes in MODE"`` of ``Capabilities.refusals``."""
 
 EVALUATION_BATCH = 500
 """Images per evaluation step, the same for every cell; a last partial batch is padded and not counted."""
@@ -75,7 +73,8 @@ class Arrays:
     Images float32 (N, H, W, C), labels int32 (N,); ``parameters`` full name -> float32 array;
     ``order`` int32 (epochs, steps per epoch, batch size). Where the batch size changes, which only a backend that
     declares ``plans`` is asked for, ``pieces`` are one int32 array (steps, batch size) for each piece of the plan in
-    training order (``backends.rows`` reads both forms); ``order`` then holds the epochs of the first piece alone.
+    training order (``backends.rows`` reads both forms); ``order`` then holds the epochs of the first piece alone, or
+    where the size changes at a step, within an epoch maybe, its steps as one epoch.
     """
 
     train_images: Floats
@@ -97,8 +96,8 @@ class Capabilities:
     ``loops`` maps each mode that can train several steps in one call to the inputs with which it can; one that says
     nothing trains step by step. ``knobs``: what can be done in more than one way, to the same result.
     ``options``: those of ``harness.core.training.OPTIONS`` that it can train with; ``refusals`` may say why not, or
-    "THING in MODE" of one that it cannot do there. ``plans``: the modes in which the batch size may change from epoch
-    to epoch, whose sessions are ``ChangesBatchSize``.
+    "THING in MODE" of one that it cannot do there. ``plans``: the modes in which the batch size may change from step
+    to step, whose sessions are ``ChangesBatchSize``.
     ``microbatches``: the modes that accumulate the gradient of a batch from parts (``Target.microbatch``).
     ``devices``: the modes that train on several devices (``Target.devices``).
     """

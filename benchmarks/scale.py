@@ -306,6 +306,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.cells < CELLS_OF_A_SEED or arguments.cells % CELLS_OF_A_SEED:
         parser.error(f"--cells: found {arguments.cells}, allowed: a multiple of {CELLS_OF_A_SEED}")
+    if arguments.folder and not arguments.folder.is_dir():
+        parser.error(f"--in: found {str(arguments.folder)!r}, allowed: a folder that is there (make it first)")
     results = measure_parts(arguments.only, arguments.cells, arguments.folder)
     from harness.machine import facts as machine_facts
 

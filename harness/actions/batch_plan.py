@@ -18,7 +18,7 @@ from harness.analysis.noise_scale import FEWEST_BATCHES
 from harness.core import codec
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.core.training import PRECISIONS
+from harness.core.training import EPOCH, PRECISIONS, STEP
 from harness.measure import session
 from harness.measure.batch_loop import Bounds, Decision, decide
 from harness.measure.noise_probe import Meter
@@ -33,46 +33,52 @@ from harness.workers.cell_worker import Files
 
 @dataclass(frozen=True, repr=False)
 class BatchPlan(Shown):
-    """What was decided. ``cell``: the work with its first batch size, on the target that decided by ``rule``."""
+    """What was decided. ``cell``: the work with its first batch size, on the target that decided by ``rule``.
+
+    ``every``: the steps between decisions; 0 where there was one for each epoch.
+    """
 
     cell: Cell
     rule: str
     decisions: tuple[Decision, ...]
+    every: int = 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether every epoch's batch size was decided."""
+        """Whether every batch size was decided."""
         measured = all(one.measured.estimate is not None for one in self.decisions)
-        return measured and len(self.decisions) == self.cell.training.epochs - 1
+        return measured and (bool(self.every) or len(self.decisions) == self.cell.training.epochs - 1)
 
     @property
-    def pieces(self) -> dict[int, int]:
-        """First epoch -> batch size, as ``batch_size`` of a sweep takes it."""
-        training = self.cell.training
-        changes = tuple((one.epoch, one.batch_size) for one in self.decisions)
-        return dict([(0, training.batch_size), *replace(training, batch_changes=changes).batch_changes])
+    def pieces(self) -> dict[str, int]:
+        """First epoch, or ``step300``, -> batch size, as ``batch_size`` of a sweep takes it."""
+        training, unit = self.cell.training, STEP if self.every else ""
+        changes = tuple((_start(one, self.every), one.batch_size) for one in self.decisions)
+        planned = replace(training, batch_changes=changes, batch_changes_by=STEP if self.every else EPOCH)
+        return {"0": training.batch_size, **{f"{unit}{start}": size for start, size in planned.batch_changes}}
 
     def plain(self) -> dict[str, Any]:
         """The plan and what each decision went by."""
         return {
             "rule": self.rule,
             "target": self.cell.target.label,
-            "batch_size": {str(epoch): size for epoch, size in self.pieces.items()},
+            "batch_size": self.pieces,
             "decisions": [codec.to_json(one) for one in self.decisions],
         }
 
     def print_to(self, console: Console) -> None:
-        """A row for each epoch, then the plan as a sweep file and a flag have it."""
+        """A row for each decision, then the plan as a sweep file and a flag have it."""
         training, told = self.cell.training, ("rate", "loss", "tr(Sigma)", "|G|^2", "asked for")
         title = f"Batch sizes of {self.cell.model.name} by {self.rule}, decided on {self.cell.target.label}"
-        table = new_table("epoch", "batch size", *told, numbers=("epoch", "batch size", *told), title=title)
+        unit = STEP if self.every else EPOCH
+        table = new_table(unit, "batch size", *told, numbers=(unit, "batch size", *told), title=title)
         table.add_row("0", str(training.batch_size), *[""] * len(told))
         for one in self.decisions:
-            table.add_row(str(one.epoch), str(one.batch_size), *_figures(one))
+            table.add_row(f"{_start(one, self.every):,}", str(one.batch_size), *_figures(one))
         print_table(table, console)
         for one in self.decisions:
             if one.measured.problem:
-                say(console, f"epoch {one.epoch}: {one.measured.problem}")
+                say(console, f"{unit} {_start(one, self.every):,}: {one.measured.problem}")
         if self.is_whole:
             pieces = self.pieces.items()
             say(console, f"In a sweep file: batch_size = {{ {', '.join(f'{at} = {size}' for at, size in pieces)} }}")
@@ -87,6 +93,7 @@ def batch_plan(
     smallest: int | str = 16,
     largest: int | str = 1024,
     batches: int | str = 16,
+    decide_every: int | str | None = None,
     data_dir: Place | None = None,
     timeout: float = 900.0,
     fork: bool = True,
@@ -94,7 +101,8 @@ def batch_plan(
     """Decide a plan of batch sizes for the one work of a sweep.
 
     ``source``: a preset or a file with one fixed batch size; ``rule``: one of CLOSED_RULES; ``target``: the sweep's
-    first if not given. Raises UsageError.
+    first if not given. ``decide_every``: so many steps have one decision each, in place of each epoch. Raises
+    UsageError.
     """
     if rule not in CLOSED_RULES:
         raise UsageError(f"the rule: found {rule!r}, allowed: {', '.join(CLOSED_RULES)}")
@@ -103,8 +111,11 @@ def batch_plan(
         values.whole_number("--smallest", str(smallest), 1, LARGEST_COUNT),
         values.whole_number("--largest", str(largest), 1, LARGEST_COUNT),
     )
+    every = 0 if decide_every is None else values.whole_number("--decide-every", str(decide_every), 1, LARGEST_COUNT)
     prepared = prepare(source, {} if target is None else {"target": target}, values.place(data_dir), news=NEWS)
     cell = _the_one_work(prepared, bounds)
+    if every >= cell.total_steps:
+        raise UsageError(f"--decide-every: found {every}, allowed: fewer than the {cell.total_steps} steps of training")
     folder = prepare_dataset(prepared.dataset_source, prepared.data_dir, NEWS).folder
     problems = session.build_environments(prepared.definitions, [cell.target], NEWS)
     hosts = session.temporary_hosts(prepared.definitions, problems, "batch-plan", wait, fork, NEWS.keeping)
@@ -112,7 +123,8 @@ def batch_plan(
         parameters, order = inputs.write(place, cell)
         files = Files(folder, parameters, order, place / "work", place / "programs")
         meter = Meter(files, partial(pool.worker, cell.target), wait, news())
-        return BatchPlan(cell, rule, tuple(_told(decide(cell, rule, bounds, count, meter))))
+        decisions = _told(decide(cell, rule, bounds, count, meter, every), every)
+        return BatchPlan(cell, rule, tuple(decisions), every)
 
 
 def _the_one_work(prepared: PreparedSweep, bounds: Bounds) -> Cell:
@@ -134,10 +146,15 @@ def _the_one_work(prepared: PreparedSweep, bounds: Bounds) -> Cell:
     return replace(cell, training=replace(training, precision=PRECISIONS[0]))
 
 
-def _told(decisions: Iterator[Decision]) -> Iterator[Decision]:
+def _told(decisions: Iterator[Decision], every: int) -> Iterator[Decision]:
     for one in decisions:
-        tell(f"epoch {one.epoch}: batch size {one.batch_size}")
+        tell(f"{STEP if every else EPOCH} {_start(one, every):,}: batch size {one.batch_size}")
         yield one
+
+
+def _start(one: Decision, every: int) -> int:
+    """The step, or without ``every`` the epoch, from which on the size is what was decided."""
+    return one.measured.step if every else one.epoch
 
 
 def _figures(one: Decision) -> list[str]:

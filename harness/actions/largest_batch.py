@@ -102,8 +102,8 @@ def largest_batch(
     """Find the largest batch size that each target trains within its memory, by trying on fresh processes.
 
     Args:
-        names: targets, as NAME[:MODE]; a name without a mode stands for all its modes; tensorflow-cpu and jax-cpu if
-            none is given.
+        names: targets, as NAME[:MODE][@KEY=VALUE], @microbatch=M among them; a name without a mode stands for all its
+            modes; tensorflow-cpu and jax-cpu if none is given.
         model: a built-in one's name, a file that ends in .toml, or a ``harness.Model``.
         dataset: "mnist", "digits", or a file that ends in .npz; no batch is larger than it.
         optimizer, compute_precision: how to train.

@@ -15,7 +15,7 @@ from harness.plan import models, sweep
 from harness.plan.sweep import SweepDefinition
 
 
-def Model(layers: Sequence[Layer], input_shape: Sequence[int] = (28, 28, 1), name: str = "own-model") -> ModelSpec:
+def Model(layers: Sequence[Layer] = (), input_shape: Sequence[int] = (28, 28, 1), name: str = "own-model") -> ModelSpec:
     """A model of layers, checked at once: ``harness.Model([harness.Flatten(), harness.Dense(10)])``.
 
     Args:
@@ -28,7 +28,7 @@ def Model(layers: Sequence[Layer], input_shape: Sequence[int] = (28, 28, 1), nam
     Raises ``harness.core.errors.UsageError`` for a wrong value, and its subclass ModelError for layers that do not fit
     together; both name the layer.
     """
-    if name in models.built_in():
+    if values.text("model: name", name) in models.built_in():
         raise UsageError(f"model: an own model cannot be called {name!r}, which is built in; name it otherwise")
     shape, given = values.plain(input_shape), values.plain(layers)
     if not isinstance(shape, tuple):

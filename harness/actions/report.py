@@ -155,7 +155,8 @@ class Report(Shown):
         found = self._outline
         growing = fixed_and_growing.sentences(found.plans_to_accuracy, found.accuracy)
         scaled = devices.sentences(found.cells, found.device_scaling, found.device_time)
-        rates = learning_rates.sentences(rate_searches.stored(self.folder))
+        searches = rate_searches.stored(self.folder)
+        rates = learning_rates.sentences(searches) + learning_rates.of_all_works(found.beside_one_rate, searches)
         terminal.print_summary(
             found.cells,
             console,
@@ -207,7 +208,10 @@ def report(
     Raises ``harness.core.errors.UsageError`` for an accuracy that is none and where there is no run, StoreError where
     it is damaged, and HarnessError for what cannot be written.
     """
-    wanted = values.accuracy(accuracy)
+    wanted, logged = (
+        values.accuracy(accuracy),
+        None if mlflow is None else values.text("--mlflow", values.plain(mlflow)),
+    )
     made = Report(run_folder.open_run(values.path(run), plan_later=True), wanted)
     if any(one is not None for one in (html, png, svg, tensorboard, mlflow)):
         _ = made.reading  # so that every record is read once
@@ -224,8 +228,8 @@ def report(
             tell(f"{format}: {what}")
     if tensorboard is not None:
         _to_tensorboard(made.reading, values.path(tensorboard))
-    if mlflow is not None:
-        _to_mlflow(made.reading, mlflow)
+    if logged is not None:
+        _to_mlflow(made.reading, logged)
     return made
 
 

@@ -40,7 +40,8 @@ from harness.measure import session
 from harness.paths import OWN_FILE, SPEEDS_FILE, cache_place, from_here
 from harness.plan import own_file, shards
 from harness.plan.estimate import Estimates
-from harness.plan.prepare import PreparedSweep, launcher_tables, prepare, prepare_dataset
+from harness.plan.plan import difference
+from harness.plan.prepare import UNFETCHED, PreparedSweep, launcher_tables, prepare, prepare_dataset
 from harness.plan.sweep import SweepDefinition
 from harness.runs import folder as run_folder
 from harness.runs import rate_searches, setting
@@ -50,12 +51,6 @@ from harness.wording import plural
 
 Options = Iterable[str] | Mapping[str, object]
 """KEY=VALUE, or a mapping that says the same."""
-
-TRAINING_FLAGS = (
-    *("warmup_steps", "warmup_epochs", "decay", "decay_power", "decay_to"),
-    *("weight_decay", "weight_decay_form", "clip_norm", "label_smoothing"),
-)
-"""Keys of a sweep's training of which it has one value."""
 
 LAUNCHERS = ("local", "slurm", "ray")
 LONGEST_TABLE_UNASKED = 1000
@@ -273,7 +268,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
     its ``result`` shows it.
     """
     given = {name: values.plain(value) for name, value in locals().items()}
-    given |= {name: values.options(given[name]) for name in ("slurm", "ray", "only")}
+    given |= {name: values.options(f"--{name}", given[name]) for name in ("slurm", "ray", "only")}
     if not isinstance(source, SweepDefinition):
         values.text("sweep", given["source"])
     own, names = _own_models(given["model"])
@@ -292,8 +287,7 @@ def sweep(  # type: ignore[misc]  # the shorter overloads leave out the names of
         "optimizer": values.several(given["optimizer"]),
         "learning_rate": values.several(given["learning_rate"]),
         "precision": values.several(given["compute_precision"]),
-        "scaling": scaling,
-        **{key: given[key] for key in TRAINING_FLAGS},
+        **{key: given[key] for key in values.TRAINING_FLAGS},
         "train_examples": given["train_examples"],
         "test_examples": given["test_examples"],
         "interleave": interleave,
@@ -393,6 +387,8 @@ class _Sweeping:
         if only_planned:
             part = shards.chosen(self.plan, wish.shard, wish.only)
             recorded = _recorded(wish.out)
+            if self._prepared.dataset.sha256 != UNFETCHED:
+                _tell_other_plan(wish.out, self.plan)
             return PlannedSweep(self.plan, self._prepared, self._estimates, recorded, part, self._of_slurm)
         if wish.launcher == "slurm":
             slurm.require(self._of_slurm)
@@ -491,6 +487,15 @@ def _watched(folder: Path) -> Iterator[None]:
     with live.serving(folder) as address:
         tell(f"live page: {address}" if address else "warning: the live page could not be served")
         yield
+
+
+def _tell_other_plan(folder: Path | None, plan: run_folder.Plan) -> None:
+    """Say that a run folder holds another plan, and so cannot be that of this one."""
+    if folder is None or not (folder / run_folder.PLAN_FILE).is_file():
+        return
+    differs = difference(run_folder.Run.open(folder).plan, plan)
+    if differs:
+        tell(f"warning: {folder} holds the run of another plan: {differs}; to run this one, choose another folder")
 
 
 def _recorded(folder: Path | None) -> dict[str, str]:

@@ -145,7 +145,11 @@ def tune(
     given = {name: values.plain(value) for name, value in locals().items()}
     wait, goal = values.timeout(timeout), series.Goal(values.half_width(precision), values.seconds_of(budget))
     definitions = dict(own_file.target_definitions())
-    wanted = list(dict.fromkeys(targets.resolve(name, definitions) for name in names or session.DEFAULT_TARGETS))
+    wanted = list(
+        dict.fromkeys(
+            targets.resolve(values.text("tune", name), definitions) for name in names or session.DEFAULT_TARGETS
+        )
+    )
     works, dataset_folder = heats.asked(given, wanted[0], DEFAULT_BATCH_SIZES)
     folder = (values.place(out) or default_folder("tune")).absolute()
     search = _Search(folder, works, dataset_folder, wait, said.command(tune, given))

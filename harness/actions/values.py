@@ -30,6 +30,13 @@ LONGEST_TIMEOUT = 1_000_000
 TIMEOUTS = f"a number of seconds from 1 to {LONGEST_TIMEOUT:,}"
 
 
+TRAINING_FLAGS = (
+    *("scaling", "warmup_steps", "warmup_epochs", "decay", "decay_power", "decay_to"),
+    *("weight_decay", "weight_decay_form", "clip_norm", "label_smoothing"),
+)
+"""Keys of a sweep's training of which it has one value."""
+
+
 def plain(value: Any) -> Any:
     """What a keyword was given, as a file would say it: several values a tuple, NumPy's numbers Python's, paths texts.
 
@@ -52,10 +59,16 @@ def several(value: object) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def options(value: object) -> tuple[str, ...]:
-    """KEY=VALUE as flags say them; a mapping stands for several, and several values of a key for a list with commas."""
+def options(flag: str, value: object) -> tuple[str, ...]:
+    """KEY=VALUE as flags say them; a mapping stands for several, and several values of a key for a list with commas.
+
+    Raises UsageError for what is no such value.
+    """
     if not isinstance(value, Mapping):
         return texts(value)
+    for key, one in value.items():
+        if one is None or any(isinstance(part, Mapping) or part is None for part in several(one)):
+            raise UsageError(f"{flag}: found {shown(one)} for {key}, allowed: a text, a number, or several of them")
     return tuple(f"{key}={','.join(texts(one))}" for key, one in value.items())
 
 

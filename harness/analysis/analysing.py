@@ -79,6 +79,7 @@ class Outline:
     cells: pl.DataFrame
     accuracy: float
     agreement: pl.DataFrame
+    beside_one_rate: pl.DataFrame
     side_by_side: pl.DataFrame
     machines: dict[str, Facts]
     blame: tuple[Blame, ...]
@@ -171,6 +172,7 @@ def outline(collected: Collected, accuracy: float | None = None) -> Outline:
         cells=collected.cells,
         accuracy=chosen,
         agreement=agreement(collected.cells),
+        beside_one_rate=beside_one_rate(cells),
         side_by_side=side_by_side(paces.pace(cells if several(cells) else cells.clear())),
         machines=collected.machines,
         blame=others.blame(cells, other_load, collected.machines),

@@ -62,7 +62,7 @@ class BlockArrays:
             stolen_seconds=blocks.stolen_seconds,
             batch_size=record.cell.training.batch_size,
             works=record.status not in NOT_THE_WORK,
-            sizes=sizes_of(record.cell, blocks.epoch),
+            sizes=sizes_of(record.cell, blocks.steps, blocks.settle),
         )
 
     def check(self) -> None:
@@ -107,10 +107,15 @@ class BlockFigures:
     by_size: tuple[tuple[int, BlockFigures], ...] = ()
 
 
-def sizes_of(cell: Cell, epochs: Sequence[int] | Array) -> Any:
-    """The batch size of the blocks of these epochs; None of a cell whose batch size is fixed."""
-    training = cell.training
-    return np.array([training.batch_size_in(int(epoch)) for epoch in epochs]) if training.batch_changes else None
+def sizes_of(cell: Cell, steps: Sequence[int] | Array, settle: Sequence[int] | Array) -> Any:
+    """The batch size of blocks of so many timed steps, after so many that settle (none where that is empty).
+
+    They are all blocks of the cell, in order. None of a cell whose batch size is fixed.
+    """
+    if not cell.training.batch_changes:
+        return None
+    taken = np.asarray(steps, dtype=np.int64) + (np.asarray(settle, dtype=np.int64) if len(settle) else 0)
+    return np.array(cell.batch_sizes_at((np.cumsum(taken) - taken).tolist()))
 
 
 def timed(kinds: Sequence[str]) -> Any:

@@ -26,6 +26,7 @@ import numpy as np
 
 from harness import statistics
 from harness.analysis.comparison import LaneKey
+from harness.analysis.pace import LIMIT_MARGIN
 from harness.core import parts
 from harness.core.cell import Cell
 from harness.core.parts import Cost
@@ -292,7 +293,9 @@ def held_against(
     """A time, what was reached in it, and what it is bound by, given the device's limits and a dispatch's seconds.
 
     Bound by dispatch is what takes less than a call does; by memory or arithmetic, what takes at most 1 / BOUND_SHARE
-    of the time that it alone needs, whichever needs more. Of a time that cannot be told from nothing nothing is said.
+    of the time that it alone needs, whichever needs more. Of a time that cannot be told from nothing nothing is said,
+    nor where more arithmetic was reached than the device's limit, which then is none (``pace.LIMIT_MARGIN``). Memory is
+    another matter: what stays in a cache passes faster.
     """
     if 0 < seconds < dispatch:
         return PartOfLane(seconds, low, high, bound=DISPATCH)
@@ -303,7 +306,8 @@ def held_against(
     of_arithmetic = flops / most_flops if most_flops else None
     of_memory = passed / most_bytes if most_bytes else None
     bound, needed = "", None
-    if of_arithmetic is not None and of_memory is not None and (cost.flops or cost.bytes):
+    is_limit = of_arithmetic is not None and of_arithmetic <= 1 + LIMIT_MARGIN
+    if is_limit and of_arithmetic is not None and of_memory is not None and (cost.flops or cost.bytes):
         reached = max(of_arithmetic, of_memory)
         needed = 1 / reached
         bound = NEITHER if reached < BOUND_SHARE else ARITHMETIC if of_arithmetic >= of_memory else MEMORY

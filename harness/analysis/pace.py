@@ -14,6 +14,10 @@ from harness.analysis.tables import COUNTED, WORK, Row, bounded, frame, grouped,
 
 BETWEEN, WITHIN = "between processes", "within one process"
 
+LIMIT_MARGIN = 0.05
+"""By so much more than its device's limit training may reach, as that was measured in another minute. What reaches more
+shows that the limit is none: the machine was busier when it was measured."""
+
 _PACE: dict[str, Any] = {
     "target": pl.String,
     "batch_size": pl.Int64,

@@ -18,6 +18,7 @@ from harness.analysis import ranking
 from harness.analysis.accuracy import Curve, grouped_by_target, reach
 from harness.analysis.intervals import Bounds, geometric
 from harness.analysis.tables import WORK, bounded, frame
+from harness.core.training import STEP
 
 QUICKER, SLOWER, UNTOLD = "quicker", "slower", "cannot tell"
 """What a plan is shown to be, in seconds, against the fixed batch sizes of its target."""
@@ -118,11 +119,15 @@ def arrival(curves: Sequence[Curve], plan: str, examples: int, accuracy: float) 
 def images_until(plan: str, examples: int, steps: float) -> float:
     """Images that so many steps of a plan take, each epoch having as many whole batches as there are."""
     first, *later = plan.split(">")
-    pieces = [(0, int(first)), *((int(epoch), int(size)) for size, epoch in (one.split("@") for one in later))]
-    ends = [after - before for (before, _), (after, _) in pairwise(pieces)]
+    starts, sizes = [0], [int(first)]
+    for change in later:
+        size_then, _, start = change.partition("@")
+        starts.append(int(start.removeprefix(STEP)))
+        sizes.append(int(size_then))
+    lengths = [after - before for before, after in pairwise(starts)]
     images, left = 0.0, steps
-    for (_, size), epochs in zip(pieces, [*ends, math.inf], strict=True):
-        count = min(left, epochs * (examples // size))
+    for size, length in zip(sizes, [*lengths, math.inf], strict=True):
+        count = min(left, length if STEP in plan else length * (examples // size))
         images, left = images + count * size, left - count
     return images
 

@@ -175,7 +175,7 @@ def _arrays(found: Any, content: bytes, start: int, end: int, record: Record) ->
         stolen_seconds=columns.get("stolen_seconds", _NONE),
         batch_size=record.cell.training.batch_size,
         works=record.status not in NOT_THE_WORK,
-        sizes=blocks.sizes_of(record.cell, columns.get("epoch", _NONE)),
+        sizes=blocks.sizes_of(record.cell, columns.get("steps", _NONE), columns.get("settle", _NONE)),
     )
     made.check()
     if not np.isfinite(made.seconds).all():

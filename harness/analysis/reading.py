@@ -22,7 +22,7 @@ from harness.runs import files, noise_scales, rate_searches, setting
 from harness.runs import folder as run_folder
 from harness.runs.noise_scales import NoiseScale
 from harness.runs.rate_searches import RateSearch
-from harness.wording import nearest
+from harness.wording import nearest, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -127,6 +127,8 @@ def load(run: str | Path, table: str = "cells") -> pl.DataFrame:
     missing.
     """
     _name_of_table(table)
+    if not isinstance(run, (str, os.PathLike)):
+        raise UsageError(f"a path: found {shown(run)}, allowed: a text or a pathlib.Path")
     if not os.fspath(run):
         raise UsageError("a path cannot be empty")
     reading = read(run_folder.open_run(Path(run).expanduser()))
@@ -142,10 +144,10 @@ def table_of(reading: Reading, name: str) -> pl.DataFrame:
 
 
 def _name_of_table(name: str) -> str:
-    name = FORMERLY.get(name, name)
-    if name not in TABLES:
-        raise UsageError(f"table: found {name!r}{nearest(name, TABLES)}, allowed: {', '.join(TABLES)}")
-    return name
+    known = FORMERLY.get(name, name) if isinstance(name, str) else ""
+    if known not in TABLES:
+        raise UsageError(f"table: found {shown(name)}{nearest(str(name), TABLES)}, allowed: {', '.join(TABLES)}")
+    return known
 
 
 def _or_failed(run: run_folder.Run, lanes: dict[str, Record], collected: analysis.Collected) -> tuple[Record, ...]:

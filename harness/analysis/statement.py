@@ -10,6 +10,21 @@ from collections.abc import Iterable, Mapping
 from harness.core.cell import Target, label_and_devices
 
 AS_INSTALLED, AT_ITS_BEST, AS_SET = "as installed", "at its best", "with options set by hand"
+AS_ITS_OWNER_SET = "as its owner set it"
+
+PLAIN_SETTINGS = frozenset(
+    {
+        "",
+        "4b48459547effdf0",
+        "52c2fd94e7ea0d74",
+        "5415b36e34072878",
+        "a5de78a6c14c893e",
+        "dcc67b66d2c93a5e",
+        "ff8300dfdc7e01ac",
+    }
+)
+"""``Target.settings`` of the built-in targets that are not tuned, of earlier versions too: what only chooses a device
+and keeps frameworks from taking all of its memory. A record tells no more of a definition than that."""
 
 
 LOGICAL = (
@@ -31,9 +46,11 @@ def of_logical(labels: Iterable[str]) -> str:
 
 
 def of(target: Target) -> str:
-    """One of the three words. Variables in a definition of one's own are not known to be for speed, so say nothing."""
+    """One of the four words. What variables in a definition of one's own are for is not known: its owner knows."""
     if target.tuned:
         return AT_ITS_BEST
+    if target.settings not in PLAIN_SETTINGS:
+        return AS_ITS_OWNER_SET
     return AS_SET if target.all_options else AS_INSTALLED
 
 
@@ -44,6 +61,8 @@ def sentence(kinds: Mapping[str, str]) -> str:
         return "As installed: this is what each framework gives unasked, not what it can do at its best."
     if words == {AT_ITS_BEST}:
         return "At its best: each framework has settings chosen for speed ('harness targets show NAME' lists them)."
+    if words == {AS_ITS_OWNER_SET}:
+        return "As their owner set them: these targets have variables or code of their own, for speed or not."
     told = ", ".join(f"{label} {word}" for label, word in kinds.items())
     return f"Not all of one kind: {told} ('harness targets show NAME' lists settings)." if told else ""
 

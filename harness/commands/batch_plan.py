@@ -22,12 +22,13 @@ from harness.commands import completing, flags, printing
 @click.option("--smallest", default="16", show_default=True, metavar="N", help="No batch size is smaller.")
 @click.option("--largest", default="1024", show_default=True, metavar="N", help="None is larger.")
 @click.option("--batches", default="16", show_default=True, metavar="K", help="Gradients that a decision goes by.")
+@click.option("--decide-every", metavar="N", help="Decide after every N training steps, not after each epoch.")
 @flags.data_dir_option
 @flags.json_option
 @flags.timeout_option
 @flags.fork_option
 def batch_plan(source: str, rule: str, json: bool, **asked: Any) -> int:
-    """Decide a plan of batch sizes once, from the gradients at the end of each epoch.
+    """Decide a plan of batch sizes once, from the gradients at the end of each epoch, or after every N steps.
 
     SWEEP is a preset or a file with one fixed batch size, with which training begins. RULE is cabs (rate times the
     variance of single examples' gradients over the loss) or noise-scale (that variance over the squared gradient).

@@ -27,6 +27,25 @@ class Values(click.ParamType):  # type: ignore[type-arg]
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+class BatchSizes(Values):
+    """As ``Values``, but commas within a plan do not separate: ``32,0:64,2:128`` is 32 and a plan of two sizes."""
+
+    name = "batch sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split, but not before a piece of a plan that is not its first."""
+        if not isinstance(value, str):
+            return value
+        found: list[str] = []
+        for part in value.split(","):
+            start, colon, _ = part.partition(":")
+            if colon and found and ":" in found[-1] and start.strip() not in ("0", "step0"):
+                found[-1] += f",{part.strip()}"
+            else:
+                found.append(part.strip())
+        return tuple(found)
+
+
 class AnyPath(click.ParamType):  # type: ignore[type-arg]
     """A ``Path``. click's own type would need pathlib at import, which is a tenth of what ``harness --help`` takes."""
 
@@ -91,10 +110,18 @@ def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[str,
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def axis(*names: str, metavar: str, help: str, complete: Completer | None = None) -> Decorator:
+def axis(
+    *names: str, metavar: str, help: str, complete: Completer | None = None, type: Values | None = None
+) -> Decorator:
     """An option of several values."""
     return click.option(
-        *names, type=Values(), multiple=True, callback=_joined, metavar=metavar, help=help, shell_complete=complete
+        *names,
+        type=type or Values(),
+        multiple=True,
+        callback=_joined,
+        metavar=metavar,
+        help=help,
+        shell_complete=complete,
     )
 
 
@@ -133,7 +160,7 @@ def one_option(*names: str, names_of: completing.Names, default: str, metavar: s
 
 def batch_sizes_option(help: str) -> Decorator:
     """--batch-size, of several."""
-    return axis("--batch-size", "-b", metavar="N,...", help=help)
+    return axis("--batch-size", "-b", metavar="N,...", help=help, type=BatchSizes())
 
 
 def dataset_option(help: str, default: str | None = None) -> Decorator:
@@ -185,6 +212,27 @@ precisions_option = axis(
     help="float32, mixed_bfloat16, mixed_float16; float32 if not given.",
     complete=completing.several_of(completing.precisions),
 )
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How the rate changes, and what becomes of the loss and its gradient."""
+    options = (
+        click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt."),
+        click.option("--warmup-steps", metavar="N", help="Steps over which the rate grows to the whole one."),
+        click.option("--warmup-epochs", metavar="N", help="The same in epochs."),
+        click.option("--decay", metavar="RULE", help="How the rate falls after that: none, cosine, polynomial."),
+        click.option("--decay-power", metavar="X", help="The power of polynomial decay; 1 is linear."),
+        click.option("--decay-to", metavar="SHARE", help="The share of the rate at which decay ends."),
+        click.option("--weight-decay", metavar="X", help="Weight decay of kernels."),
+        click.option("--weight-decay-form", metavar="FORM", help="decoupled (as AdamW), or l2, a term of the loss."),
+        click.option("--clip-norm", metavar="X", help="Clip gradients by their norm, all together."),
+        click.option(
+            "--label-smoothing", metavar="SHARE", help="The share of a label that all classes have in equal parts."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def heats_options(usual: str) -> Decorator:

@@ -33,10 +33,12 @@ def largest_batch(names: tuple[str, ...], json: bool, **asked: Any) -> int:
 
     Sizes are doubled until one does not fit, then the gap is halved until it is narrow. Each is tried on a fresh
     process: one training step and one evaluation. On a processor a worker that takes more than --memory is ended.
+    A target may say @microbatch=M: it computes the gradient of a batch from parts of M examples.
 
     \b
     Example:
       harness largest-batch jax-cpu tensorflow-cpu:graph --memory 4GiB
+      harness largest-batch jax-cpu jax-cpu@microbatch=32 --memory 2GB
       harness largest-batch tensorflow-directml:graph --model lenet5 --dataset mnist
     """
     from harness.actions.largest_batch import largest_batch

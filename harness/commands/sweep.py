@@ -39,16 +39,7 @@ from harness.commands import completing, flags, printing
     help="Learning rates; 32:0.01,512:0.08 is one for each batch size, find searches for them.",
 )
 @flags.precisions_option
-@click.option("--scaling", metavar="RULE", help="How the rate follows the batch size: none, linear, sqrt.")
-@click.option("--warmup-steps", metavar="N", help="Steps over which the rate grows to the whole one.")
-@click.option("--warmup-epochs", metavar="N", help="The same in epochs.")
-@click.option("--decay", metavar="RULE", help="How the rate falls after that: none, cosine, polynomial.")
-@click.option("--decay-power", metavar="X", help="The power of polynomial decay; 1 is linear.")
-@click.option("--decay-to", metavar="SHARE", help="The share of the rate at which decay ends.")
-@click.option("--weight-decay", metavar="X", help="Weight decay of kernels.")
-@click.option("--weight-decay-form", metavar="FORM", help="decoupled (as AdamW), or l2, a term of the loss.")
-@click.option("--clip-norm", metavar="X", help="Clip gradients by their norm, all together.")
-@click.option("--label-smoothing", metavar="SHARE", help="The share of a label that all classes have in equal parts.")
+@flags.training_options
 @click.option("--train-examples", metavar="N", help="Use only the first N training images.")
 @click.option("--test-examples", metavar="N", help="Use only the first N test images.")
 @click.option(

@@ -15,7 +15,8 @@ from harness.commands import flags, printing
 @flags.models_option("Models; all built-in ones if not given.")
 @flags.optimizers_option("Optimizers; all if not given.")
 @flags.precisions_option
-@flags.batch_sizes_option("Also train at these batch sizes, as it is timed, and check every step.")
+@flags.batch_sizes_option("Also train at these batch sizes, or plans of them, as it is timed, and check every step.")
+@flags.training_options
 @flags.dataset_option("Images for --batch-size: mnist, digits, or a .npz file.", default="digits")
 @flags.data_dir_option
 @flags.json_option
@@ -35,6 +36,7 @@ def verify(json: bool, **asked: Any) -> int:
       harness verify --target jax-cpu --model lenet5
       harness verify --target jax-cpu --compute-precision mixed_bfloat16
       harness verify --target jax-cpu --model mnist-cnn --optimizer momentum --batch-size 32,512
+      harness verify --target jax-cpu --model lenet5 --optimizer adam --weight-decay 0.01 --batch-size 0:32,1:128
     """
     found = harness.verify(**asked)
     printing.show(found, json)

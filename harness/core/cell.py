@@ -7,6 +7,8 @@ processors) is the target's affair, what is not. ``cell_id`` hashes the target a
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -163,7 +165,7 @@ class Cell:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training examples; where the batch size changes, in the first epoch."""
+        """Whole batches in the training examples; where the batch size changes, those of the first epoch."""
         return self.training.steps_per_epoch(self.dataset.train_examples)
 
     @property
@@ -173,7 +175,7 @@ class Cell:
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        """Its epochs by batch size: one piece where that never changes."""
+        """Its steps by batch size: one piece where that never changes."""
         return self.training.pieces(self.dataset.train_examples)
 
     @property
@@ -181,6 +183,12 @@ class Cell:
         """Training steps of the whole cell."""
         training = self.training
         return sum(self.epoch_steps) if training.batch_changes else self.steps_per_epoch * training.epochs
+
+    @property
+    def epoch_images(self) -> tuple[int, ...]:
+        """Images that the training steps of each epoch take together."""
+        of_epochs = self.training.epoch_sizes(self.dataset.train_examples)
+        return tuple(sum(steps * size for steps, size in own) for own in of_epochs)
 
     @property
     def total_images(self) -> int:
@@ -217,7 +225,13 @@ class Cell:
 
     def batch_size_at(self, step: int) -> int:
         """The batch size of a training step, counted from 0."""
-        return next(piece.batch_size for piece in reversed(self.pieces) if piece.first_step <= step)
+        return self.batch_sizes_at([step])[0]
+
+    def batch_sizes_at(self, steps: Iterable[int]) -> list[int]:
+        """The batch size of each of these training steps, counted from 0."""
+        pieces = self.pieces
+        starts = [piece.first_step for piece in pieces]
+        return [pieces[bisect_right(starts, step) - 1].batch_size for step in steps]
 
 
 _DIGESTS: dict[object, str] = {}

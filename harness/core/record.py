@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import accumulate
+from operator import add
 from typing import Any
 
 from harness.core.cell import Cell
@@ -223,9 +225,12 @@ class Record:
     @property
     def timed_images(self) -> int:
         """Images that the steps timed in its ``train`` blocks trained on."""
-        blocks, size_in = self.blocks, self.cell.training.batch_size_in
-        timed = zip(blocks.kind, blocks.steps, blocks.epoch, strict=True)
-        return sum(steps * size_in(epoch) for kind, steps, epoch in timed if kind == "train")
+        blocks = self.blocks
+        settled = blocks.settle or [0] * len(blocks.steps)
+        ends = accumulate(map(add, blocks.steps, settled))
+        sizes = self.cell.batch_sizes_at(end - 1 for end in ends)
+        timed = zip(blocks.kind, blocks.steps, sizes, strict=True)
+        return sum(steps * size for kind, steps, size in timed if kind == "train")
 
     def _losses(self) -> Iterator[float]:
         yield from self.blocks.mean_loss

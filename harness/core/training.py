@@ -30,9 +30,10 @@ normalisation scales and shifts by (He et al., arXiv 1812.01187, section 3.1, "n
 An epoch has floor(examples / batch size) steps: the examples left over are not trained in that epoch (the order differs
 in the next), so every step of a cell has one shape and compiles once.
 
-The batch size may change at the start of an epoch (``TrainingSpec.batch_changes``). Each epoch then has
-floor(examples / its batch size) steps, made of the front of the same permutation; parameters, moving statistics and
-the optimizer's state go on as they are; a rate that is scaled to the batch size follows the size of the moment.
+The batch size may change at the start of an epoch, or of any step (``TrainingSpec.batch_changes``). Each epoch is made
+of the front of the same permutation, taken in whole batches of the size of the moment: it ends where no such batch is
+left. Parameters, moving statistics and the optimizer's state go on as they are; a rate that is scaled to the batch size
+follows the size of the moment.
 
 Precisions. ``float32`` is float32 throughout. In the mixed ones (Micikevicius et al., ICLR 2018) the narrow type of
 ``compute_dtype`` is that of the images, cast once, of every activation, and of the inputs and results of every
@@ -57,10 +58,14 @@ from harness.core.codec import LATER
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 SCALINGS = ("none", "linear", "sqrt")
 DECAYS = ("none", "cosine", "polynomial")
+EPOCH, STEP = "epoch", "step"
 DECOUPLED, L2 = "decoupled", "l2"
 WEIGHT_DECAY_FORMS = (DECOUPLED, L2)
 OPTIONS = ("warmup", "rate_decay", "decoupled_weight_decay", "l2_weight_decay", "clip_norm", "label_smoothing")
 """What a training may ask for beyond its optimizer and a rate that drops; a backend declares those that it can do."""
+
+PLANS = "plan of batch sizes"
+"""What a batch size that changes is called in a backend's refusals."""
 
 COMPUTE_DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 PRECISIONS = tuple(COMPUTE_DTYPES)
@@ -135,7 +140,7 @@ class LearningRate:
 
 @dataclass(frozen=True)
 class Piece:
-    """Epochs in a row of one batch size: ``steps`` steps from ``first_step`` on, the first of epoch ``first_epoch``."""
+    """Steps in a row of one batch size: ``steps`` of them from ``first_step`` on, which is in epoch ``first_epoch``."""
 
     first_epoch: int
     first_step: int
@@ -147,9 +152,11 @@ class Piece:
 class TrainingSpec:
     """One training run: what is fixed when only the target differs.
 
-    ``batch_size`` is that of the first epoch. ``batch_changes``: (first epoch, batch size) of each later piece of a
-    plan of batch sizes, epochs counted from 0 and rising. What changes nothing (the size that there was, an epoch that
-    is never trained) is left out of them, so that a plan that never changes is the fixed batch size.
+    ``batch_size`` is that of the first step. ``batch_changes``: (first epoch, batch size) of each later piece of a
+    plan of batch sizes, epochs counted from 0 and rising; where ``batch_changes_by`` is STEP, (first step, batch size),
+    steps counted from 0 over all epochs. What changes nothing (the size that there was, an epoch that is never trained)
+    is left out of them, so that a plan that never changes is the fixed batch size; a step that is never trained by
+    ``reached``, as only the number of examples tells.
 
     The test set is evaluated after each epoch, and after every ``evaluate_every`` training steps where that is not 0.
     Where ``until_accuracy`` is not 0, training ends with the first evaluation whose accuracy is at least that; after
@@ -166,10 +173,14 @@ class TrainingSpec:
     batch_changes: tuple[tuple[int, int], ...] = field(default=(), metadata=LATER)
     until_accuracy: float = field(default=0.0, metadata=LATER)
     evaluate_every: int = field(default=0, metadata=LATER)
+    batch_changes_by: str = field(default=EPOCH, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.batch_changes:
-            object.__setattr__(self, "batch_changes", _effective(self.batch_size, self.batch_changes, self.epochs))
+            ends = self.epochs if self.batch_changes_by == EPOCH else math.inf
+            object.__setattr__(self, "batch_changes", _effective(self.batch_size, self.batch_changes, ends))
+        if not self.batch_changes:
+            object.__setattr__(self, "batch_changes_by", EPOCH)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -187,9 +198,13 @@ class TrainingSpec:
     @property
     def method(self) -> str:
         """The optimizer and what goes with it, in words: ``momentum with weight decay 0.0005 and cosine decay``."""
+        return f"{self.optimizer.name} with {self.extras}" if self.extras else self.optimizer.name
+
+    @property
+    def extras(self) -> str:
+        """What goes with the optimizer, in words; empty if nothing does."""
         told = [*self._told()]
-        listed = " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
-        return f"{self.optimizer.name} with {listed}" if told else self.optimizer.name
+        return " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
 
     def _told(self) -> Iterator[str]:
         spec, rule = self.optimizer, self.learning_rate
@@ -228,34 +243,70 @@ class TrainingSpec:
 
     @property
     def batch_plan(self) -> str:
-        """``64>128@2>256@4``: the first batch size, and each later one with its first epoch; empty without a change."""
-        later = "".join(f">{size}@{epoch}" for epoch, size in self.batch_changes)
+        """``64>128@2>256@4``: the first batch size, and each later one with its first epoch; empty without a change.
+
+        ``64>128@step300`` where it changes by steps.
+        """
+        unit = STEP if self.batch_changes_by == STEP else ""
+        later = "".join(f">{size}@{unit}{start}" for start, size in self.batch_changes)
         return f"{self.batch_size}{later}" if later else ""
 
-    def batch_size_in(self, epoch: int) -> int:
-        """The batch size of an epoch, counted from 0."""
-        return next((size for first, size in reversed(self.batch_changes) if first <= epoch), self.batch_size)
+    def reached(self, examples: int) -> TrainingSpec:
+        """The same training without changes at steps that it never comes to.
+
+        Unchanged where a batch size is more than the examples, which nothing trains.
+        """
+        if self.batch_changes_by == EPOCH or max(self.batch_sizes) > examples:
+            return self
+        steps = sum(self.epoch_steps(examples))
+        return replace(self, batch_changes=tuple(change for change in self.batch_changes if change[0] < steps))
 
     def at_size(self, batch_size: int) -> TrainingSpec:
         """The same training with one fixed batch size."""
         return replace(self, batch_size=batch_size, batch_changes=())
 
     def steps_per_epoch(self, examples: int) -> int:
-        """Whole batches in ``examples`` in the first epoch; zero if there is not even one."""
-        return examples // self.batch_size
+        """The steps of the first epoch; zero if there is not even one whole batch."""
+        return self.epoch_steps(examples)[0] if self.batch_changes else examples // self.batch_size
 
     def epoch_steps(self, examples: int) -> tuple[int, ...]:
         """The steps of each epoch."""
-        return tuple(examples // self.batch_size_in(epoch) for epoch in range(self.epochs))
+        if not self.batch_changes:
+            return (examples // self.batch_size,) * self.epochs
+        return tuple(sum(steps for steps, _ in own) for own in self.epoch_sizes(examples))
+
+    def epoch_sizes(self, examples: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Of each epoch (steps, batch size) of its steps in a row of one size; one such, where no change is within."""
+        changes, size, step = [*self.batch_changes], self.batch_size, 0
+        found = []
+        for epoch in range(self.epochs):
+            own, left = list[tuple[int, int]](), examples
+            while True:
+                if changes and changes[0][0] <= (epoch if self.batch_changes_by == EPOCH else step):
+                    size = changes.pop(0)[1]
+                    continue
+                fitting = left // size
+                if changes and self.batch_changes_by == STEP:
+                    fitting = min(fitting, changes[0][0] - step)
+                if not fitting:
+                    break
+                own.append((fitting, size))
+                step, left = step + fitting, left - fitting * size
+            found.append(tuple(own) or ((0, size),))
+        return tuple(found)
 
     def pieces(self, examples: int) -> tuple[Piece, ...]:
         """Its pieces in order, one where the batch size never changes."""
-        steps, starts = self.epoch_steps(examples), (0, *(epoch for epoch, _ in self.batch_changes))
-        ends = (*starts[1:], self.epochs)
-        return tuple(
-            Piece(start, sum(steps[:start]), sum(steps[start:end]), self.batch_size_in(start))
-            for start, end in zip(starts, ends, strict=True)
-        )
+        found: list[Piece] = []
+        step = 0
+        for epoch, own in enumerate(self.epoch_sizes(examples)):
+            for steps, size in own:
+                if found and found[-1].batch_size == size:
+                    found[-1] = replace(found[-1], steps=found[-1].steps + steps)
+                else:
+                    found.append(Piece(epoch, step, steps, size))
+                step += steps
+        return tuple(found)
 
     def learning_rates(self, steps_per_epoch: int | Sequence[int]) -> tuple[tuple[int, float], ...]:
         """The schedule as (first step, rate) pieces in step order; the first piece starts at step 0.
@@ -263,16 +314,16 @@ class TrainingSpec:
         ``steps_per_epoch``: those of every epoch, or of each where they differ (``epoch_steps``). Warm-up and decay
         make a piece of each step, up to the end of the training.
         """
-        rule = self.learning_rate
-        drops = sorted(rule.drop_epochs)
-        changes = () if rule.scaling == "none" else (epoch for epoch, _ in self.batch_changes)
-        pieces = {}
-        for epoch in sorted({0, *drops, *changes}):
-            ratio = self.batch_size_in(epoch) / rule.base_batch_size
+        rule, by_epoch = self.learning_rate, self.batch_changes_by == EPOCH
+        drops = [_first_step(epoch, steps_per_epoch) for epoch in rule.drop_epochs]
+        sizes = {_first_step(at, steps_per_epoch) if by_epoch else at: size for at, size in self.batch_changes}
+        pieces, size = {}, self.batch_size
+        for step in sorted({0, *drops, *(() if rule.scaling == "none" else sizes)}):
+            size = sizes.get(step, size)
+            ratio = size / rule.base_batch_size
             scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule.scaling]
-            dropped = sum(drop <= epoch for drop in drops)
-            pieces[_first_step(epoch, steps_per_epoch)] = rule.base * scale * rule.factor**dropped
-        found = tuple(sorted(pieces.items()))
+            pieces[step] = rule.base * scale * rule.factor ** sum(drop <= step for drop in drops)
+        found = tuple(pieces.items())
         if not rule.warms_up and rule.decay == "none":
             return found
         warmup = rule.warmup_steps or _first_step(rule.warmup_epochs, steps_per_epoch)
@@ -305,12 +356,12 @@ def _first_step(epoch: int, steps_per_epoch: int | Sequence[int]) -> int:
     return sum(steps_per_epoch[:epoch]) + beyond * steps_per_epoch[-1]
 
 
-def _effective(first: int, changes: Sequence[tuple[int, int]], epochs: int) -> tuple[tuple[int, int], ...]:
-    """Those changes that change something, in order."""
+def _effective(first: int, changes: Sequence[tuple[int, int]], ends: float) -> tuple[tuple[int, int], ...]:
+    """Those changes before ``ends`` that change something, in order."""
     found: list[tuple[int, int]] = []
     size = first
-    for epoch, next_size in sorted(changes):
-        if epoch < epochs and next_size != size:
-            found.append((epoch, next_size))
+    for start, next_size in sorted(changes):
+        if start < ends and next_size != size:
+            found.append((start, next_size))
             size = next_size
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.cell import INPUTS
 from harness.core.model import LAYERS
-from harness.core.training import OPTIMIZERS, PRECISIONS
+from harness.core.training import OPTIMIZERS, OPTIONS, PLANS, PRECISIONS
 from harness.plan.targets import TargetDefinition
 
 Capabilities = Mapping[str, Any]
@@ -21,14 +21,17 @@ Capabilities = Mapping[str, Any]
 UNEXPLAINED = "its adapter does not offer it"
 ONE_STEP = "its adapter trains one step per call"
 ONE_DEVICE = "its adapter trains on one device"
+ONE_SIZE = "its adapter offers one batch size per cell"
+WHOLE_BATCHES = "its adapter trains each batch at once"
 
 
 @dataclass(frozen=True)
 class SupportRow:
     """One target in one mode. Each mapping has every name there is, with an empty text, or the reason why not.
 
-    ``layers`` is by precision; ``loops``, the inputs with which a call may train several steps; ``devices``, empty
-    where several may split a batch. ``declared_by``: the target in whose environment the adapter was asked.
+    ``layers`` is by precision; ``loops``, the inputs with which a call may train several steps; ``options``, those of
+    training. ``plans`` and ``microbatches``, of the mode, are such a text, and so is ``devices``, empty where several
+    may split a batch. ``declared_by``: the target in whose environment the adapter was asked.
     """
 
     target: str
@@ -41,6 +44,9 @@ class SupportRow:
     inputs: Mapping[str, str]
     optimizers: Mapping[str, str]
     loops: Mapping[str, str]
+    options: Mapping[str, str]
+    plans: str
+    microbatches: str
     devices: str = ""
 
 
@@ -51,6 +57,18 @@ def refusal(able: Capabilities, kind: str, thing: str, accelerator: str, *within
         if narrower in refusals:
             return str(refusals[narrower])
     return "" if thing in able.get(kind, ()) else str(refusals.get(thing, UNEXPLAINED))
+
+
+def no_plans(able: Capabilities, mode: str) -> str:
+    """Why the batch size may not change in that mode; empty if it may."""
+    refused = str(able.get("refusals", {}).get(f"{PLANS} in {mode}", ONE_SIZE))
+    return "" if mode in able.get("plans", ()) else refused
+
+
+def no_microbatches(able: Capabilities, mode: str) -> str:
+    """Why a batch is not taken in parts in that mode; empty if it is."""
+    refused = str(able.get("refusals", {}).get(f"microbatch in {mode}", WHOLE_BATCHES))
+    return "" if mode in able.get("microbatches", ()) else refused
 
 
 def declarers(definitions: Mapping[str, TargetDefinition]) -> dict[str, str]:
@@ -112,6 +130,9 @@ def _row(definition: TargetDefinition, mode: str, declarer: str, able: Capabilit
         inputs={name: all_of_it or ("" if name in offered else why_not[name]) for name in INPUTS},
         optimizers=reasons("optimizers", OPTIMIZERS),
         loops={name: all_of_it or ("" if name in looped else no_loop) for name in offered or INPUTS},
+        options=reasons("options", OPTIONS),
+        plans=all_of_it or no_plans(able, mode),
+        microbatches=all_of_it or no_microbatches(able, mode),
         devices=all_of_it or _one_device(able, mode, accelerator),
     )
 
@@ -128,7 +149,8 @@ def _one_device(able: Capabilities, mode: str, accelerator: str) -> str:
 def markdown(found: Sequence[SupportRow]) -> str:
     """A table with a line per row, and notes: what "all" stands for, and every reason once."""
     notes: list[str] = []
-    headings = ("target", "mode", *PRECISIONS, "input", "optimizers", "steps per call", "devices")
+    headings = ("target", "mode", *PRECISIONS, "input", "optimizers", "options", "steps per call")
+    headings += ("plans", "parts", "devices")
     lines = [_line(headings), _line(["---"] * len(headings))]
     for row in found:
         lines.append(
@@ -139,15 +161,19 @@ def markdown(found: Sequence[SupportRow]) -> str:
                     *(_cell(row.precisions[name], row.layers[name], notes) for name in PRECISIONS),
                     _cell("", row.inputs, notes, named=True),
                     _cell("", row.optimizers, notes),
+                    _cell("", row.options, notes),
                     _cell("", row.loops, notes).replace("all", "any number", 1),
+                    _cell(row.plans, {}, notes).replace("all", "yes", 1),
+                    _cell(row.microbatches, {}, notes).replace("all", "yes", 1),
                     _cell("", {"several": row.devices}, notes).replace("all", "any number", 1),
                 )
             )
         )
     legend = [
         f"Under a precision: the layers that it has, of {', '.join(LAYERS)}.",
-        f"Optimizers: of {', '.join(OPTIMIZERS)}. Steps per call: whether one call may train several.",
-        "Devices: whether several may split a batch.",
+        f"Optimizers: of {', '.join(OPTIMIZERS)}. Options of training: of {', '.join(OPTIONS)}.",
+        "Steps per call: whether one call may train several. Plans: whether the batch size may change.",
+        "Parts: whether a batch may be taken in parts (@microbatch). Devices: whether several may split a batch.",
     ]
     borrowed = {row.target: row.declared_by for row in found if row.target != row.declared_by}
     if borrowed:
@@ -161,7 +187,7 @@ def markdown(found: Sequence[SupportRow]) -> str:
 def _cell(refused: str, names: Mapping[str, str], notes: list[str], named: bool = False) -> str:
     """``all``, or what there is of ``names`` (always their names if ``named``), with the numbers of reasons why not."""
     lacking = {name: why for name, why in names.items() if why}
-    if refused or len(lacking) == len(names):
+    if refused or (names and len(lacking) == len(names)):
         return f"no {_numbers([refused or next(iter(lacking.values()))], notes)}"
     if named:
         there = ", ".join(name for name in names if name not in lacking)

@@ -171,7 +171,7 @@ class Search:
 
         def fits(of_each: int) -> bool:
             size = of_each * devices
-            attempts.append(self._attempt(replace(cell, training=replace(training, batch_size=size))))
+            attempts.append(self.attempt(replace(cell, training=replace(training, batch_size=size))))
             self._tell(attempts[-1])
             return attempts[-1].fits
 
@@ -192,8 +192,8 @@ class Search:
             problem=problem,
         )
 
-    def _attempt(self, cell: Cell) -> Attempt:
-        """Raises CellError for what is not a lack of memory."""
+    def attempt(self, cell: Cell) -> Attempt:
+        """Try a cell's batch size. Raises CellError for what is not a lack of memory."""
         began, worker, limit = time.monotonic(), self._worker(), self._limit
         if limit is None:
             return self._trained(cell, worker, began)

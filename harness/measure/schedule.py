@@ -2,7 +2,7 @@
 
 Goes in: the cell, and how long steps took so far. Comes out: the next block, as it is asked of the worker. A lane that
 runs alone has blocks of about BLOCK_SECONDS; one in turns is told their length. No block crosses the end of an epoch,
-where alone the batch size may change. The programs of all sizes of a plan are made ready after the first block
+nor a change of the batch size. The programs of all sizes of a plan are made ready after the first block
 (``preparations``), and the first steps after a change warm up again.
 
 Where the cell's target trains several steps per call, timed blocks are whole calls. What an epoch has left after them
@@ -50,6 +50,7 @@ class Schedule:
         self.done = 0
         self._pieces = cell.pieces
         self._starts = (0, *accumulate(cell.epoch_steps))
+        self._stops = sorted({*self._starts, *(piece.first_step for piece in self._pieces)})
         self._total = cell.total_steps
         self._evaluate_every = cell.training.evaluate_every
         self._per_call = at_once = cell.target.steps_per_call
@@ -106,12 +107,14 @@ class Schedule:
         """The block of round ``number``: up to ``settle + steps`` steps, the latter timed.
 
         All three are multiples of ``unit``, which is one of every lane's steps per call, so that lanes stay together;
-        where an epoch is shorter than that, of this lane's. The last steps before an evaluation, where too few are left
-        to settle first, are trained and do not count; where there are no more steps than that between two, none settle.
+        where an epoch is shorter than that, of this lane's. The last steps before an evaluation, or a change of the
+        batch size, where too few are left to settle first, are trained and do not count; where there are no more steps
+        than that between two, none settle.
         """
         if self._settling:
             return self._block("warmup", self._settling, 0, number)
-        stretch = self._starts[self._epoch + 1] - self._starts[self._epoch]
+        stop = bisect_right(self._stops, self.done)
+        stretch = self._stops[stop] - self._stops[stop - 1]
         stretch = min(stretch, self._evaluate_every or stretch)
         if stretch < 2 * settle:
             settle = 0
@@ -131,8 +134,8 @@ class Schedule:
 
     @property
     def _left(self) -> int:
-        """Steps to the next evaluation."""
-        left, every = self._starts[self._epoch + 1] - self.done, self._evaluate_every
+        """Steps to the next evaluation, or change of the batch size."""
+        left, every = self._stops[bisect_right(self._stops, self.done)] - self.done, self._evaluate_every
         return min(left, every - self.done % every) if every else left
 
     @property

@@ -14,8 +14,8 @@ Chosen here, and not taken from the papers: sizes are rounded to whole numbers; 
 sweep's affair; a size beyond the training examples is no cap but a cell that is skipped, with that reason. Smith et al.
 go on to drop the rate once a largest batch size is reached, which one factor for all drops cannot say.
 
-Closed loops go by what is measured at the end of an epoch (``harness.measure.batch_loop``), and give the size that the
-next one should have, as a number of examples that need not be whole:
+Closed loops go by what is measured at the end of an epoch, or after so many steps (``harness.measure.batch_loop``), and
+give the size that training should go on with, as a number of examples that need not be whole:
 
 - ``cabs`` (Balles, Romero and Hennig, Coupling Adaptive Batch Sizes with Learning Rates, arXiv 1612.05086): rate x
   tr(Sigma) / loss, with Sigma the covariance of single examples' gradients. As the authors' own implementation has it:
@@ -23,8 +23,8 @@ next one should have, as a number of examples that need not be whole:
 - ``noise-scale`` (McCandlish et al., An Empirical Model of Large-Batch Training, arXiv 1812.06162, equation 2.9):
   tr(Sigma) / |G|^2 itself, the size at which a step is neither wasteful nor slow.
 
-Chosen here: one decision an epoch, where theirs is one a step, so nothing is smoothed over steps; and a size is the
-first one times a power of two, the nearest by ratio within bounds, since each new size is a program to be compiled.
+Chosen here: one decision an epoch or so many steps, where theirs is one a step, so nothing is smoothed; and a size is
+the first one times a power of two, the nearest by ratio within bounds, since each new size is a program to be compiled.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
     target = ["tensorflow-cpu", "jax-cpu"]    # name[:mode][@key=value]
     dataset = "digits"                        # mnist, digits, or a file that ends in .npz
     batch_size = [32, { 0 = 64, 2 = 128 }]    # fixed, or a plan: the batch size from each of these epochs on
+                                              # { 0 = 64, step300 = 128 }: from each of these steps on
                                               # 32..4096 doubles from 32 on; 32..max, as far as memory holds
     memory = "4GiB"                           # with that: what a worker on processors may take
     until_accuracy = 0.98                     # in place of epochs: train until a test accuracy, for max_epochs at most
@@ -42,9 +43,11 @@ from harness.core.errors import UsageError
 from harness.core.model import ModelSpec
 from harness.core.training import (
     DECAYS,
+    EPOCH,
     OPTIMIZERS,
     PRECISIONS,
     SCALINGS,
+    STEP,
     WEIGHT_DECAY_FORMS,
     LearningRate,
     OptimizerSpec,
@@ -128,11 +131,22 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-BatchSize = int | tuple[tuple[int, int], ...]
-"""A fixed batch size, or a plan: (first epoch, batch size) of each piece, the first of epoch 0."""
+@dataclass(frozen=True)
+class BySteps:
+    """A plan of batch sizes whose pieces begin at steps: (first step, batch size) of each, the first of step 0."""
+
+    pieces: tuple[tuple[int, int], ...]
+
+
+BatchSize = int | tuple[tuple[int, int], ...] | BySteps
+"""A fixed batch size, or a plan: (first epoch, batch size) of each piece, the first of epoch 0; or one by steps."""
 
 _A_SIZE = "a whole number of 1 or more"
-_A_PLAN = f"{_A_SIZE}, or the batch size from each of some epochs on, epoch 0 among them: {{ 0 = 64, 2 = 128 }}"
+_A_PLAN = (
+    f"{_A_SIZE}, or the batch size from each of some epochs on, epoch 0 among them: {{ 0 = 64, 2 = 128 }}; or of some "
+    "steps: { 0 = 64, step300 = 128 }"
+)
+_START = re.compile(r"(step)? ?(\d+)")
 
 
 @dataclass(frozen=True)
@@ -170,23 +184,30 @@ def _unrolled(value: object) -> list[object]:
 
 
 def _batch_size(value: object) -> BatchSize | UpToMemory:
-    """As written: in a table the epochs are texts in TOML and numbers in Python; ``0:64,2:128`` is what a flag has."""
+    """As written: in a table the epochs are texts in TOML and numbers in Python; ``0:64,2:128`` is what a flag has.
+
+    A step is written ``step300``.
+    """
     if isinstance(value, UpToMemory):
         return value
     if isinstance(value, str) and ":" in value:
         value = dict(map(_piece, value.split(",")))
     if not isinstance(value, Mapping):
         return _size(value, _A_SIZE)
-    epochs = [int(epoch) if str(epoch).isdecimal() else -1 for epoch in value]
-    if 0 not in epochs or -1 in epochs or len(set(epochs)) < len(epochs):
+    found = [_START.fullmatch(str(start).strip()) for start in value]
+    units, starts = {one and one[1] for one in found if one and int(one[2])}, [one and int(one[2]) for one in found]
+    if 0 not in starts or None in starts or len(set(starts)) < len(starts) or len(units) > 1:
         raise ValueError(_A_PLAN)
-    pieces = sorted(zip(epochs, (_size(size, _A_PLAN) for size in value.values()), strict=True))
-    return pieces[0][1] if len(pieces) == 1 else tuple(pieces)
+    sizes = [_size(size, _A_PLAN) for size in value.values()]
+    pieces = tuple(sorted((start, size) for start, size in zip(starts, sizes, strict=True) if start is not None))
+    if len(pieces) == 1:
+        return pieces[0][1]
+    return BySteps(pieces) if STEP in units else pieces
 
 
 def _piece(text: str) -> tuple[str, int | float | str]:
-    epoch, _, size = text.partition(":")
-    return epoch.strip(), _number(size)
+    start, _, size = text.partition(":")
+    return start.strip(), _number(size)
 
 
 def _size(value: object, allowed: str) -> int:
@@ -300,7 +321,7 @@ class Sweep:
 
     def rates_and_sizes(self) -> list[tuple[LearningRate, BatchSize]]:
         """Each rate with each batch size, which rises; or each batch size with the rate that goes with it."""
-        sizes = sorted(set(self.batch_sizes), key=pieces_of)
+        sizes = sorted(set(self.batch_sizes), key=rising)
         if self.rates_by_size:
             by_size = dict(self.rates_by_size)
             return [(by_size[pieces_of(size)[0][1]], size) for size in sizes]
@@ -414,7 +435,8 @@ def expand(
         for epochs, seed in product(_once(sweep.epochs), _once(sweep.seeds)):
             drawn = inputs(model, seed, epochs)
             axes = _once(sweep.precisions), _once(sweep.optimizers), sweep.rates_and_sizes()
-            for training in _once(_training(sweep, epochs, seed, *values) for values in product(*axes)):
+            asked = (training_of(sweep, epochs, seed, *values) for values in product(*axes))
+            for training in _once(one.reached(dataset.train_examples) for one in asked):
                 if found is not None and training.learning_rate.base == TO_FIND:
                     base = found(model, training.optimizer, training.precision, training.batch_size)
                     training = replace(training, learning_rate=replace(training.learning_rate, base=base))
@@ -457,7 +479,7 @@ def with_sizes_up_to(sweep: Sweep, most: int) -> Sweep:
     return replace(sweep, batch_sizes=_once((*sweep.batch_sizes, *sizes)))
 
 
-def _training(
+def training_of(
     sweep: Sweep,
     epochs: int,
     seed: int,
@@ -465,8 +487,11 @@ def _training(
     optimizer: OptimizerSpec,
     rate_and_size: tuple[LearningRate, BatchSize],
 ) -> TrainingSpec:
+    """The training of one combination of a sweep's axes."""
     rate, size = rate_and_size
-    pieces, rate = batch_rules.planned(sweep.batch_rule, size, rate) if isinstance(size, int) else (size, rate)
+    pieces = pieces_of(size)
+    if isinstance(size, int):
+        pieces, rate = batch_rules.planned(sweep.batch_rule, size, rate)
     (_, first), *changes = pieces
     return TrainingSpec(
         first,
@@ -477,14 +502,22 @@ def _training(
         precision,
         sweep.label_smoothing,
         batch_changes=tuple(changes),
+        batch_changes_by=STEP if isinstance(size, BySteps) else EPOCH,
         until_accuracy=sweep.until_accuracy,
         evaluate_every=sweep.evaluate_every,
     )
 
 
 def pieces_of(size: BatchSize) -> tuple[tuple[int, int], ...]:
-    """(first epoch, batch size) of each piece of a plan; a fixed size is one piece."""
+    """(first epoch, or step, batch size) of each piece of a plan; a fixed size is one piece."""
+    if isinstance(size, BySteps):
+        return size.pieces
     return ((0, size),) if isinstance(size, int) else size
+
+
+def rising(size: BatchSize) -> tuple[tuple[tuple[int, int], ...], bool]:
+    """What sorts batch sizes and plans by their first size."""
+    return pieces_of(size), isinstance(size, BySteps)
 
 
 def _nested(tables: Mapping[str, Any]) -> dict[str, Any]:

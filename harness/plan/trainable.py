@@ -10,7 +10,7 @@ def why_not(cell: Cell) -> str:
     """Why it cannot be trained; empty if nothing is known against it."""
     training, at_once = cell.training, cell.target.steps_per_call
     largest, steps = max(training.batch_sizes), min(cell.epoch_steps)
-    if steps == 0:
+    if steps == 0 or largest > cell.dataset.train_examples:
         return f"batch size {largest} is larger than the {cell.dataset.train_examples} training examples"
     if training.batch_changes and at_once > 1:
         return PLAN_AND_STEPS_PER_CALL

@@ -75,8 +75,8 @@ def step_count(counted: int, claimed: int) -> Quantity:
 def expected(dataset: Path, order: Path, cell: Cell) -> dict[str, str]:
     """The digests of what a cell is given (``harness.core.messages.Inventoried``): images, labels, order."""
     images, labels, rows = dataset / "train_images.npy", dataset / "train_labels.npy", np.load(order, mmap_mode="r")
-    count, size_in = cell.dataset.train_examples, cell.training.batch_size_in
-    used = [rows[epoch, : steps * size_in(epoch)] for epoch, steps in enumerate(cell.epoch_steps)]
+    count = cell.dataset.train_examples
+    used = [rows[epoch, :images_of_it] for epoch, images_of_it in enumerate(cell.epoch_images)]
     return {
         "images": _images(images, images.stat().st_mtime_ns, count),
         "labels": _digest(np.load(labels, mmap_mode="r")[:count], "<i4"),

@@ -12,8 +12,9 @@ A batch may be too large for the reference to do ``FEWEST_STEPS`` of it in the t
 as many steps are compared as fit, the last in any case, each with the whole batch; and the proof at the largest batch
 size that does fit (halved as often as need be) is part of this one. The proof says so.
 
-Of a plan of batch sizes each size is proven so, and then the plan itself: its sizes in their order, an epoch each, with
-the rate scaled as the cell has it. What is compared then holds the steps on both sides of every change.
+Of a plan of batch sizes each size is proven so, and then the plan itself: its sizes in their order, an epoch each (or
+changing within epochs, where it goes by steps), with the rate scaled as the cell has it. What is compared then holds
+the steps on both sides of every change.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ from harness.core.messages import (
 )
 from harness.core.model import without_dropout
 from harness.core.record import now
-from harness.core.training import LearningRate, TrainingSpec
+from harness.core.training import STEP, LearningRate, TrainingSpec
 from harness.plan import inputs
 from harness.proof import conservation, probes, replaying, tolerances
 from harness.proof.kept import KeptProofs
@@ -107,7 +109,9 @@ class SizedProofs:
 
     def _blank(self, cell: Cell, worker: dict[str, object]) -> Proof:
         training = cell.training
-        plan = {"batch_sizes": _sizes(training), "scaling": training.learning_rate.scaling}
+        plan: dict[str, object] = {"batch_sizes": _sizes(training), "scaling": training.learning_rate.scaling}
+        if training.batch_changes_by == STEP:
+            plan["by"] = STEP
         blank = self._kept.blank(
             cell.target,
             cell.model,
@@ -208,23 +212,27 @@ def plan_cell(cell: Cell) -> Cell:
     """The same for a plan: an epoch for each of its pieces, and one more of the last with a drop of the rate.
 
     An epoch has two batches of the largest size where that many images are there and a step of the smallest is no
-    less than an eighth of one; else one.
+    less than an eighth of one; else one. A plan by steps changes within epochs, of two such batches where there are as
+    many images: each piece has as many steps as take one, and the last is trained for a whole epoch more.
     """
     training, sizes = cell.training, _sizes(cell.training)
-    batches = 2 if max(sizes) <= 8 * min(sizes) and cell.dataset.train_examples >= 2 * max(sizes) else 1
-    of_cell = training.learning_rate
-    rate = LearningRate(RATE, (len(sizes),), FACTOR, of_cell.scaling, sizes[0])
-    alone = proof_cell(replace(cell, training=training.at_size(max(sizes))))
+    by_steps, largest, of_cell = training.batch_changes_by == STEP, max(sizes), training.learning_rate
+    twice = cell.dataset.train_examples >= 2 * largest and (by_steps or largest <= 8 * min(sizes))
+    examples = (2 if twice else 1) * largest
+    starts = [0, *accumulate(largest // size for size in sizes)] if by_steps else range(len(sizes))
+    alone = proof_cell(replace(cell, training=training.at_size(largest)))
+    planned = replace(
+        alone.training,
+        batch_size=sizes[0],
+        batch_changes=tuple(zip(starts, sizes, strict=False))[1:],
+        batch_changes_by=training.batch_changes_by,
+        epochs=len(sizes) + 1,
+    )
+    while by_steps and planned.pieces(examples)[-1].first_epoch == planned.epochs - 1:
+        planned = replace(planned, epochs=planned.epochs + 1)
+    rate = LearningRate(RATE, (planned.epochs - 1,), FACTOR, of_cell.scaling, sizes[0])
     return replace(
-        alone,
-        training=replace(
-            alone.training,
-            batch_size=sizes[0],
-            batch_changes=tuple(enumerate(sizes))[1:],
-            epochs=len(sizes) + 1,
-            learning_rate=rate,
-        ),
-        dataset=replace(alone.dataset, train_examples=batches * max(sizes)),
+        alone, training=replace(planned, learning_rate=rate), dataset=replace(alone.dataset, train_examples=examples)
     )
 
 

@@ -17,6 +17,10 @@ _INTERVAL = "95 % interval: "
 _NOTABLY_LARGER = 1.1
 """Times a batch size, for another to be worth a measurement."""
 
+_SAYS_NOTHING = 100
+"""Times its lower end, from which on the upper end of an interval makes it no statement: its middle may be wrong by a
+factor of ten either way."""
+
 _ALIKE = "With 95 % confidence, the best choice is this one or one of these"
 _BEHIND = "These were shown to be slower"
 _RANGES = "Each end of such a range holds with 95 % confidence."
@@ -75,14 +79,31 @@ def _memory_end(end: MemoryEnd) -> str:
 def _first(advice: Advice, choice: Choice) -> str:
     if advice.goal == THROUGHPUT:
         ends = _ends(choice.images_per_second_low, choice.images_per_second_high, _INTERVAL)
-        return f"{_at(choice)} trains fastest: {_amount(choice, advice.goal)}{ends}."
+        return f"{_at(choice)} trains fastest: {_amount(choice, advice.goal)}{ends}.{_untold(advice, choice)}"
     ends = _ends(choice.low, choice.high, _INTERVAL)
     added = _compiling(choice)
     compiling = f", plus {added} s to compile" if added else ""
     return (
         f"use {_at(choice)}. It trains to {said_percent(advice.accuracy)} test accuracy in "
-        f"{_amount(choice, advice.goal)}{ends}{compiling}."
+        f"{_amount(choice, advice.goal)}{ends}{compiling}.{_untold(advice, choice)}"
     )
+
+
+def _untold(advice: Advice, choice: Choice) -> str:
+    """A further sentence, with what would tell, where the interval of the choice's figure says nothing."""
+    if not _is_wide(advice, choice):
+        return ""
+    values = plural(choice.seeds, "seed") if advice.goal == TO_ACCURACY else plural(choice.processes, "process")
+    return (
+        f" How near other runs come to that cannot be told from {values}, which differ too much; more seeds would "
+        f"tell: --seed {_more_seeds(advice)}."
+    )
+
+
+def _is_wide(advice: Advice, choice: Choice) -> bool:
+    if advice.goal == TO_ACCURACY:
+        return _says_nothing(choice.low, choice.high)
+    return _says_nothing(choice.images_per_second_low, choice.images_per_second_high)
 
 
 def evidence(advice: Advice) -> list[str]:
@@ -122,7 +143,7 @@ def measure_next(advice: Advice) -> list[str]:
         )
     elif advice.goal == THROUGHPUT:
         found.append("training for a whole epoch: accuracy is measured after each epoch, and none was finished")
-    seeds = ",".join(str(seed) for seed in (*advice.seeds, *_further(advice.seeds, 2)))
+    seeds = _more_seeds(advice)
     if choice is not None and not advice.tested and advice.next_best is not None:
         once = "with 1 seed" if len(advice.seeds) == 1 else "for a choice that was trained once"
         found.append(f"--seed {seeds}: {once} no difference can be told from chance")
@@ -130,6 +151,8 @@ def measure_next(advice: Advice) -> list[str]:
     unclear = [one for one in advice.alike if one not in bounded]
     if unclear:
         found.append(f"--seed {seeds}: more seeds may tell whether it is better than {_listed(unclear, ' or ')}")
+    elif choice is not None and _is_wide(advice, choice):
+        found.append(f"--seed {seeds}: so few seeds differ too much to tell how long it takes")
     if choice is not None and (choice.at_most or bounded):
         by = "" if choice.at_most else f" by {_listed(bounded, ' and ')}"
         found.append(
@@ -247,7 +270,12 @@ def _groups(advice: Advice) -> tuple[tuple[str, Sequence[Choice]], ...]:
 
 
 def _ends(low: float | None, high: float | None, said: str = "") -> str:
-    return "" if low is None or high is None else f" ({said}{figure(low)} to {figure(high)})"
+    is_said = low is not None and high is not None and not _says_nothing(low, high)
+    return f" ({said}{figure(low)} to {figure(high)})" if is_said else ""
+
+
+def _says_nothing(low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and not high < _SAYS_NOTHING * low
 
 
 def _epochs(count: float | None) -> str:
@@ -270,6 +298,8 @@ def _against(choices: Sequence[Choice], long: str) -> str:
 def _times(choice: Choice, long: str) -> str:
     if choice.ratio_high is None:
         return "trained once"
+    if _says_nothing(choice.ratio_low, choice.ratio_high):
+        return "how much longer cannot be told from so few runs"
     low = "at most" if choice.ratio_low is None else f"{figure(choice.ratio_low)} to"
     return f"takes {low} {figure(choice.ratio_high)} times {long}"
 
@@ -278,6 +308,10 @@ def _shortened(texts: Sequence[str], last: str = " and ") -> str:
     """``a, b and c``; of many the first few and how many more."""
     *others, end = [*texts[:_NAMED], f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else texts
     return f"{', '.join(others)}{last}{end}" if others else end
+
+
+def _more_seeds(advice: Advice) -> str:
+    return ",".join(str(seed) for seed in (*advice.seeds, *_further(advice.seeds, 2)))
 
 
 def _further(seeds: Sequence[int], count: int) -> list[int]:

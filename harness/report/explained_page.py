@@ -50,7 +50,11 @@ def page(found: Sequence[Explanation]) -> str:
         style=f":root{{{palette.style_variables('light')}}}\n{_resource('page.css')}",
         answers=[explaining.sentence(one) for one in found],
         parts=parts,
-        legends=[explaining.LEGEND, *([explaining.BOUNDS] if any(one.clock == WALL for one in found) else [])],
+        legends=[
+            explaining.LEGEND,
+            *explaining.no_limits(found),
+            *([explaining.BOUNDS] if any(one.clock == WALL for one in found) else []),
+        ],
     )
 
 

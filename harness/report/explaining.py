@@ -16,7 +16,7 @@ from harness.analysis.explaining import NEITHER, WALL, Explanation, PartOfLane, 
 from harness.core.parts import STEP
 from harness.report import tables, vega
 from harness.report.figure import Figure, Words
-from harness.report.headline import ABSENT, figure
+from harness.report.headline import ABSENT, beyond_limit, figure, is_no_limit
 from harness.report.printed import new_table, print_table, say
 from harness.statistics import NO_DIFFERENCE
 from harness.wording import plural
@@ -85,8 +85,21 @@ def print_explanations(found: Sequence[Explanation], console: Console) -> None:
         console.print(Text(rests_on(one)))
     console.print()
     console.print(Text(LEGEND))
+    for text in no_limits(found):
+        console.print(Text(text))
     if any(one.clock == WALL for one in found):
         console.print(Text(BOUNDS))
+
+
+def no_limits(found: Sequence[Explanation]) -> list[str]:
+    """A line for each target of which a part went beyond its device's limit of arithmetic."""
+    sides = [(target, side) for one in found for row in one.rows for target, side in _sides(one, row)]
+    targets = {target for target, side in sides if is_no_limit([side.of_arithmetic or 0.0])}
+    return [f"Of some parts of {one} it is not said what bounds them. {beyond_limit(one)}" for one in sorted(targets)]
+
+
+def _sides(one: Explanation, row: PartOfStep) -> tuple[tuple[str, PartOfLane], ...]:
+    return (one.base, row.base), (one.lane, row.lane)
 
 
 def rests_on(one: Explanation) -> str:
@@ -236,7 +249,7 @@ def _frame(one: Explanation) -> pl.DataFrame:
 
     rows: list[dict[str, Any]] = []
     for row in (*one.rows, one.unexplained):
-        for target, side in ((one.base, row.base), (one.lane, row.lane)):
+        for target, side in _sides(one, row):
             rows.append(
                 {
                     "part": row.label,

@@ -12,7 +12,7 @@ from harness.core.training import SCALINGS
 from harness.report import vega
 from harness.report.fields import header
 from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
-from harness.report.learning_rates import brought_back, in_words, sentences
+from harness.report.learning_rates import brought_back, in_words, named, sentences
 from harness.report.learning_rates import rows as rate_rows
 from harness.report.works import Work
 
@@ -146,8 +146,8 @@ def beside_one_rate(work: Work) -> Figure | Absent:
         f"At {rates}: {told(frame.filter(frame['rates'] == rates), 'batch_size', 'accuracy', 'at batch size {}', ' %')}"
         for rates in kinds
     )
-    named = "the rates found for each" if work.rates else own if work.scaling in SCALINGS else "the rates for each"
-    note = f"{vega.intervals_note(frame, 'accuracy')} {' '.join(brought_back(both, named))}".strip()
+    rates_told = brought_back(both, named(work.learning_rate, work.scaling, work.rates))
+    note = f"{vega.intervals_note(frame, 'accuracy')} {' '.join(rates_told)}".strip()
     return Figure("beside-one-rate", Words(title, said), note, vega.chart(frame, layers), frame, columns)
 
 

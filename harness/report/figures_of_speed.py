@@ -12,6 +12,7 @@ from harness.analysis import statement
 from harness.report import fields, vega
 from harness.report.fields import header
 from harness.report.figure import Absent, Figure, Words, diverged_note, only, present, several_sizes, told, why_no_curve
+from harness.report.headline import beyond_limit, is_no_limit
 from harness.report.works import Work
 
 if TYPE_CHECKING:
@@ -150,9 +151,15 @@ def limit_share(work: Work) -> Figure | Absent:
     field, title = "limit_share", "Share of the device's limit against batch size"
     if not several_sizes(work.pace, field):
         return Absent(title, why_no_curve(work.pace, field, "the device's limit was not measured"))
+    parts = work.pace.drop_nulls(field).partition_by("target")
+    beyond = [part["target"][0] for part in parts if is_no_limit(share / 100 for share in part[field])]
+    lacking = " ".join(f"Of {target} nothing is shown. {beyond_limit(target)}" for target in beyond)
+    frame = work.pace.filter(~work.pace["target"].is_in(beyond))
+    if beyond and not several_sizes(frame, field):
+        return Absent(title, lacking[0].lower() + lacking[1:].removesuffix("."))
     note = "The model's operations per second, in percent of what matrix products reach at their best on this device."
     columns = ("target", "batch_size", field, "images_per_second")
-    return _curves("limit-share", title, note, work, work.pace, field, columns, unit=" %")
+    return _curves("limit-share", title, f"{note} {lacking}".strip(), work, frame, field, columns, unit=" %")
 
 
 def energy(work: Work) -> Figure | Absent:

@@ -7,12 +7,13 @@ groups, each headed by what is special to it. Terminal and Markdown print the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from harness import shells
 from harness.core.training import SCALINGS
 from harness.wording import machine_name, plural
 
@@ -55,6 +56,21 @@ def figure(value: float | None) -> str:
         return str(value)
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{decimals}f}"
+
+
+def is_no_limit(shares: Iterable[float]) -> bool:
+    """Whether training went beyond its device's limit by more than LIMIT_MARGIN; ``shares`` of it, of one."""
+    from harness.analysis.pace import LIMIT_MARGIN
+
+    return max(shares, default=0.0) > 1 + LIMIT_MARGIN
+
+
+def beyond_limit(target: str) -> str:
+    """What that says of the limit, in a sentence."""
+    return (
+        f"That is more than the limit kept for its device, which was measured while the machine was busier and so is "
+        f"none; measure it again: harness limits {shells.quoted(target)}."
+    )
 
 
 def percent(share: float | None) -> str:

@@ -7,7 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.learning_rates import exponent
+from harness.analysis.tables import WORK
 from harness.core.training import SCALINGS
+from harness.report.headline import works_apart
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -55,6 +57,42 @@ def brought_back(frame: pl.DataFrame, rates: str) -> list[str]:
     sound = known.filter(pl.col("diverged") == 0).sort("batch_size")
     largest = sound.group_by("target", "one_rate", maintain_order=True).last().sort("target", "one_rate")
     return [_brought_back(row, rates) for row in largest.head(MOST_TARGETS).iter_rows(named=True)]
+
+
+def searches_of(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSearch, ...]:
+    """Those of one work; of one that has the same rate at each batch size, those that found it."""
+    work = dict(zip(WORK, key, strict=True))
+    wanted = tuple(work[name] for name in ("model", "dataset", "train_examples", "optimizer", "precision"))
+    own = [
+        one
+        for one in searches
+        if (one.model, one.dataset, one.train_examples + one.held_out, one.method, one.precision) == wanted
+        if work["scaling"] != "none" or one.rate == work["learning_rate"]
+    ]
+    return tuple(sorted(own, key=lambda one: one.batch_size))
+
+
+def named(learning_rate: float, scaling: str, searches: Sequence[RateSearch]) -> str:
+    """The rates of a work by batch size, as a sentence calls them; ``searches``: those of the work."""
+    if searches:
+        return "the rates found for each"
+    return in_words(learning_rate, scaling) if scaling in SCALINGS else "the rates for each"
+
+
+def of_all_works(frame: pl.DataFrame, searches: Sequence[RateSearch]) -> list[str]:
+    """What ``brought_back`` says of every work in ``beside_one_rate``, after the most epochs; MOST_TARGETS at most."""
+    from harness.report import fields
+
+    parts = frame.partition_by(*WORK, maintain_order=True)
+    works = [part.row(0, named=True) for part in parts]
+    names = works_apart([{**work, "node": ""} for work in works])
+    told = []
+    for part, work, name in zip(parts, works, names, strict=True):
+        own = searches_of(searches, tuple(work[column] for column in WORK))
+        rates = named(work["learning_rate"], work["scaling"], own)
+        longest = fields.display(part.filter(part["epochs"] == part["epochs"].max()))
+        told += [f"{name}: {said}" if name else said for said in brought_back(longest, rates)]
+    return told[:MOST_TARGETS]
 
 
 def _brought_back(row: dict[str, Any], rates: str) -> str:

@@ -25,9 +25,11 @@ from harness.report.headline import (
     COLUMNS,
     Group,
     Row,
+    beyond_limit,
     caption_and_groups,
     diverged,
     figure,
+    is_no_limit,
     not_readable,
     not_run,
     percent,
@@ -257,10 +259,13 @@ def _print_limits(frame: pl.DataFrame, console: Console) -> None:
     for target, rows in _by_target(frame, "limit_share"):
         most = max(row["limit_flops_per_second"] for row in rows)
         achieved, shares = _span(rows, "flops_per_second", 1e9), _span(rows, "limit_share", 0.01)
+        trains = f"{target} trains at {achieved} GFLOP/s (billions of operations per second)"
+        if is_no_limit(row["limit_share"] for row in rows):
+            _line(console, f"{trains}. {beyond_limit(target)}")
+            continue
         _line(
             console,
-            f"{target} trains at {achieved} GFLOP/s (billions of operations per second), which is {shares} % of the "
-            f"{figure(most / 1e9)} GFLOP/s that matrix products reach there.",
+            f"{trains}, which is {shares} % of the {figure(most / 1e9)} GFLOP/s that matrix products reach there.",
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import WORK
 from harness.report import fields
 from harness.report.headline import works_apart
+from harness.report.learning_rates import searches_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,7 +86,7 @@ def works(found: Analysis, noise: Sequence[NoiseScale] = (), rates: Sequence[Rat
     for key, heading, slug in zip(keys.rows(), headings, slugs, strict=True):
         own = {name: part.get(key, getattr(found, name).clear()) for name, part in parts.items()}
         own["curves"] = curves_of.get(key, curves.clear())
-        yield _work(found, key, heading, slug, targets, own, _noise(noise, key), _rates(rates, key))
+        yield _work(found, key, heading, slug, targets, own, _noise(noise, key), searches_of(rates, key))
 
 
 def count(found: Analysis) -> int:
@@ -245,19 +246,6 @@ def _noise(points: Sequence[NoiseScale], key: tuple[Any, ...]) -> pl.DataFrame:
         if (one.model, one.dataset, one.train_examples, one.optimizer, one.learning_rate) == key[:5]
     ]
     return pl.DataFrame(rows, schema=columns, orient="row").sort("target", "batch_size", "epoch")
-
-
-def _rates(searches: Sequence[RateSearch], key: tuple[Any, ...]) -> tuple[RateSearch, ...]:
-    """Those of one work; of one that has the same rate at each batch size, those that found it."""
-    work = dict(zip(WORK, key, strict=True))
-    wanted = tuple(work[name] for name in ("model", "dataset", "train_examples", "optimizer", "precision"))
-    own = [
-        one
-        for one in searches
-        if (one.model, one.dataset, one.train_examples + one.held_out, one.method, one.precision) == wanted
-        if work["scaling"] != "none" or one.rate == work["learning_rate"]
-    ]
-    return tuple(sorted(own, key=lambda one: one.batch_size))
 
 
 def _slugs(headings: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from harness.core.errors import Unsupported
 from harness.core.messages import Block, Snapshot, Train
 from harness.core.model import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
 from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
+from harness.measure.largest_batch import Attempt, Search
 from harness.measure.schedule import rehearsal
 from harness.plan import datasets, inputs
 from harness.plan.prepare import prepare_dataset
@@ -67,6 +68,32 @@ def trained(bench: Bench, folder: Path, label: str, data: tuple[Path, datasets.D
             losses += block.losses
         worker.ask(Snapshot(str(folder / "after.npz")), TIMEOUT)
     return losses, load_probed(folder / "after.npz")
+
+
+@pytest.mark.parametrize("label", ["jax-cpu:jit", "tensorflow-cpu:graph"], scope="session")
+def test_microbatches_train_a_batch_that_memory_does_not_hold_whole(bench: Bench, tmp_path: Path, label: str) -> None:
+    """As ``harness largest-batch`` searches, within what half of the whole batch's step adds to that of few images."""
+    wide = ModelSpec("wide", (28, 28, 1), (Conv2D(64, (3, 3), activation="relu"), Flatten(), Dense(10)))
+    prepared = prepare_dataset("digits", None, NEWS)
+    data = datasets.limited(prepared.dataset, 2048, 100)
+    place = (inputs.identify(wide, data.train_examples, 1, 0), bench.target(label))
+    cell = Cell(wide, TrainingSpec(1, 1), data, *place)
+
+    def tried(limit: int | None, size: int, microbatch: int = 0) -> Attempt:
+        def files(of: Cell) -> Files:
+            (tmp_path / "scratch").mkdir(exist_ok=True)
+            return Files(prepared.folder, *inputs.write(tmp_path, of), tmp_path / "scratch")
+
+        one = replace(cell, target=replace(cell.target, microbatch=microbatch))
+        search = Search(partial(bench.worker, label), files, limit, TIMEOUT, lambda attempt: None)
+        return search.attempt(replace(one, training=replace(one.training, batch_size=size)))
+
+    few, whole = (tried(None, size).memory_bytes for size in (16, 2048))
+    assert few is not None
+    assert whole is not None
+    limit = (few + whole) // 2
+    assert not tried(limit, 2048).fits
+    assert tried(limit, 2048, microbatch=16).fits
 
 
 @pytest.mark.parametrize("label", LANES, scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 
 from harness.actions.progress import NEWS
+from harness.analysis import blocks
 from harness.core.cell import Cell, Target
 from harness.core.errors import Unsupported
 from harness.core.messages import Block, Compile, Compiled, Snapshot, Train
 from harness.core.model import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ModelSpec, without_dropout
-from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
+from harness.core.training import STEP, LearningRate, OptimizerSpec, TrainingSpec
 from harness.measure.schedule import rehearsal
 from harness.plan import datasets, inputs
 from harness.plan.prepare import prepare_dataset
@@ -88,8 +90,29 @@ def test_a_plan_is_proven_size_by_size_and_across_its_changes_and_seen_in_the_ru
     assert (record.status, record.reason) == ("ok", "")
     assert shown.facts.counted_steps == cell.total_steps == 12 + 4 + 8
     assert [one.batch_size for one in record.compilations] == [8, 24, 12]
-    sizes = dict(zip(record.blocks.epoch, map(cell.training.batch_size_in, record.blocks.epoch), strict=True))
-    assert sizes == {0: 8, 1: 24, 2: 12}
+    sizes = blocks.sizes_of(cell, record.blocks.steps, record.blocks.settle)
+    assert dict(zip(record.blocks.epoch, sizes.tolist(), strict=True)) == {0: 8, 1: 24, 2: 12}
+
+
+@pytest.mark.parametrize("label", ["reference", "jax-cpu:jit", "tensorflow-cpu:graph"], scope="session")
+def test_a_change_within_an_epoch_is_proven_and_seen_in_the_run(
+    bench: Bench, tmp_path: Path, digits: tuple[Path, datasets.Dataset], label: str
+) -> None:
+    (tmp_path / "cell").mkdir()
+    by_epochs = cell_of(bench.target(label), digits[1])
+    changes = replace(by_epochs.training, batch_changes=((15, 24), (18, 12)), batch_changes_by=STEP)
+    cell = replace(by_epochs, training=changes)
+    assert cell.training.epoch_sizes(EXAMPLES) == (((12, 8),), ((3, 8), (3, 24)), ((8, 12),))
+    give = partial(bench.hosts.worker, cell.target)
+    found = bench.verifier.at_size.proof(cell, digits[0], rehearsal, give, fresh=True)
+    assert found.passed, found.reason
+    lane, shown = trained_on(bench, tmp_path, give(), cell, digits[0], random.Random(3))
+    record = lane.record({}, "", 1, "")
+    assert (record.status, record.reason) == ("ok", "")
+    assert shown.facts.counted_steps == cell.total_steps == 26
+    taken = np.array(record.blocks.steps) + np.array(record.blocks.settle)
+    sizes = blocks.sizes_of(cell, record.blocks.steps, record.blocks.settle)
+    assert {size: taken[sizes == size].sum() for size in (8, 24, 12)} == {8: 15, 24: 3, 12: 8}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -6,6 +6,7 @@ Dropout is on, and the learning rate falls within the training: a step that took
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,25 @@ LANES = [
     *("tensorflow-cpu:graph", "tensorflow-cpu:graph@loop=unrolled", "tensorflow-cpu:graph@input=host"),
     *("tensorflow-cpu:xla", "tensorflow-cpu:fit", "tensorflow210-cpu:graph", "tensorflow210-cpu:fit"),
 ]
+OPTIONS = {
+    "decoupled": TrainingSpec(
+        BATCH_SIZE,
+        EPOCHS,
+        OptimizerSpec("adam", weight_decay=0.05, clip_norm=0.5),
+        LearningRate(0.01, warmup_steps=5, decay="cosine", decay_to=0.1),
+        seed=5,
+        label_smoothing=0.1,
+    ),
+    "l2": TrainingSpec(
+        BATCH_SIZE,
+        EPOCHS,
+        OptimizerSpec("nesterov", weight_decay=0.05, weight_decay_form="l2", clip_norm=0.5),
+        LearningRate(0.05, drop_epochs=(1,), factor=0.3, warmup_epochs=1),
+        seed=5,
+    ),
+}
+"""What goes with an optimizer. Their schedules change within calls, and clipping acts in most steps."""
+
 STATEFUL = ("tensorflow210-cpu:fit",)
 """Keras 2's own dropout draws its masks from the program that it is in, so a loop has others: tested without it."""
 
@@ -68,6 +88,33 @@ def test_losses_and_parameters_are_those_of_single_steps(bench: Bench, tmp_path:
     assert len(set(losses)) == len(losses) == EPOCHS * PER_EPOCH
     for name, array in single.items():
         np.testing.assert_allclose(found[name], array, rtol=NEAR, atol=NEAR * np.abs(array).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("label", ["jax-cpu:jit", "tensorflow-cpu:graph", "tensorflow-cpu:fit"], scope="session")
+def test_options_of_training_mean_the_same_within_a_call(
+    bench: Bench, tmp_path: Path, label: str, options: str
+) -> None:
+    """And each shows: without it, losses of single steps are others."""
+    training, parts = OPTIONS[options], WHOLE if label.endswith(":fit") else RAGGED
+    if "l2_weight_decay" in training.options and label.endswith(":fit"):
+        with pytest.raises(Unsupported, match="l2_weight_decay"):
+            trained(bench, tmp_path, f"{label}@steps_per_call={STEPS_PER_CALL}", parts, training)
+        return
+    single_losses, single = trained(bench, tmp_path, label, parts, training)
+    losses, found = trained(bench, tmp_path, f"{label}@steps_per_call={STEPS_PER_CALL}", parts, training)
+    np.testing.assert_allclose(losses, single_losses, rtol=NEAR)
+    for name, array in single.items():
+        np.testing.assert_allclose(found[name], array, rtol=NEAR, atol=NEAR * np.abs(array).max(), err_msg=name)
+    without = (
+        replace(training, optimizer=replace(training.optimizer, weight_decay=0.0)),
+        replace(training, optimizer=replace(training.optimizer, clip_norm=0.0)),
+        replace(training, learning_rate=LearningRate(training.learning_rate.base)),
+    )
+    if label == "tensorflow-cpu:graph":
+        for other in without:
+            others, _ = trained(bench, tmp_path, label, parts, other)
+            assert np.abs(np.divide(others, single_losses) - 1).max() > 100 * NEAR
 
 
 @pytest.mark.parametrize("label", ["jax-cpu-tuned:jit"], scope="session")
@@ -107,10 +154,16 @@ def test_parity_is_proven_through_the_calls(bench: Bench, label: str) -> None:
 
 
 def trained(
-    bench: Bench, folder: Path, label: str, epochs: Sequence[Sequence[int]]
+    bench: Bench,
+    folder: Path,
+    label: str,
+    epochs: Sequence[Sequence[int]],
+    training: TrainingSpec | None = None,
 ) -> tuple[list[float], dict[str, NDArray[Any]]]:
     """Losses of all steps, and parameters and statistics after them, trained in the given parts."""
     probe, losses = cell_of(bench, label), []
+    if training is not None:
+        probe = replace(probe, cell=replace(probe.cell, training=training))
     with ProbeFolder(folder / "probe", probe) as files:
         output = files.path / "probed.npz"
         with opened(bench.worker(label), files.request, TIMEOUT) as (worker, _):

@@ -152,6 +152,14 @@ class NarrowBackend(ReferenceBackend):
         return super().session(cell, arrays)
 
 
+class OneSizeBackend(ReferenceBackend):
+    """Declares to train no plans of batch sizes."""
+
+    def capabilities(self) -> Capabilities:
+        refusals = {"plan of batch sizes in numpy": "one size only"}
+        return replace(super().capabilities(), plans=(), refusals=refusals)
+
+
 class CrowdedBackend(ReferenceBackend):
     """Has room for one session at a time, whatever its process: a lock file beside the script says whose it is."""
 

@@ -15,7 +15,7 @@ TRAINING_IMAGES = 64
 
 
 def largest(sweeper: Sweeper, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return sweeper.harness("largest-batch", *arguments, *OWN, patience=PATIENCE)
+    return sweeper.harness("largest-batch", *OWN, *arguments, patience=PATIENCE)
 
 
 def tried(done: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], dict[int, bool]]:
@@ -39,6 +39,28 @@ def test_where_all_images_fit_that_is_said(sweeper: Sweeper) -> None:
     done = largest(sweeper, "scripted", "--memory", "1GB")
     assert done.returncode == 0, done.stderr
     assert "all 64 images of small fit in one batch: memory sets no limit here." in done.stdout
+
+
+def test_a_target_in_microbatches_is_searched_as_one_of_its_own(sweeper: Sweeper) -> None:
+    sweeper.script((64, "train", 1, "framework error"))
+    (sweeper.folder / "normed.toml").write_text(
+        'name = "normed"\ninput_shape = [4, 4, 1]\n'
+        'layers = [{ kind = "flatten" }, { kind = "batch_norm" }, { kind = "dense", units = 3 }]\n'
+    )
+    done = largest(sweeper, "scripted@microbatch=8", "--memory", "1GB", "--json")
+    assert done.returncode == 0, done.stderr
+    found, sizes = tried(done)
+    assert (found["target"], found["largest"]) == ("scripted:numpy@microbatch=8", 63)
+    assert sizes[32]
+    assert not sizes[64]
+    refused = largest(sweeper, "scripted@microbatch=8", "--memory", "1GB", "--model", "normed.toml")
+    assert refused.returncode == 1
+    said = " ".join(refused.stdout.split())
+    assert "FAILED: unsupported: microbatches cannot train batch normalisation" in said
+    (sweeper.folder / "harness.toml").unlink()
+    swept = sweeper.run("--memory", "1GB", target="scripted@microbatch=8", batch_sizes=("16..max",))
+    assert swept.returncode == 0, swept.stderr
+    assert sweeper.statuses() == {("scripted", 16): "ok", ("scripted", 32): "ok"}
 
 
 @pytest.mark.parametrize("fork", ["--fork", "--no-fork"])

@@ -193,6 +193,16 @@ def test_a_plan_names_every_cell_and_runs_nothing(sweeper: Sweeper) -> None:
     assert sweeper.run(target="scripted,reference", batch_sizes=sizes).returncode == 0
     assert {cell["cell_id"] for cell in planned["cells"]} == set(sweeper.kept.statuses())
     assert count(sweeper.statuses()) == {"ok": 2, "skipped": 2}
+    again = sweeper.run("--plan", target="scripted,reference", batch_sizes=sizes)
+    assert "another plan" not in again.stderr
+    other = sweeper.run("--plan", target="scripted", batch_sizes=(8,))
+    assert other.returncode == 0
+    (said,) = (line for line in other.stderr.splitlines() if "another plan" in line)
+    assert (
+        "run holds the run of another plan: 4 cells only there, 1 only asked for (batch size 4, 999 there, 8 asked for"
+        in said
+    )
+    assert said.endswith("; to run this one, choose another folder")
 
 
 def test_rows_for_programs_are_the_records(sweeper: Sweeper) -> None:
@@ -255,6 +265,21 @@ def test_on_a_terminal_a_bar_shows_the_cell_its_loss_and_the_time_left(sweeper: 
     assert "[3/3] scripted:numpy, small, batch 16, 2 epochs: ok, trained in " in text
     assert not re.search(r"\x1b\[[0-9;]*\b[349][0-7][;m]", text), "colours in spite of NO_COLOR"
     assert "\x1b[?25h" in text, "the cursor is shown again"
+
+
+def test_a_batch_size_that_changes_within_an_epoch_is_swept_reported_and_drawn(sweeper: Sweeper) -> None:
+    sweeper.command()
+    plan = ("--batch-size", "4,0:4,step20:16", "--epochs", "3")
+    done = sweeper.finished([HARNESS, "sweep", "small.toml", "-t", "scripted", *plan, "--out", "run"], None)
+    assert done.returncode == 0, done.stderr
+    (cell,) = (cell for cell in sweeper.kept.plan.cells if cell.training.batch_changes)
+    assert (cell.training.batch_plan, cell.epoch_steps) == ("4>16@step20", (16, 7, 4))
+    (record,) = (one for one in sweeper.kept.records() if one.cell == cell)
+    assert (record.status, [one.epoch for one in record.epochs]) == ("ok", [0, 1, 2])
+    assert record.same_work.counted_steps == cell.total_steps == 27
+    assert "4>16@step20" in done.stdout
+    assert sweeper.harness("report", "run", "--html", "page.html").returncode == 0
+    assert "4\\u003e16@step20" in (sweeper.folder / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,29 @@ def test_batch_sizes_are_proven_on_a_dataset_and_a_fault_of_the_largest_is_told(
     ]
 
 
+def test_plans_of_batch_sizes_and_options_of_training_are_proven_as_a_sweep_takes_them(sweeper: Sweeper) -> None:
+    flags = ("--optimizer", "momentum", "--batch-size", "16,0:4,1:8", "--dataset", "small.npz")
+    extras = ("--weight-decay", "0.01", "--clip-norm", "1", "--decay", "cosine", "--label-smoothing", "0.1")
+    done = verify(sweeper, "--target", "scripted", *flags, *extras)
+    assert done.returncode == 0, done.stderr
+    words = "weight decay 0.01, gradients clipped at 1, label smoothing 0.1 and cosine decay"
+    assert f"All training has {words}." in done.stdout.splitlines()
+    for lane in ("scripted:numpy at 16,", "scripted:numpy at 4>8,"):
+        assert f"{lane} small, momentum: proven: " in done.stderr
+    assert "3 of 3 proofs passed." in done.stdout.splitlines()
+
+
+def test_a_plan_that_a_target_does_not_train_is_listed_and_no_fault(sweeper: Sweeper) -> None:
+    flags = ("--optimizer", "sgd", "--batch-size", "0:4,1:8", "--dataset", "small.npz")
+    sweeper.add("fixed", "scripted_backend:OneSizeBackend")
+    done = verify(sweeper, "--target", "fixed", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "fixed:numpy at 4>8@1, small, sgd: not offered: plan of batch sizes (one size only)" in done.stdout
+    refused = verify(sweeper, "--target", "fixed", *flags, "--decay", "odd")
+    assert refused.returncode == 2
+    assert "--decay: found 'odd', allowed: none, cosine, polynomial" in refused.stderr
+
+
 def test_a_batch_size_beyond_the_dataset_is_refused_in_a_line(sweeper: Sweeper) -> None:
     done = verify(sweeper, "--target", "scripted", "--batch-size", "65", "--dataset", "small.npz")
     assert done.returncode == 2

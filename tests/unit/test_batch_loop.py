@@ -58,6 +58,13 @@ def test_every_decision_is_made_in_the_state_that_the_plan_so_far_leads_to() -> 
     assert meter.asked == [("", 20), ("8>16@1", 30), ("8>16@1>32@2", 35)]
 
 
+def test_decisions_may_be_made_every_so_many_steps() -> None:
+    meter = Measured(lambda cell, step: {25: 17.0, 50: 30.0}[step])
+    found = list(decide(cell_of(), "noise-scale", Bounds(4, 64), 8, meter, every=25))  # type: ignore[arg-type]
+    assert [(one.measured.step, one.epoch, one.batch_size) for one in found] == [(25, 1, 16), (50, 3, 32)]
+    assert meter.asked == [("", 25), ("8>16@step25", 50)]
+
+
 def test_cabs_goes_by_the_rate_of_the_moment() -> None:
     rate = LearningRate(2.0, drop_epochs=(2,), factor=0.5)
     found = list(decide(cell_of(learning_rate=rate), "cabs", Bounds(4, 64), 8, Measured(lambda *_: 16.0)))  # type: ignore[arg-type]

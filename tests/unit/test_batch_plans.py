@@ -11,14 +11,17 @@ import pytest
 
 from backends import arrays as loading
 from backends.rows import Rows
+from harness.analysis.blocks import sizes_of
+from harness.commands.flags import BatchSizes
 from harness.core.cell import Cell
 from harness.core.codec import digest, from_json, to_json
 from harness.core.errors import ContractError, UsageError
 from harness.core.messages import Compile, Open, Train
 from harness.core.model import Dense, Flatten
-from harness.core.training import LearningRate, Piece, TrainingSpec
+from harness.core.training import EPOCH, STEP, LearningRate, Piece, TrainingSpec
 from harness.measure.schedule import Schedule, rehearsal
-from harness.plan import inputs, sweep
+from harness.plan import inputs, sweep, trainable
+from harness.proof.sized import plan_cell
 from tests.unit.builders import small_cell, small_model
 
 PLAN = TrainingSpec(4, 6, batch_changes=((2, 8), (4, 16)))
@@ -51,6 +54,13 @@ def test_each_epoch_has_the_whole_batches_of_its_size() -> None:
     assert [cell.batch_size_at(step) for step in (0, 49, 50, 73, 74, 85)] == [4, 4, 8, 8, 16, 16]
     assert [cell.epoch_of(step) for step in (0, 24, 25, 50, 86)] == [(0, 0), (0, 24), (1, 0), (2, 0), (6, 0)]
     assert (PLAN.batch_plan, PLAN.at_size(8).batch_plan) == ("4>8@2>16@4", "")
+
+
+def test_commas_within_a_plan_separate_no_flags_values() -> None:
+    split = BatchSizes().convert
+    assert split("64,0:32, 2:128,16..32,0:8,1:16", None, None) == ("64", "0:32,2:128", "16..32", "0:8,1:16")
+    assert split("0:32,1:64,128", None, None) == ("0:32,1:64", "128")
+    assert split("1:32", None, None) == ("1:32",)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ def test_the_rows_are_the_front_of_each_epochs_permutation_cut_by_its_size(tmp_p
     wanted = [
         order[epoch, step * size : (step + 1) * size]
         for epoch in range(training.epochs)
-        for size in [training.batch_size_in(epoch)]
+        for size in [training.epoch_sizes(100)[epoch][0][1]]
         for step in range(cell.epoch_steps[epoch])
     ]
     assert len(rows) == len(wanted) == cell.total_steps
@@ -114,15 +124,87 @@ def test_no_block_crosses_a_change_and_the_first_steps_after_it_warm_up() -> Non
         block = schedule.next() if schedule.warming else schedule.turn(len(blocks), 3, 1)
         blocks.append((schedule.done, block))
         schedule.trained(block)
+    sizes = dict(enumerate((4, 4, 8, 8, 16, 16)))
     for piece in cell_of(PLAN).pieces:
         inside = [one for first, one in blocks if piece.first_step <= first < piece.first_step + piece.steps]
         assert sum(block.settle + block.steps for block in inside) == piece.steps
-        assert {PLAN.batch_size_in(block.epoch) for block in inside} == {piece.batch_size}
+        assert all(sizes[block.epoch] == piece.batch_size for block in inside)
         assert "train" in {block.kind for block in inside}
     assert [(first, block.kind, block.steps) for first, block in blocks if first in (50, 74)] == [
         (50, "warmup", 2),
         (74, "warmup", 2),
     ]
+
+
+BY_STEPS = TrainingSpec(4, 3, batch_changes=((30, 16), (33, 8)), batch_changes_by=STEP)
+
+
+def test_a_plan_by_steps_changes_within_an_epoch_and_has_an_identity_of_its_own() -> None:
+    cell = cell_of(BY_STEPS)
+    assert BY_STEPS.batch_plan == "4>16@step30>8@step33"
+    assert BY_STEPS.epoch_sizes(100) == (((25, 4),), ((5, 4), (3, 16), (4, 8)), ((12, 8),))
+    assert cell.pieces == (Piece(0, 0, 30, 4), Piece(1, 30, 3, 16), Piece(1, 33, 16, 8))
+    assert (cell.epoch_steps, cell.epoch_images, cell.total_images) == ((25, 12, 12), (100, 100, 96), 296)
+    assert cell.batch_sizes_at([0, 29, 30, 32, 33, 48]) == [4, 4, 16, 16, 8, 8]
+    by_epochs = replace(BY_STEPS, epochs=50, batch_changes_by=EPOCH)
+    assert digest(by_epochs) != digest(replace(BY_STEPS, epochs=50))
+    assert from_json(TrainingSpec, to_json(BY_STEPS)) == BY_STEPS
+
+
+def test_changes_at_steps_that_are_never_trained_are_no_part_of_the_work() -> None:
+    assert BY_STEPS.reached(100) is not BY_STEPS
+    assert BY_STEPS.reached(100) == BY_STEPS
+    fixed = replace(BY_STEPS, batch_changes=((75, 8),)).reached(100)
+    assert fixed == TrainingSpec(4, 3)
+    assert digest(fixed) == digest(TrainingSpec(4, 3))
+    too_large = replace(BY_STEPS, batch_changes=((20, 101),)).reached(100)
+    assert trainable.why_not(cell_of(too_large)) == "batch size 101 is larger than the 100 training examples"
+
+
+def test_a_scaled_rate_follows_a_size_that_changes_at_a_step() -> None:
+    rule = LearningRate(0.1, drop_epochs=(2,), factor=0.5, scaling="linear", base_batch_size=4)
+    rates = replace(BY_STEPS, learning_rate=rule).learning_rates(BY_STEPS.epoch_steps(100))
+    assert rates == ((0, 0.1), (30, 0.4), (33, 0.2), (37, 0.1))
+
+
+def test_rows_of_a_plan_by_steps_use_up_each_epochs_permutation(tmp_path: Path) -> None:
+    cell = cell_of(BY_STEPS)
+    order, found = loaded(tmp_path, cell)
+    rows = Rows(found)
+    assert [one.shape for one in found.pieces] == [(30, 4), (3, 16), (16, 8)]
+    for epoch, (first, images) in enumerate(zip((0, 25, 37), cell.epoch_images, strict=True)):
+        taken = [rows.row(step) for step in range(first, first + cell.epoch_steps[epoch])]
+        np.testing.assert_array_equal(np.concatenate(taken), order[epoch, :images])
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_no_block_of_a_plan_by_steps_crosses_a_change_or_an_epoch(turns: bool) -> None:
+    cell = cell_of(BY_STEPS)
+    schedule, starts, blocks = Schedule(cell), set[int](), list[tuple[int, int]]()
+    while not schedule.ended:
+        block = schedule.turn(len(blocks), 3, 1) if turns and not schedule.warming else schedule.next()
+        starts.add(schedule.done)
+        schedule.trained(block)
+        schedule.calibrate(1e-6)
+        blocks.append((block.steps, block.settle))
+        if schedule.ended_epoch is not None:
+            assert schedule.done == sum(cell.epoch_steps[: schedule.ended_epoch + 1])
+    assert {0, 25, 30, 33, 37} <= starts
+    steps, settle = zip(*blocks, strict=True)
+    sizes = sizes_of(cell, steps, settle)
+    taken = np.array(steps) + np.array(settle)
+    assert {int(size): int(taken[sizes == size].sum()) for size in (4, 8, 16)} == {4: 30, 8: 16, 16: 3}
+
+
+def test_the_proof_of_a_plan_by_steps_changes_within_epochs() -> None:
+    cell = cell_of(BY_STEPS)
+    proven = plan_cell(cell)
+    assert proven.training.batch_plan == "4>16@step4>8@step5"
+    assert proven.training.epoch_sizes(32)[:2] == (((4, 4), (1, 16)), ((4, 8),))
+    assert proven.training.learning_rate.drop_epochs == (3,)
+    small = plan_cell(cell_of(BY_STEPS, examples=20))
+    assert small.training.epoch_sizes(16) == (((4, 4),), ((1, 16),), ((2, 8),), ((2, 8),))
+    assert plan_cell(cell_of(PLAN)).training.batch_plan == "4>8@1>16@2"
 
 
 def test_all_sizes_are_made_ready_after_the_first_block() -> None:
@@ -153,6 +235,23 @@ def test_a_sweep_file_has_plans_beside_sizes(tmp_path: Path, batch_size: str, fo
     assert written(tmp_path, batch_size).batch_sizes == found
 
 
+@pytest.mark.parametrize("text", ["{ 0 = 64, step300 = 128 }", '{ "step 300" = 128, step0 = 64 }'])
+def test_a_plan_may_go_by_steps(tmp_path: Path, text: str) -> None:
+    wanted = sweep.BySteps(((0, 64), (300, 128)))
+    assert written(tmp_path, text).batch_sizes == (wanted,)
+    assert written(tmp_path, "1", batch_size=("32", "0:64,step300:128")).batch_sizes == (32, wanted)
+    made = sweep.SweepDefinition(
+        {
+            "name": "x",
+            "model": "mnist-cnn",
+            "target": "jax-cpu",
+            "dataset": "digits",
+            "batch_size": {0: 64, "step300": 128},
+        }
+    )
+    assert sweep.load(made, {}).batch_sizes == (wanted,)
+
+
 def test_a_flag_and_python_write_plans_too(tmp_path: Path) -> None:
     assert written(tmp_path, "1", batch_size=("64,32", "0:64,2:128")).batch_sizes == (64, 32, ((0, 64), (2, 128)))
     made = sweep.SweepDefinition(
@@ -175,6 +274,7 @@ def test_a_flag_and_python_write_plans_too(tmp_path: Path) -> None:
             "allowed: a whole number of 1 or more, or the batch size from each of some epochs on",
         ),
         ("[8, { 0 = 0 }]", {}, "key batch_size[1]: found "),
+        ("{ 0 = 64, 1 = 32, step300 = 128 }", {}, "or of some steps: { 0 = 64, step300 = 128 }"),
         ("8", {"batch_size": "0:64,2"}, "--batch-size: found '0:64,2', allowed: a whole number of 1 or more, or the"),
     ],
 )
@@ -212,7 +312,7 @@ def test_a_rule_keeps_what_the_drops_do_to_the_noise(
     for before, after in zip(fixed, ruled, strict=True):
         for epoch, rate in zip((0, 1, 3), rates, strict=True):
             assert rate_in(after, epoch) == pytest.approx(rate)
-            noise = [rate_in(one, epoch) / one.batch_size_in(epoch) for one in (before, after)]
+            noise = [rate_in(one, epoch) / one.epoch_sizes(10_000)[epoch][0][1] for one in (before, after)]
             assert noise[0] == pytest.approx(noise[1])
 
 

@@ -90,6 +90,20 @@ def test_the_sentence_says_no_more_than_is_shown() -> None:
     assert "whether the rates for each bring any of it back cannot be told from chance" in said(wobbling)[0]
 
 
+def test_the_terminal_says_what_the_page_says() -> None:
+    found = analysis.outline(analysis.collect(both(3)))
+    (told,) = learning_rates.of_all_works(found.beside_one_rate, [])
+    assert [told] == said(both(3))
+    assert learning_rates.of_all_works(analysis.outline(analysis.collect(both(1))).beside_one_rate, []) == []
+    other = [
+        dataclasses.replace(made, cell=dataclasses.replace(made.cell, model=dataclasses.replace(model, name="other")))
+        for made in both(3)
+        for model in [made.cell.model]
+    ]
+    two = learning_rates.of_all_works(analysis.outline(analysis.collect([*both(3), *other])).beside_one_rate, [])
+    assert {one.partition(": On ")[0] for one in two} == {both(3)[0].cell.model.name, "other"}
+
+
 def test_the_figure_has_both_series_and_stands_with_the_rates_of_each_size() -> None:
     found = analysis.analyse(analysis.collect(both(2)))
     figures = {work.scaling: figures_of_learning.beside_one_rate(work) for work in works(found)}

@@ -219,6 +219,14 @@ class TestBounds:
         assert (found.of_arithmetic, found.of_memory) == (pytest.approx(0.1), pytest.approx(0.2))
         assert found.times_needed == pytest.approx(5.0)
 
+    def test_nothing_is_said_by_a_limit_that_a_part_goes_beyond(self) -> None:
+        most = held_against(1e-3, None, None, Cost(1049 * 10**6, 10**3), LIMIT, 0.0)
+        assert (most.bound, most.of_arithmetic) == (explaining.ARITHMETIC, pytest.approx(1.049))
+        beyond = held_against(1e-3, None, None, Cost(1051 * 10**6, 10**3), LIMIT, 0.0)
+        assert (beyond.bound, beyond.times_needed, beyond.of_arithmetic) == ("", None, pytest.approx(1.051))
+        in_cache = held_against(1e-3, None, None, Cost(10**6, 3 * 10**7), LIMIT, 0.0)
+        assert (in_cache.bound, in_cache.of_memory) == (explaining.MEMORY, pytest.approx(3.0))
+
     def test_without_limits_nothing_is_said(self) -> None:
         found = held_against(1e-2, None, None, Cost(10**9, 10**7), {}, 0.0)
         assert (found.bound, found.flops_per_second) == ("", pytest.approx(1e11))

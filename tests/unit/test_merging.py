@@ -22,9 +22,10 @@ from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
 from harness.plan import inputs
 from harness.proof import parity
-from harness.runs import files, locks, noise_scales, record_file
+from harness.runs import files, locks, noise_scales, part_times, record_file
 from harness.runs.folder import Run
 from harness.runs.merging import ConflictError, merge
+from harness.runs.part_times import PartTime, PartTimes
 from tests.unit.records import JAX, MODEL, TENSORFLOW, cell, failed, plan, record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -351,6 +352,31 @@ class TestCompanions:
         found = [files.read(path, parity.Proof) for path in sorted((out / "proofs").iterdir())]
         assert sorted(one.problem for one in found) == ["", "the probe crashed"]
         assert (out / "proofs" / f"{proof().id}.json").exists()
+
+    def test_parts_go_with_the_record_that_counts(self, make: Maker, out: Path) -> None:
+        a = make("a", record(ONE, status="interrupted"), record(CELLS[1]))
+        b, c = make("b", record(ONE)), make("c", record(ONE, status="skipped"))
+        times = {
+            name: PartTimes(one.cell_id, (PartTime("step", "", 1, (seconds,), (None,)),))
+            for name, one, seconds in (("a", ONE, 1.0), ("a1", CELLS[1], 2.0), ("b", ONE, 3.0), ("c", ONE, 4.0))
+        }
+        for run, name in ((a, "a"), (a, "a1"), (b, "b"), (c, "c")):
+            part_times.keep(run.folder, times[name])
+        merge([a], out)
+        assert part_times.stored(out, ONE.cell_id) == times["a"]
+        merge([a, b, c], out)
+        assert part_times.stored(out, ONE.cell_id) == times["b"]
+        assert part_times.stored(out, CELLS[1].cell_id) == times["a1"]
+        before = content(out)
+        merge([c, b, a], out)
+        assert content(out) == before
+        part_times.path_of(b.folder, ONE.cell_id).rename(part_times.path_of(b.folder, CELLS[2].cell_id))
+        with pytest.raises(StoreError, match=r"holds the parts of cell .*, which do not belong there"):
+            merge([b], out)
+        part_times.path_of(out, ONE.cell_id).unlink()
+        part_times.path_of(b.folder, CELLS[2].cell_id).rename(part_times.path_of(b.folder, ONE.cell_id))
+        merge([b], out)
+        assert content(out) == before
 
     def test_inputs_that_are_whole_come_along(self, make: Maker, out: Path) -> None:
         drawn = inputs.identify(MODEL, 320, 2, 0)

@@ -37,7 +37,7 @@ def planned(target: Target = JAX, seed: int = 0, slower: float = 1.0) -> Record:
             made.epoch.append(epoch)
             made.kind.append(kind)
             made.steps.append(count)
-            pace = SECONDS[of.training.batch_size_in(epoch)] * slower
+            pace = SECONDS[of.training.epoch_sizes(of.dataset.train_examples)[epoch][0][1]] * slower
             made.seconds.append(1.5 if kind == "compile" else pace * count)
             made.cpu_seconds.append(0.1)
             made.mean_loss.append(1.0)

@@ -81,6 +81,8 @@ def test_rows_are_what_it_takes_each_over_the_quickest_fixed_size() -> None:
 def test_images_are_those_of_the_whole_batches_of_each_epoch() -> None:
     assert images_until(PLAN, 4100, 128 + 64 + 64 + 10) == 128 * 32 + 128 * 64 + 10 * 128
     assert images_until("32>64@1", 4096, 1000) == 128 * 32 + 872 * 64
+    assert images_until("32>64@step100>8@step150", 4096, 1000) == 100 * 32 + 50 * 64 + 850 * 8
+    assert images_until("32>64@step100", 4096, 99.5) == 99.5 * 32
     assert images_until("32", 4096, 10.5) == 336
 
 

@@ -296,6 +296,18 @@ def test_files_may_be_paths(tmp_path: Path) -> None:
         (lambda: harness.sweep(5), "sweep: found 5, allowed: a text"),  # type: ignore[call-overload]
         (lambda: harness.sweep("quick", shard=(1, 2)), "--shard: found [1, 2], allowed: a text"),  # type: ignore[call-overload]
         (lambda: harness.sweep("quick", data_dir=5), "a path: found 5"),  # type: ignore[call-overload]
+        (lambda: harness.sweep(shard=(1, 2)), "--shard: found [1, 2], allowed: a text"),  # type: ignore[call-overload]
+        (lambda: harness.sweep(slurm={"a": {"b": 1}}, launcher="slurm"), "--slurm: found {b = 1} for a, allowed: a"),
+        (lambda: harness.sweep(ray={"num_cpus": None}, launcher="ray"), "--ray: found None for num_cpus, allowed: a"),
+        (lambda: harness.sweep(decay={"a": 1}), "--decay: found {a = 1}, allowed: a text"),  # type: ignore[call-overload]
+        (lambda: harness.compare("jax-cpu", "reference", model=5), "--model: found 5, allowed: a text"),  # type: ignore[arg-type]
+        (lambda: harness.tune(5), "tune: found 5, allowed: a text"),  # type: ignore[arg-type]
+        (lambda: harness.Model(input_shape=5), "input_shape: found 5, allowed: height, width, channels"),  # type: ignore[arg-type]
+        (lambda: harness.Model(), "model 'own-model': key layers: found []"),
+        (lambda: harness.Model([harness.Dense(3)], name=["x"]), "model: name: found ['x'], allowed: a text"),  # type: ignore[arg-type]
+        (lambda: harness.load(5), "a path: found 5, allowed: a text or a pathlib.Path"),  # type: ignore[arg-type]
+        (lambda: harness.load(".", {"a": 1}), "table: found {a = 1}, allowed: cells, epochs"),  # type: ignore[arg-type]
+        (lambda: harness.report(".", mlflow=5), "--mlflow: found 5, allowed: a text"),  # type: ignore[arg-type]
         (lambda: harness.verify(model=5), "--model: found 5, allowed: names"),  # type: ignore[arg-type]
         (lambda: harness.compare("jax-cpu", "reference", model=5), "--model: found 5"),  # type: ignore[arg-type]
         (lambda: harness.compare("jax-cpu", "reference", dataset=5), "--dataset: found 5"),  # type: ignore[arg-type]

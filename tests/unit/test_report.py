@@ -22,7 +22,10 @@ from harness.core.model import Dense, Flatten, ModelSpec
 from harness.core.record import Epoch, Record
 from harness.export import files
 from harness.report import terminal
+from harness.report.figure import Absent, Figure
+from harness.report.figures_of_speed import limit_share
 from harness.report.headline import figure
+from harness.report.works import works
 from tests.unit.records import JAX, TENSORFLOW, cell, failed, record
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,7 +83,7 @@ class TestTerminal:
         assert [lines[index + 1].split()[0] for index in headings] == ["jax-cpu:jit", "jax-cpu:jit"]
 
     def test_holds_training_against_the_limits_and_tells_energy_where_they_are_known(self) -> None:
-        limit = {"product_flops_per_second": 50e9, "memory_bytes_per_second": 9e9}
+        limit = {"product_flops_per_second": 500e9, "memory_bytes_per_second": 9e9}
         power = {"gpu": {"energy_joules_per_image": 0.0125}, "host": {"energy_joules_per_image": None}}
         wide = ModelSpec("wide", (4, 4, 1), (Flatten(), Dense(20_000), Dense(3)))
         slow, fast = (record(cell(size, JAX, model=wide), limit=limit, power=power) for size in (32, 64))
@@ -88,10 +91,28 @@ class TestTerminal:
         text = " ".join(printed([slow, fast, record(cell(32, TENSORFLOW))], width=200).split())
         assert (
             f"jax-cpu:jit trains at {figure(rate)} to {figure(2 * rate)} GFLOP/s (billions of operations per second), "
-            f"which is {figure(2 * rate)} to {figure(4 * rate)} % of the 50.0 GFLOP/s that matrix products reach there."
+            f"which is {figure(rate / 5)} to {figure(rate / 2.5)} % of the 500 GFLOP/s that matrix products reach "
+            "there."
         ) in text
         assert "jax-cpu:jit takes 12.5 mJ of energy of the GPU per image." in text
         assert text.count("trains at") == text.count("mJ of energy") == 1
+
+    @pytest.mark.parametrize(("over", "is_limit"), [(1.04, True), (1.06, False)])
+    def test_a_limit_that_training_goes_beyond_is_none_and_is_to_be_measured_again(
+        self, over: float, is_limit: bool
+    ) -> None:
+        made = [cell(size, JAX) for size in (32, 64)]
+        most = 6400 * made[1].model.training_flops / over
+        limit = {"product_flops_per_second": most, "memory_bytes_per_second": 9e9}
+        records = [record(one, limit=limit) for one in made]
+        text = " ".join(printed(records, width=200).split())
+        again = "measure it again: harness limits jax-cpu:jit."
+        assert (again in text) == (not is_limit)
+        assert ("that matrix products reach there" in text) == is_limit
+        (work,) = works(analysis.analyse(analysis.collect(records)))
+        figure_of_it = limit_share(work)
+        assert isinstance(figure_of_it, Figure if is_limit else Absent)
+        assert isinstance(figure_of_it, Figure) or figure_of_it.why.endswith(again.removesuffix("."))
 
     @pytest.mark.parametrize("width", [80, 100, 160])
     def test_stays_within_the_terminal_and_breaks_no_number(self, width: int) -> None:

@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 
 from harness.core.model import LAYERS
-from harness.core.training import OPTIMIZERS
+from harness.core.training import OPTIMIZERS, OPTIONS
 from harness.doctor import support
-from harness.doctor.support import ONE_STEP, UNEXPLAINED, SupportRow, declarers, markdown, refusal, rows
+from harness.doctor.support import (
+    ONE_SIZE,
+    ONE_STEP,
+    UNEXPLAINED,
+    WHOLE_BATCHES,
+    SupportRow,
+    declarers,
+    markdown,
+    refusal,
+    rows,
+)
 from harness.plan import targets
 from harness.plan.targets import TargetDefinition
 
@@ -23,6 +33,9 @@ ABLE: dict[str, Any] = {
     "layers": [name for name in LAYERS if name != "batch_norm"],
     "optimizers": list(OPTIMIZERS),
     "loops": {"graph": ["resident"]},
+    "options": [name for name in OPTIONS if name != "clip_norm"],
+    "plans": ["graph", "xla"],
+    "microbatches": ["graph"],
     "devices": ["graph", "xla"],
     "refusals": {
         "batch_norm": "no moments",
@@ -33,7 +46,10 @@ ABLE: dict[str, Any] = {
         "dense in mixed_bfloat16": "no product",
         "xla with input resident": "no room",
         "steps_per_call in xla": "no loops",
-        "devices in xla": "no sums",
+        "clip_norm": "no norms",
+        "l2_weight_decay in xla": "no sums",
+        "microbatch in xla": "whole ones",
+        "devices in xla": "no meshes",
         "devices on directml": "one adapter",
     },
 }
@@ -111,28 +127,45 @@ def test_the_table_says_every_reason_once_below_it() -> None:
     defined = {name: definition(name, name) for name in ("cpu", "directml")}
     one, mixed = "all but batch_norm (1)", "all but batch_norm, dense (1, 2)"
     lines = markdown(rows(defined, {"cpu": ABLE})).splitlines()
+    whole = f"| {one} | {mixed} | no (3) | resident, host | all | all but clip_norm (4) | any number but host (5) |"
     assert lines[:6] == [
-        "| target | mode | float32 | mixed_bfloat16 | mixed_float16 | input | optimizers | steps per call | devices |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        f"| cpu | graph | {one} | {mixed} | no (3) | resident, host | all | any number but host (4) | any number |",
-        f"| cpu | xla | {one} | {mixed} | no (3) | host (5) | all but adam (6) | no (7) | no (8) |",
-        f"| directml | graph | {one} | no (9) | no (3) | resident, host | all | any number but host (4) | no (10) |",
-        "| directml | xla | no (11) | no (11) | no (11) | no (11) | no (11) | no (11) | no (11) |",
+        (
+            "| target | mode | float32 | mixed_bfloat16 | mixed_float16 | input | optimizers | options "
+            "| steps per call | plans | parts | devices |"
+        ),
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| cpu | graph {whole} yes | yes | any number |",
+        (
+            f"| cpu | xla | {one} | {mixed} | no (3) | host (6) | all but adam (7) | "
+            "all but l2_weight_decay, clip_norm (8, 4) | no (9) | yes | no (10) | no (11) |"
+        ),
+        f"| directml | graph {whole.replace(mixed, 'no (12)')} yes | yes | no (13) |",
+        f"| directml | xla{' | no (14)' * 10} |",
     ]
     assert "directml in cpu's" in lines[7]
     assert lines[9:] == [
         "1. no moments",
         "2. no product",
         "3. slow",
-        f"4. {ONE_STEP}",
-        "5. no room",
-        "6. no fusion",
-        "7. no loops",
+        "4. no norms",
+        f"5. {ONE_STEP}",
+        "6. no room",
+        "7. no fusion",
         "8. no sums",
-        "9. no kernels",
-        "10. one adapter",
-        "11. no compiler",
+        "9. no loops",
+        "10. whole ones",
+        "11. no meshes",
+        "12. no kernels",
+        "13. one adapter",
+        "14. no compiler",
     ]
+
+
+def test_what_a_backend_says_nothing_of_is_not_offered() -> None:
+    older = {key: value for key, value in ABLE.items() if key not in ("options", "plans", "microbatches")}
+    found = row("cpu", "graph", older)
+    assert (found.plans, found.microbatches) == (ONE_SIZE, WHOLE_BATCHES)
+    assert found.options["label_smoothing"] == UNEXPLAINED
 
 
 @pytest.mark.parametrize("able", [ABLE, "it is broken"])

@@ -11,9 +11,10 @@ Windows are equal too. Of different outcomes of one cell
 What gives way stays as an earlier attempt, after those that are there already. So nothing is lost, and uniting the
 same folders again changes nothing: one that was killed on its way is completed by repeating it.
 
-With the records come their logs, the proofs, the gradient noise scales and the drawn inputs. A file whose name another
-file has already gets a digest of its content into its name, and the ``log`` of a record says where its log is now;
-``log`` is empty if its folder had none. What belongs to a machine stays there: ``setting.json``, ``slurm/``,
+With the records come their logs, the times of a step's parts, the proofs, the gradient noise scales and the drawn
+inputs. Times of parts go with the record that counts, in place of those of one that gives way. Any other file whose
+name another file has already gets a digest of its content into its name, and the ``log`` of a record says where its log
+is now; ``log`` is empty if its folder had none. What belongs to a machine stays there: ``setting.json``, ``slurm/``,
 ``scratch/``. Everything is read and compared before anything is written.
 """
 

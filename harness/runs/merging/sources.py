@@ -13,8 +13,9 @@ from harness.core import codec
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.proof import parity
-from harness.runs import files, noise_scales, rate_searches, record_file
+from harness.runs import files, noise_scales, part_times, rate_searches, record_file
 from harness.runs.folder import Run
+from harness.runs.part_times import PartTimes
 
 KEPT: dict[str, type] = {
     "proofs": parity.Proof,
@@ -54,6 +55,7 @@ class SourceRun:
 
     ``final``: cell_id -> its record; ``earlier``: cell_id -> its earlier attempts, in order, by their numbers.
     ``machines``: id -> processor of those that the records name. ``kept``: folder -> its proofs or noise scales.
+    ``parts``: cell_id -> what the parts of its step took.
     """
 
     run: Run
@@ -61,10 +63,11 @@ class SourceRun:
     earlier: dict[str, dict[int, Outcome]]
     machines: dict[str, str]
     kept: dict[str, dict[str, Any]]
+    parts: dict[str, PartTimes]
 
 
 def survey(run: Run) -> SourceRun:
-    """Read all records, earlier attempts, proofs and noise scales of a run folder.
+    """Read all records, earlier attempts, times of parts, proofs and noise scales of a run folder.
 
     Raises StoreError naming the first file that is damaged or foreign, and how many more are.
     """
@@ -89,6 +92,12 @@ def survey(run: Run) -> SourceRun:
             continue
         earlier.setdefault(cell_id, {})[number] = _outcome(path, record)
     kept = {name: _values(run.folder / name, cls, problems) for name, cls in KEPT.items()}
+    parts = {}
+    for name, times in _values(run.folder / part_times.FOLDER, PartTimes, problems).items():
+        if name != f"{times.cell_id}.json" or times.cell_id not in run.cells:
+            path = run.folder / part_times.FOLDER / name
+            problems.append(StoreError(f"{path}: holds the parts of cell {times.cell_id}, which do not belong there"))
+        parts[times.cell_id] = times
     if problems:
         more = f" (and {len(problems) - 1:,} more such files)" if len(problems) > 1 else ""
         raise StoreError(f"{problems[0]}{more}")
@@ -100,7 +109,7 @@ def survey(run: Run) -> SourceRun:
             seen[one.digest] += 1
         if cell_id in final:
             final[cell_id] = dataclasses.replace(final[cell_id], occurrence=seen[final[cell_id].digest])
-    return SourceRun(run, final, earlier, machines, kept)
+    return SourceRun(run, final, earlier, machines, kept, parts)
 
 
 def _outcome(path: Path, record: Record) -> Outcome:

@@ -17,7 +17,7 @@ from harness.core.cell import Cell
 from harness.core.errors import StoreError
 from harness.core.record import Record
 from harness.plan import inputs
-from harness.runs import locks, record_file
+from harness.runs import locks, part_times, record_file
 from harness.runs.folder import Run
 from harness.runs.merging.deciding import Chain
 from harness.runs.merging.sources import KEPT, Outcome, SourceRun, identity_of, read
@@ -65,6 +65,7 @@ class Writer:
                 for name in KEPT:
                     self._keep(name, source.kept[name], self._before.kept[name])
                 self._copy_inputs(source.run)
+                self._keep_parts(source)
             for number, cells in heats.items():
                 self._claim(number, cells)
         except OSError as error:
@@ -167,6 +168,17 @@ class Writer:
             codec.write_json(path, value)
             known.add(identity)
             there[path.name] = value
+
+    def _keep_parts(self, source: SourceRun) -> None:
+        """Keep the parts of records that count and are a source's, where there are none of the same outcome."""
+        for cell_id, times in source.parts.items():
+            chain, standing = self._chains.get(cell_id), self._before.final.get(cell_id)
+            if chain is None or chain.final is None or cell_id not in source.final:
+                continue
+            counts = source.final[cell_id].identity == chain.final.identity
+            stays = standing is not None and standing.identity == chain.final.identity
+            if counts and not (stays and cell_id in self._before.parts):
+                part_times.keep(self._out.folder, times)
 
     def _copy_inputs(self, run: Run) -> None:
         """Copy drawn arrays that cells of the plan name and that are whole; any others are drawn again when needed."""
