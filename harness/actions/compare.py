@@ -16,7 +16,7 @@ from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
 from harness.analysis import across_runs, comparison, guarding
 from harness.analysis.comparison import Comparison, LaneKey
-from harness.analysis.guarding import Bound, Decision
+from harness.analysis.guarding import Bound, Guarded
 from harness.core.cell import Cell
 from harness.core.errors import StoreError, UsageError
 from harness.core.model import ModelSpec
@@ -58,7 +58,7 @@ class ComparisonResult(Shown):
     bound: Bound | None = None
 
     @property
-    def decision(self) -> Decision | None:
+    def decision(self) -> Guarded | None:
         """Whether a difference of more than the bound is shown, excluded, or cannot be told; None without a bound."""
         return guarding.decide(self.comparisons, self.bound) if self.bound else None
 

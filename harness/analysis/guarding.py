@@ -1,6 +1,6 @@
 """Whether comparisons show, or exclude, a difference of more than a bound: what a job that guards a program asks.
 
-In: ``harness.analysis.comparison.Comparison`` rows and a bound. Out: ``Decision``. It rests on the comparison's own
+In: ``harness.analysis.comparison.Comparison`` rows and a bound. Out: ``Guarded``. It rests on the comparison's own
 interval, at its own error rate; nothing is measured for it.
 """
 
@@ -37,7 +37,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Guarded:
     """What comparisons say about a bound.
 
     ``each``: SHOWN, EXCLUDED or UNTOLD, one for each comparison. ``unusable``: one of them is not comparable, for
@@ -56,7 +56,7 @@ class Decision:
         return EXCLUDED if self.each and set(self.each) == {EXCLUDED} else UNTOLD
 
 
-def decide(found: Sequence[Comparison], bound: Bound) -> Decision:
+def decide(found: Sequence[Comparison], bound: Bound) -> Guarded:
     """Hold each comparison against a bound.
 
     SHOWN: the estimate is beyond the bound and the noise floor, and the p-value of the bound, adjusted for all
@@ -68,10 +68,10 @@ def decide(found: Sequence[Comparison], bound: Bound) -> Decision:
     adjusted = statistics.holm([_p_value(one, bound) for one in found])
     each = tuple(_of_one(one, p, bound) for one, p in zip(found, adjusted, strict=True))
     unusable = any(one.verdict == NOT_COMPARABLE and not _is_short(one) for one in found)
-    return Decision(bound, each, unusable)
+    return Guarded(bound, each, unusable)
 
 
-def to_plain(one: Decision) -> dict[str, Any]:
+def to_plain(one: Guarded) -> dict[str, Any]:
     """For a program."""
     return {
         "fail_if": one.bound.kind,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness.analysis import statement
 from harness.analysis.comparison import NOT_COMPARABLE, Comparison
-from harness.analysis.guarding import EXCLUDED, SHOWN, Decision
+from harness.analysis.guarding import EXCLUDED, SHOWN, Guarded
 from harness.report.headline import ABSENT, figure
 from harness.wording import plural
 
@@ -75,7 +75,7 @@ def print_comparisons(
     _print_differences(found, console)
 
 
-def print_decision(found: Sequence[Comparison], decision: Decision, console: Console) -> None:
+def print_decision(found: Sequence[Comparison], decision: Guarded, console: Console) -> None:
     """Whether the difference that was asked about is shown, for each comparison and over all."""
     words = f"{decision.bound.kind} by more than {100 * decision.bound.share:g} %"
     for one, verdict in zip(found, decision.each, strict=True):
