@@ -5,8 +5,9 @@
 >>> harness.recommend(result.folder)
 
 What the commands do, functions do: ``sweep``, ``compare``, ``explain``, ``tune``, ``verify``, ``doctor``, ``report``,
-``recommend``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a run, ``Model`` and
-``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness`` loads nothing else.
+``recommend``, ``study``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a run,
+``Model`` and ``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness`` loads
+nothing else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.actions.recommend import recommend as recommend
     from harness.actions.report import report as report
     from harness.actions.shown import RunStopped as RunStopped
+    from harness.actions.study import study as study
     from harness.actions.sweep import sweep as sweep
     from harness.actions.tune import tune as tune
     from harness.actions.verify import verify as verify
@@ -53,6 +55,7 @@ _PLACES = {
     "load": "harness.analysis.reading",
     "report": "harness.actions.report",
     "recommend": "harness.actions.recommend",
+    "study": "harness.actions.study",
     "RunStopped": "harness.actions.shown",
     "Model": "harness.actions.objects",
     "Sweep": "harness.actions.objects",
