@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.analysis.study.answers import CLAIMS, FAILS, HOLDS, ClaimAnswer, Evidence
+from harness.analysis.study.answers import CLAIMS, FAILS, HOLDS, ClaimAnswer, ClaimTable
 from harness.report import plain_page
 from harness.report.headline import ABSENT, figure
 from harness.report.plain_page import PlainSection
@@ -84,7 +84,7 @@ def _verdict_table(answers: Sequence[ClaimAnswer]) -> Table:
     return Table("Each claim", ("claim", "of", "verdict", "seeds"), (False, False, False, True), rows)
 
 
-def _table(evidence: Evidence, of: str) -> Table:
+def _table(evidence: ClaimTable, of: str) -> Table:
     rows = tuple(tuple(_text(value) for value in row) for row in evidence.rows)
     numeric = tuple(
         all(isinstance(row[column], (int, float, type(None))) for row in evidence.rows)

@@ -45,7 +45,7 @@ measured on a shared machine of two cores."""
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ClaimTable:
     """A table of plain values; ``columns`` are headers."""
 
     caption: str
@@ -69,7 +69,7 @@ class ClaimAnswer:
     subject: str
     verdict: str
     finding: str
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[ClaimTable, ...] = ()
     seeds: int = 0
     would_tell: str = ""
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from harness.analysis import dispatch, pace
 from harness.analysis.explaining import BackwardShare
-from harness.analysis.study.answers import UNTOLD, ClaimAnswer, Evidence, all_beyond
+from harness.analysis.study.answers import UNTOLD, ClaimAnswer, ClaimTable, all_beyond
 from harness.analysis.systems import System
 from harness.statistics import Interval
 
@@ -45,7 +45,7 @@ def _answer(system: System, target: str, shares: Sequence[BackwardShare], waits:
         f"At batch size {smallest.batch_size} the backward pass takes {_percent(smallest.backward)} of what parts take"
     )
     said += f", and a dispatch {_percent(smallest.dispatch)}." if smallest.dispatch else "."
-    evidence = Evidence(
+    evidence = ClaimTable(
         f"{target}: share of a step, %",
         ("batch size", "sets", "backward", "low", "high", "dispatch", "low", "high"),
         tuple(
@@ -70,11 +70,11 @@ def _dispatched(waits: pl.DataFrame, target: str | None) -> str:
     )
 
 
-def _table(waits: pl.DataFrame) -> tuple[Evidence, ...]:
+def _table(waits: pl.DataFrame) -> tuple[ClaimTable, ...]:
     if waits.is_empty():
         return ()
     columns = ("target", "batch_size", "steps_per_call", "seconds_per_step", "dispatch_share")
-    return (Evidence("What a step waits for", columns, tuple(waits.select(columns).rows())),)
+    return (ClaimTable("What a step waits for", columns, tuple(waits.select(columns).rows())),)
 
 
 def _percent(one: Interval | None) -> str:

@@ -16,7 +16,7 @@ from harness.analysis.study.answers import (
     POINTS,
     UNTOLD,
     ClaimAnswer,
-    Evidence,
+    ClaimTable,
     all_beyond,
     by_work_and_target,
     lower_by,
@@ -63,7 +63,7 @@ def _falls(system: str, subject: str, target: str, rows: Sequence[Row]) -> Claim
         )
     verdict = all_beyond(lost, POINTS) if lost else UNTOLD
     finding = f"Test accuracy is {'; '.join(said)}." if said else "Only one batch size was trained."
-    evidence = Evidence(
+    evidence = ClaimTable(
         f"{subject}: test accuracy, mean over seeds", ("epochs", "batch size", "seeds", "accuracy, %"), tuple(table)
     )
     tell = f"harness sweep study --target {target} --batch-size 16,256,4096 --epochs 1,5 --seed 0,1,2,3,4"
@@ -154,7 +154,7 @@ def _recovers(
         if said
         else f"No batch size is shown to lose accuracy against {reached}."
     )
-    evidence = Evidence(
+    evidence = ClaimTable(
         f"{subject}: percentage points below {reached}, and above it after {most} epochs; epochs until there",
         ("batch size", "seeds", "points lost", "points above in the end", "epochs", "low", "high"),
         tuple(table),

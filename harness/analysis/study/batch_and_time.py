@@ -13,7 +13,7 @@ from harness.analysis.study.answers import (
     NOTABLE,
     UNTOLD,
     ClaimAnswer,
-    Evidence,
+    ClaimTable,
     Logs,
     any_beyond,
     assumed,
@@ -92,7 +92,7 @@ def _answer(system: str, subject: str, target: str, rows: Sequence[Row], spread:
         f"At batch size {best} it trains {times(found[best])} as fast as at {min(by_size)}. 90 % of the highest speed "
         f"is reached at {measured} (95 % interval: {ends})."
     ) + assumed(by_size.values(), spread)
-    table = Evidence(
+    table = ClaimTable(
         f"{subject}: times as fast as at batch size {min(by_size)}",
         ("batch size", "processes", "times as fast", "low", "high"),
         tuple(

@@ -16,7 +16,7 @@ from harness.analysis.study.answers import (
     HOLDS,
     UNTOLD,
     ClaimAnswer,
-    Evidence,
+    ClaimTable,
     Logs,
     gain,
     listed,
@@ -108,7 +108,7 @@ def _answer(subject: str, own: Mapping[str, tuple[list[Row], float]]) -> ClaimAn
     same = all(len(sizes) == 1 for sizes in kept.values()) and not apart
     verdict = HOLDS if apart else FAILS if same else UNTOLD
     finding = "; ".join(f"on {name} the quickest batch size may be {listed(sizes)}" for name, sizes in kept.items())
-    evidence = Evidence(
+    evidence = ClaimTable(
         f"{subject}: images per second, and whether a batch size may be the best",
         ("system", "target", "batch size", "processes", "images per second", "may be best"),
         tuple(rows),

@@ -10,7 +10,7 @@ from harness.analysis.study.answers import (
     NOTABLE,
     UNTOLD,
     ClaimAnswer,
-    Evidence,
+    ClaimTable,
     Logs,
     all_beyond,
     assumed,
@@ -58,7 +58,7 @@ def _answer(system: str, subject: str, rows: Sequence[Row], others: Sequence[Row
         "It trains " + "; ".join(f"{times(one)} as fast at batch size {size}" for size, one in found.items()) + "."
     )
     finding += assumed([_costs(side, size) for side in (rows, others) for size in sizes], spread)
-    table = Evidence(
+    table = ClaimTable(
         f"{subject}: times as fast",
         ("batch size", "processes", "times as fast", "low", "high"),
         tuple(

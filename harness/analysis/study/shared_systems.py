@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.analysis import other_load
 from harness.analysis.other_load import Blame
-from harness.analysis.study.answers import FAILS, HOLDS, UNTOLD, ClaimAnswer, Evidence, listed
+from harness.analysis.study.answers import FAILS, HOLDS, UNTOLD, ClaimAnswer, ClaimTable, listed
 from harness.analysis.systems import System
 
 _TELL = "harness sweep study --launcher slurm --batch-size 16,64,256,1024 --epochs 1 --seed 0,1,2,3,4,5"
@@ -40,7 +40,7 @@ def answers(system: System, gains: Sequence[ClaimAnswer]) -> list[ClaimAnswer]:
         ("at least, %", _percent(blame.cost_low)),
         ("at most, %", _percent(blame.cost_high)),
     )
-    evidence = Evidence("Other users' load, and what it cost", ("what", "value"), rows)
+    evidence = ClaimTable("Other users' load, and what it cost", ("what", "value"), rows)
     seeds = cells["seed"].n_unique()
     tell = _TELL if verdict == UNTOLD else ""
     return [ClaimAnswer(5, "", system.name, "", verdict, finding, (evidence,), seeds, tell)]

@@ -6,7 +6,7 @@ import polars as pl
 
 from harness.analysis import accuracy, plans_to_accuracy
 from harness.analysis.plans_to_accuracy import QUICKER, SLOWER
-from harness.analysis.study.answers import FAILS, HOLDS, UNTOLD, ClaimAnswer, Evidence, subjects
+from harness.analysis.study.answers import FAILS, HOLDS, UNTOLD, ClaimAnswer, ClaimTable, subjects
 from harness.analysis.systems import System
 from harness.analysis.tables import WORK
 
@@ -50,7 +50,7 @@ def _growing(system: System, target: str, wanted: float | None) -> list[ClaimAns
         own = rows.filter(*(pl.col(name) == value for name, value in zip((*WORK, "target"), place, strict=True)))
         for plan in own.filter(pl.col("batch_plan") != "").rows(named=True):
             verdict = {QUICKER: HOLDS, SLOWER: FAILS}.get(plan["against_fixed"], UNTOLD)
-            evidence = Evidence(
+            evidence = ClaimTable(
                 f"{names[place]}: seconds to {100 * chosen:g} %", _COLUMNS, tuple(own.select(_COLUMNS).rows())
             )
             finding = _finding(plan, own, chosen)
