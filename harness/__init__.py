@@ -5,9 +5,9 @@
 >>> harness.recommend(result.folder)
 
 What the commands do, functions do: ``sweep``, ``compare``, ``explain``, ``tune``, ``verify``, ``doctor``, ``report``,
-``recommend``, ``study``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a run,
-``Model`` and ``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness`` loads
-nothing else.
+``recommend``, ``study``, ``history``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a
+run, ``Model`` and ``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness``
+loads nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.actions.compare import compare as compare
     from harness.actions.doctor import doctor as doctor
     from harness.actions.explain import explain as explain
+    from harness.actions.history import history as history
     from harness.actions.largest_batch import largest_batch as largest_batch
     from harness.actions.objects import Model as Model
     from harness.actions.objects import Sweep as Sweep
@@ -56,6 +57,7 @@ _PLACES = {
     "report": "harness.actions.report",
     "recommend": "harness.actions.recommend",
     "study": "harness.actions.study",
+    "history": "harness.actions.history",
     "RunStopped": "harness.actions.shown",
     "Model": "harness.actions.objects",
     "Sweep": "harness.actions.objects",

@@ -143,6 +143,12 @@ def _united(parts: Sequence[Collected]) -> dict[str, pl.DataFrame]:
     return {name: pl.concat([getattr(part, name) for part in parts]) for name in _FRAMES}
 
 
+def run_number(cell_id: str) -> int:
+    """Which of several runs a cell of a system is of, from 0, as its id says."""
+    number, dash, _ = cell_id.rpartition("-")
+    return int(number) - 1 if dash else 0
+
+
 def _of(collected: Collected, wanted: pl.Expr, changed: Sequence[pl.Expr] = ()) -> Collected:
     cells = collected.cells.filter(wanted).with_columns(*changed)
     own = pl.col("cell_id").is_in(cells["cell_id"].implode())

@@ -70,7 +70,7 @@ def page(answers: Sequence[ClaimAnswer], systems: Sequence[str]) -> str:
         own = list(group)
         lines = tuple(f"{place(one)}: {one.verdict}. {one.finding}" for one in own)
         tell = tuple(f"{place(one)}: this would tell: {one.would_tell}" for one in own if one.would_tell)
-        tables = tuple(_table(table, place(one)) for one in own for table in one.evidence)
+        tables = tuple(_table(table, one.system) for one in own for table in one.evidence)
         sections.append(PlainSection(f"{number}. {CLAIMS[number]}", lines=lines, tables=tables, quiet=tell))
     return plain_page.page("The study, claim by claim", "harness study", [said], sections)
 
@@ -90,7 +90,8 @@ def _table(evidence: ClaimTable, of: str) -> Table:
         all(isinstance(row[column], (int, float, type(None))) for row in evidence.rows)
         for column, _ in enumerate(evidence.columns)
     )
-    return Table(f"{of}: {evidence.caption}", tuple(name.replace("_", " ") for name in evidence.columns), numeric, rows)
+    caption = f"{of}: {evidence.caption}" if of else evidence.caption
+    return Table(caption, tuple(name.replace("_", " ") for name in evidence.columns), numeric, rows)
 
 
 def _text(value: Any) -> str:

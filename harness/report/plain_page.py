@@ -14,7 +14,7 @@ from harness.report.figure import Figure
 from harness.report.tables import Table
 from harness.wording import plural
 
-MOST_ROWS = 30
+MOST_ROWS = 60
 """Of a table that is not folded away."""
 
 

@@ -28,7 +28,7 @@ from harness.runs.folder import Run
 from tests.unit.test_layers_of_imports import HEAVY, loaded_by, tops
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
-FUNCTIONS = ("sweep", "compare", "verify", "doctor", "report", "recommend", "study", "largest_batch", "tune")
+FUNCTIONS = ("sweep", "compare", "verify", "doctor", "report", "recommend", "study", "history", "largest_batch", "tune")
 FOR_THE_SCREEN = {"json", "format"}
 """Flags that say how a result is printed: a result has methods for that."""
 

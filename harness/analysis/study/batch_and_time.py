@@ -24,7 +24,7 @@ from harness.analysis.study.answers import (
     subjects,
     times,
 )
-from harness.analysis.systems import System
+from harness.analysis.systems import System, run_number
 from harness.analysis.tables import Row
 from harness.statistics import Interval
 
@@ -44,14 +44,9 @@ def costs(rows: Sequence[Row]) -> dict[int, Logs]:
     found: dict[int, dict[Hashable, float]] = {}
     for row in rows:
         if not row["lane"]:
-            block = (row["epochs"], row["seed"], row["repeat"], _run(row))
+            block = (row["epochs"], row["seed"], row["repeat"], run_number(row["cell_id"]))
             found.setdefault(row["batch_size"], {})[block] = -math.log(row["images_per_second"])
     return {size: found[size] for size in sorted(found)}
-
-
-def _run(row: Row) -> str:
-    """Which of several runs a cell is of (``systems.System``)."""
-    return str(row["cell_id"]).rpartition("-")[0]
 
 
 def knee(by_size: Mapping[int, Logs], spread: float) -> tuple[int, int, int | None]:
