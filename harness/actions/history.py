@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness import outputs
-from harness.actions import telling, values
+from harness.actions import side_by_side, telling, values
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.analysis import history as of_analysis
-from harness.analysis import reading
 from harness.analysis.history import Course
-from harness.analysis.systems import GivenRun
 from harness.core.errors import StoreError
 from harness.report import history as of_report
 from harness.report import terminal
 from harness.report.printed import say
-from harness.runs import finding
-from harness.runs import folder as run_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -92,9 +88,7 @@ def history(folder: Place, *, html: Place | None = None) -> History:
     """
     place = values.path(folder)
     unreadable: list[StoreError] = []
-    given = []
-    for run in finding.below(place):
-        given.append(GivenRun(str(run), "", reading.collect(run_folder.open_run(run), unreadable, True)))
+    given = side_by_side.given([place], (), unreadable)
     for problem in unreadable:
         telling.tell(f"warning: {problem}; it does not count")
     found = History(place, tuple(of_analysis.courses(given)), tuple(unreadable))

@@ -19,8 +19,8 @@ from harness.actions import values
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.core.errors import StoreError, UsageError
+from harness.runs import finding, rate_searches
 from harness.runs import folder as run_folder
-from harness.runs import rate_searches
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def report(
     """Read a run folder, or several, and make of it what is named: its page, its pictures, what other programs read.
 
     Args:
-        runs: a run folder. Of several the systems stand side by side: each machine and target is a series of its own.
+        runs: a run folder. Of several, or of a folder of them, the systems stand side by side: each machine and target
+            is a series of its own.
         name: of several runs what their systems are called: "desktop=RUN", several of them, or a mapping. Runs of one
             machine are one system, as are runs of one name.
         accuracy: the test accuracy that matters, a share of one; 0.98 if not given, or the highest of a few that is
@@ -240,7 +241,7 @@ def report(
     wanted = values.accuracy(accuracy)
     if not runs:
         raise UsageError("report: found no run, allowed: one run folder or more")
-    if len(runs) > 1 or values.several(name):
+    if len(runs) > 1 or values.several(name) or finding.is_folder_of_runs(values.path(runs[0])):
         if tensorboard is not None or mlflow is not None:
             raise UsageError("--tensorboard and --mlflow: found several runs, allowed: one")
         several = _side_by_side(runs, name, wanted)

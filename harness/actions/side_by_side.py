@@ -15,6 +15,7 @@ from harness.analysis import reading, systems
 from harness.analysis.systems import GivenRun, System
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
+from harness.runs import finding
 from harness.runs import folder as run_folder
 
 if TYPE_CHECKING:
@@ -96,18 +97,26 @@ class SideBySide(Shown):
 
 
 def read(runs: Iterable[Place], names: object, unreadable: list[StoreError]) -> list[System]:
-    """The systems of run folders. ``names``: texts NAME=RUN, or a mapping of names to one run or several.
+    """The systems of run folders, and of folders of them. ``names``: texts NAME=RUN, or a mapping of names to runs.
 
     Raises UsageError where there is no run, for a name of a run that is not among them, and for one name of several
     machines. Records that cannot be read are added to ``unreadable``.
     """
+    return systems.systems(given(runs, names, unreadable))
+
+
+def given(runs: Iterable[Place], names: object, unreadable: list[StoreError]) -> list[GivenRun]:
+    """The runs themselves; errors as of ``read``."""
     folders = [values.path(run) for run in runs]
     called = _called(names, folders)
-    given = []
+    found = []
     for folder in folders:
-        run = run_folder.open_run(folder)
-        given.append(GivenRun(str(folder), called.get(folder.resolve(), ""), reading.collect(run, unreadable, True)))
-    return systems.systems(given)
+        name = called.get(folder.resolve(), "")
+        for place in finding.below(folder):
+            within = "" if place == folder else str(folder)
+            collected = reading.collect(run_folder.open_run(place), unreadable, True)
+            found.append(GivenRun(str(place), name, collected, within))
+    return found
 
 
 def lanes(found: Iterable[System]) -> dict[str, Record]:

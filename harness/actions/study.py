@@ -14,6 +14,7 @@ from harness.actions import side_by_side, values
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.analysis import explaining
+from harness.analysis import systems as of_systems
 from harness.analysis.explaining import BackwardShare
 from harness.analysis.study import all_claims
 from harness.analysis.study.answers import CLAIMS, ClaimAnswer
@@ -21,6 +22,7 @@ from harness.analysis.systems import System
 from harness.core.errors import StoreError, UsageError
 from harness.report import claims
 from harness.runs import folder as run_folder
+from harness.runs import part_times
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,7 +71,7 @@ def study(
     """Answer the study's claims from run folders, of any plans, machines and times.
 
     Args:
-        runs: run folders, of sweeps, comparisons and explanations.
+        runs: run folders, of sweeps, comparisons and explanations, or folders of them.
         name: what their systems are called: "desktop=RUN", several of them, or a mapping; as in ``harness.report``.
         claim: numbers of claims, from 1 to 8; all if not given.
         accuracy: the test accuracy that matters, a share of one; 0.98 if not given, or the highest of a few that is
@@ -84,12 +86,16 @@ def study(
     if not runs:
         raise UsageError("study: found no run, allowed: one run folder or more")
     unreadable: list[StoreError] = []
-    found = side_by_side.read(runs, name, unreadable)
+    given = side_by_side.given(runs, name, unreadable)
+    found = of_systems.systems(given)
     from harness.actions import telling
 
     for problem in unreadable:
         telling.tell(f"warning: {problem}; it does not count")
-    made = all_claims.answers(found, {one.name: _shares(one) for one in found}, wanted)
+    shares = {one.name: _shares(one) for one in found}
+    # A run that took steps apart timed them among their parts, so its paces are not those of training.
+    apart = {number for number, run in enumerate(given) if (Path(run.folder) / part_times.FOLDER).is_dir()}
+    made = all_claims.answers([of_systems.without_runs(one, apart) for one in found], shares, wanted)
     kept = tuple(one for one in made if one.number in numbers)
     result = StudyResult(kept, tuple(found), tuple(unreadable))
     if html is not None:

@@ -7,7 +7,7 @@ machine, and what several of them did in common: the same work, by ``work_id``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,20 @@ _FRAMES = ("cells", "epochs", "disturbances", "plans")
 
 @dataclass(frozen=True)
 class GivenRun:
-    """A run as it comes in: its folder, the name a person gave it (empty without one), and its rows."""
+    """A run as it comes in: its folder, the name a person gave it (empty without one), and its rows.
+
+    ``within``: the folder of several runs that was named in its place; empty if it was named itself.
+    """
 
     folder: str
     name: str
     collected: Collected
+    within: str = ""
+
+    @property
+    def given(self) -> str:
+        """The folder that was named."""
+        return self.within or self.folder
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,12 @@ def in_common(found: Sequence[System]) -> Collected:
     wanted = pl.col("work_id").is_in(list(shared_works(found)))
     parts = [_of(one.collected, wanted, _relabelled(one)) for one in found]
     return Collected(**_united(parts), machines={})
+
+
+def without_runs(one: System, numbers: Collection[int]) -> System:
+    """A system without the cells of some of its runs, by their places among all that were given."""
+    ids = [cell_id for cell_id in one.collected.cells["cell_id"] if run_number(cell_id) not in numbers]
+    return replace(one, collected=_of(one.collected, pl.col("cell_id").is_in(ids)))
 
 
 def telling_cells(one: System) -> dict[str, str]:
@@ -177,16 +192,17 @@ def _require_one_machine_each(keys: Sequence[tuple[str, str]]) -> None:
 
 
 def _names(first: Sequence[tuple[GivenRun, str, Collected]]) -> list[str]:
-    """What each system is called: as the person said, else by its run's folder, with its node where that has several.
+    """What each system is called: as the person said, else by the folder that was named, with its machine where several
+    are in there.
 
     Of folders of the same name as many parents as tell them apart.
     """
-    folders = [Path(run.folder).resolve() for run, _, _ in first]
-    several = Counter(run.folder for run, _, _ in first)
+    folders = [Path(run.given).resolve() for run, _, _ in first]
+    several = Counter(run.given for run, _, _ in first)
     made = []
     for (run, machine, part), folder in zip(first, folders, strict=True):
         name = run.name or _shortest(folder, [other for other in folders if other != folder])
-        if several[run.folder] > 1:
+        if several[run.given] > 1:
             name += f" {machine_name(machine, part.cells['node'].drop_nulls().sort(descending=True)[0])}"
         made.append(name)
     repeated = {name for name, count in Counter(made).items() if count > 1}

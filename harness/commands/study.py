@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 def study(runs: tuple[Path, ...], json: bool, **asked: Any) -> int:
     """Answer the study's claims from runs: which hold on your systems, which do not, and what would tell of the rest.
 
-    Runs may be sweeps, comparisons and explanations, of any plans, machines and times. Each machine is a system of its
-    own. A verdict is given only where an interval shows it; otherwise the answer names the command that would tell.
+    Runs may be sweeps, comparisons and explanations, of any plans, machines and times, or folders of them. Each machine
+    is a system of its own. A verdict is given only where an interval shows it; otherwise the answer names the command
+    that would tell.
 
     \b
     Claims:

@@ -12,6 +12,14 @@ DEEPEST = 3
 """Levels of folders that are looked through."""
 
 
+def is_folder_of_runs(folder: Path) -> bool:
+    """Whether there are run folders in a folder that is none itself."""
+    try:
+        return folder not in below(folder)
+    except UsageError:
+        return False
+
+
 def below(folder: Path) -> list[Path]:
     """Every run folder in ``folder``, sorted; ``folder`` itself if it is one. Runs do not hold runs.
 

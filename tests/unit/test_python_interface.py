@@ -87,9 +87,9 @@ def test_keywords_are_the_names_of_the_flags(name: str) -> None:
 def test_keywords_have_the_defaults_of_the_flags(name: str) -> None:
     keywords = inspect.signature(getattr(harness, name)).parameters
     command = cli.cli.commands[name.replace("_", "-")]
-    given = ["run"] if {"run", "runs"} & keywords.keys() else []
+    given = ["run"] if {"run", "runs", "folder"} & keywords.keys() else []
     for flag, value in command.make_context(name, given).params.items():
-        if flag not in {*FOR_THE_SCREEN, "run", "runs", "sides", "names"}:
+        if flag not in {*FOR_THE_SCREEN, "run", "runs", "folder", "sides", "names"}:
             assert str(value or None) == str(keywords[flag].default or None), flag
 
 

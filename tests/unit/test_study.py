@@ -380,6 +380,13 @@ class TestAllOfIt:
         (eighth,) = harness.study(study, compare, claim="8").answers
         assert eighth.number == 8
 
+    def test_a_run_that_took_steps_apart_tells_of_parts_and_of_no_pace(self) -> None:
+        found = harness.study(RESULTS / "desktop" / "explained")
+        verdicts = {(one.number, one.subject): one.verdict for one in found.answers}
+        assert verdicts[1, ""] == UNTOLD
+        assert verdicts[6, "jax-cpu:jit"] == HOLDS
+        assert {one.number for one in found.answers} == set(CLAIMS)
+
     def test_a_wrong_claim_or_no_run_gets_one_line(self) -> None:
         with pytest.raises(UsageError, match="--claim: found '9', allowed: a whole number from 1 to 8"):
             harness.study(RESULTS / "mnist", claim=9)

@@ -14,7 +14,7 @@ from harness.analysis.study import (
     shared_systems,
     ways_of_training,
 )
-from harness.analysis.study.answers import ClaimAnswer
+from harness.analysis.study.answers import UNTOLD, ClaimAnswer
 from harness.analysis.systems import System
 
 
@@ -29,12 +29,18 @@ def answers(
     made = []
     for one in systems:
         gains = batch_and_time.answers(one)
-        made += gains
+        made += gains or [_untold(1, one)]
         made += devices.answers(one)
-        made += batch_and_accuracy.falls(one)
-        made += batch_and_accuracy.recovers(one)
+        made += batch_and_accuracy.falls(one) or [_untold(3, one)]
+        made += batch_and_accuracy.recovers(one) or [_untold(4, one)]
         made += shared_systems.answers(one, gains)
         made += backward_pass.answers(one, shares.get(one.name, ()))
         made += ways_of_training.answers(one, accuracy)
     made += best_settings.answers(systems)
     return sorted(made, key=lambda one: (one.number, one.part))
+
+
+def _untold(number: int, system: System) -> ClaimAnswer:
+    """Of a system on which nothing was trained that a claim is about."""
+    tell = "harness sweep study --batch-size 16,64,256,1024 --epochs 1,5 --seed 0,1,2"
+    return ClaimAnswer(number, "", system.name, "", UNTOLD, "Nothing was trained for this here.", would_tell=tell)

@@ -33,41 +33,47 @@ Setting = tuple[str, int]
 """Target and batch size."""
 
 
+Measured = tuple[str, list[Row], float]
+"""Of a system its name, rows of cells and the spread of its processes."""
+
+
 def answers(systems: Sequence[System]) -> list[ClaimAnswer]:
-    """One for each kind of work that two or more systems trained at several batch sizes; else one that says so."""
+    """One for each kind of work and pair of systems that trained it at two or more batch sizes both; else one that says
+    so.
+    """
     works = _works(systems)
-    names = subjects([_place(work) for work in works])
-    made = [_answer(names[_place(work)].lstrip(", ") or str(work[0]), own) for work, own in works.items()]
+    names = subjects([(*work, "", "") for work in works])
+    made = []
+    for work, own in works.items():
+        place = (*work, "", "")
+        for one, other in combinations(own, 2):
+            tried = _sizes(one) & _sizes(other)
+            if len(tried) > 1:
+                both = [
+                    (name, [row for row in rows if row["batch_size"] in tried], spread)
+                    for name, rows, spread in (one, other)
+                ]
+                made.append(_answer(names[place].lstrip(", "), both))
     if made:
         return made
-    why = "No two systems trained the same kind of work (model, data, training) at several batch sizes."
+    why = "No two systems trained the same kind of work (model, data, training) at two batch sizes."
     tell = "harness sweep study --batch-size 16,64,256,1024,4096 --epochs 5 --seed 0,1,2"
     return [ClaimAnswer(8, "", "", "", UNTOLD, why, would_tell=tell)]
 
 
-def _place(work: tuple[object, ...]) -> tuple[object, ...]:
-    """As ``subjects`` takes it: with a target, of which there is none in particular."""
-    return (*work, "")
+def _sizes(one: Measured) -> set[int]:
+    return {row["batch_size"] for row in one[1]}
 
 
-def _works(systems: Sequence[System]) -> dict[tuple[object, ...], dict[str, tuple[list[Row], float]]]:
-    """WORK without its machine -> system -> rows and spread, of works that two or more systems trained at two or more
-    batch sizes, which all of them tried: rows of those alone.
-    """
+def _works(systems: Sequence[System]) -> dict[tuple[object, ...], list[Measured]]:
+    """WORK without its machine -> what each system that trained it measured."""
     names = [name for name in WORK if name != "machine"]
-    found: dict[tuple[object, ...], dict[str, tuple[list[Row], float]]] = {}
+    found: dict[tuple[object, ...], list[Measured]] = {}
     for one in systems:
-        for key, rows in grouped(timed(one.collected.fixed().cells), lambda row: tuple(row[n] for n in names)).items():
-            found.setdefault((*key, ""), {})[one.name] = (rows, spread_of(one))
-    kept = {}
-    for work, own in found.items():
-        tried = set.intersection(*({row["batch_size"] for row in rows} for rows, _ in own.values()))
-        if len(own) > 1 and len(tried) > 1:
-            kept[work] = {
-                name: ([row for row in rows if row["batch_size"] in tried], spread)
-                for name, (rows, spread) in own.items()
-            }
-    return kept
+        rows = timed(one.collected.fixed().cells)
+        for key, own in grouped(rows, lambda row: tuple(row[name] for name in names)).items():
+            found.setdefault(key, []).append((one.name, own, spread_of(one)))
+    return found
 
 
 def may_be_best(settings: Mapping[Setting, Logs], spread: float, comparisons: int) -> list[int]:
@@ -90,23 +96,25 @@ def may_be_best(settings: Mapping[Setting, Logs], spread: float, comparisons: in
     return sorted(kept)
 
 
-def _answer(subject: str, own: Mapping[str, tuple[list[Row], float]]) -> ClaimAnswer:
+def _answer(work: str, both: Sequence[Measured]) -> ClaimAnswer:
     kept: dict[str, list[int]] = {}
     rows = []
-    for name, (cells, spread) in own.items():
+    for name, cells, spread in both:
         settings = {
             (target, size): logs
             for target, members in grouped(cells, lambda row: str(row["target"])).items()
             for size, logs in costs(members).items()
         }
-        kept[name] = may_be_best(settings, spread, len(own))
+        kept[name] = may_be_best(settings, spread, len(both))
         rows += [
             (name, target, size, len(logs), round(math.exp(-sum(logs.values()) / len(logs)), 1), size in kept[name])
             for (target, size), logs in settings.items()
         ]
-    apart = [pair for pair in combinations(kept, 2) if not set(kept[pair[0]]) & set(kept[pair[1]])]
-    same = all(len(sizes) == 1 for sizes in kept.values()) and not apart
-    verdict = HOLDS if apart else FAILS if same else UNTOLD
+    one, other = kept.values()
+    verdict = UNTOLD if set(one) & set(other) else HOLDS
+    if one == other and len(one) == 1:
+        verdict = FAILS
+    subject = ", ".join(part for part in (" and ".join(kept), work) if part)
     finding = "; ".join(f"on {name} the quickest batch size may be {listed(sizes)}" for name, sizes in kept.items())
     evidence = ClaimTable(
         f"{subject}: images per second, and whether a batch size may be the best",
@@ -115,5 +123,5 @@ def _answer(subject: str, own: Mapping[str, tuple[list[Row], float]]) -> ClaimAn
     )
     sizes = listed(sorted({row[2] for row in rows})).replace(" ", "")
     tell = f"harness sweep study --batch-size {sizes} --epochs 1 --seed 0,1,2,3,4" if verdict == UNTOLD else ""
-    seeds = seeds_of([row for cells, _ in own.values() for row in cells])
+    seeds = seeds_of(row for _, cells, _ in both for row in cells)
     return ClaimAnswer(8, "", "", subject, verdict, f"{finding[0].upper()}{finding[1:]}.", (evidence,), seeds, tell)
