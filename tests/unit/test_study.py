@@ -201,6 +201,15 @@ class TestAccuracy:
         assert one.verdict == UNTOLD
         assert "with one seed, so without an interval" in one.finding
 
+    def test_epochs_of_one_seed_are_told_and_do_not_count(self) -> None:
+        short = noisy(lambda size: (0.95 - 0.05 * (size > 16),), 0.001)
+        long = [planted(size, accuracies=(0.9, 0.95, 0.96)) for size in SIZES]
+        one = only(batch_and_accuracy.falls(system([*short, *long])))
+        assert one.verdict == HOLDS
+        assert "after 3 epochs" in one.finding
+        four = only(batch_and_accuracy.recovers(system([*short, *long])))
+        assert (four.verdict, four.seeds) == (UNTOLD, 1)
+
     @pytest.mark.parametrize(
         ("end", "spread", "verdict"), [(0.95, 0.001, HOLDS), (0.85, 0.001, FAILS), (0.9, 0.03, UNTOLD)]
     )

@@ -19,6 +19,7 @@ from harness.analysis.study.answers import (
     ClaimTable,
     all_beyond,
     by_work_and_target,
+    listed,
     lower_by,
     seeds_of,
     subjects,
@@ -32,7 +33,10 @@ BySeed = Mapping[int, float]
 
 
 def falls(system: System) -> list[ClaimAnswer]:
-    """Claim 3, one answer for each work and target: the largest batch size against the smallest, seed by seed."""
+    """Claim 3, one answer for each work and target: the largest batch size against the smallest, seed by seed.
+
+    It holds where it does so at each number of epochs that two seeds or more were trained for.
+    """
     cells = rows_of(system.collected.fixed().cells)
     rows = [
         row
@@ -55,7 +59,8 @@ def _falls(system: str, subject: str, target: str, rows: Sequence[Row]) -> Claim
         if smallest == largest:
             continue
         interval = difference(by_size[smallest], by_size[largest])
-        lost.append(interval)
+        if interval is not None:
+            lost.append(interval)
         by = "with one seed, so without an interval" if interval is None else lower_by(interval)
         said.append(
             f"after {plural(epochs, 'epoch')} {100 * fmean(by_size[largest].values()):.2f} % at {largest} against "
@@ -93,9 +98,19 @@ def recovers(system: System) -> list[ClaimAnswer]:
     names = subjects(list(found))
     made = []
     for place, own in found.items():
-        sound = {size: curves for size, curves in sorted(own.items()) if not any(_is_odd(curve) for curve in curves)}
+        sound = _longest(
+            {size: curves for size, curves in sorted(own.items()) if not any(_is_odd(curve) for curve in curves)}
+        )
         made.append(_recovers(system.name, names[place], str(place[-1]), sound, _planned(fixed, place)))
     return made
+
+
+def _longest(by_size: Mapping[int, Sequence[Curve]]) -> dict[int, list[Curve]]:
+    """Those trained for the most epochs that two batch sizes have: a seed of fewer says less of them."""
+    lengths = sorted((max(len(curve.accuracies) for curve in curves) for curves in by_size.values()), reverse=True)
+    most = lengths[1] if len(lengths) > 1 else 0
+    kept = {size: [one for one in curves if len(one.accuracies) >= most] for size, curves in by_size.items()}
+    return {size: curves for size, curves in kept.items() if curves}
 
 
 def _is_odd(curve: Curve) -> bool:
@@ -124,7 +139,7 @@ def _recovers(
     early = next((epochs for epochs in planned if epochs < most), 1)
     base_size = min(by_size)
     base = {curve.seed: curve.accuracies[early - 1] for curve in by_size[base_size]}
-    table, gaps, said = [], [], []
+    table, gaps, said, short = [], [], [], []
     for size, curves in by_size.items():
         if size == base_size:
             continue
@@ -145,12 +160,16 @@ def _recovers(
         if lost is None or lost.low > 0:  # otherwise it is not shown to have lost anything
             gaps.append(gap)
             ends = "" if needed[1] is None else f" ({needed[1]:.2g} to {needed[2]:.2g})"
-            took = "not with every seed" if needed[0] is None else f"after {needed[0]:.2g} epochs{ends}"
-            said.append(f"batch size {size} {took}")
+            if needed[0] is None:
+                short.append(size)
+            else:
+                said.append(f"by batch size {size} after {needed[0]:.2g} epochs{ends}")
     verdict = all_beyond(gaps, -POINTS) if gaps else UNTOLD
     reached = f"what batch size {base_size} had after {plural(early, 'epoch')}"
+    if short:
+        said.append(f"not by {listed(short)}" if seeds == 1 else f"not with every seed by {listed(short)}")
     finding = (
-        f"Within {most} epochs {reached} is reached by {'; '.join(said)}."
+        f"Within {most} epochs {reached} is reached {'; '.join(said)}."
         if said
         else f"No batch size is shown to lose accuracy against {reached}."
     )
