@@ -1,4 +1,4 @@
-"""``harness.study``: the study's claims, answered claim by claim from stored runs."""
+"""``harness.study``: the study's claims, answered claim by claim from stored runs, or from ones that it runs first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness import outputs
-from harness.actions import side_by_side, values
+from harness.actions import running_study, side_by_side, values
+from harness.actions.running_study import StudyPlan
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.analysis import explaining
@@ -35,6 +36,11 @@ class StudyResult(Shown):
     answers: tuple[ClaimAnswer, ...]
     systems: tuple[System, ...]
     unreadable: tuple[StoreError, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all records could be read."""
+        return not self.unreadable
 
     @property
     def table(self) -> pl.DataFrame:
@@ -67,7 +73,13 @@ def study(
     claim: object = (),
     accuracy: float | str | None = None,
     html: Place | None = None,
-) -> StudyResult:
+    run: bool = False,
+    part: object = (),
+    plan: bool = False,
+    target: object = (),
+    data_dir: Place | None = None,
+    out: Place | None = None,
+) -> StudyResult | StudyPlan:
     """Answer the study's claims from run folders, of any plans, machines and times.
 
     Args:
@@ -77,14 +89,30 @@ def study(
         accuracy: the test accuracy that matters, a share of one; 0.98 if not given, or the highest of a few that is
             reached.
         html: where the page goes, one file that opens anywhere, offline.
+        run: run the study's own sweeps first, and answer from them too.
+        part: with that, which of them: "time", "accuracy", "batch"; all if not given.
+        plan: with that, say what would run, and for how long; run nothing.
+        target: with that, targets in place of the presets' own.
+        data_dir: with that, a folder with the four MNIST files.
+        out: with that, the folder of their run folders. What is there already resumes; a new one in ./harness-runs if
+            not given.
 
     Raises ``harness.core.errors.UsageError`` for a wrong value and where there is no run, StoreError where one is
     damaged. Records that cannot be read are told and do not count.
     """
     wanted = values.accuracy(accuracy)
     numbers = _numbers(claim)
+    parts = running_study.chosen(part)
+    alone = {"--part": part, "--plan": plan, "--target": target, "--data-dir": data_dir, "--out": out}
+    if not run and (given_alone := [flag for flag, value in alone.items() if value]):
+        raise UsageError(f"{', '.join(given_alone)}: found without --run, allowed: with it")
+    if run:
+        asked = {"target": values.texts(target), "data_dir": data_dir}
+        if plan:
+            return running_study.planned(parts, asked)
+        runs = (*runs, running_study.run(parts, values.place(out), asked))
     if not runs:
-        raise UsageError("study: found no run, allowed: one run folder or more")
+        raise UsageError("study: found no run, allowed: one run folder or more, or --run")
     unreadable: list[StoreError] = []
     given = side_by_side.given(runs, name, unreadable)
     found = of_systems.systems(given)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.commands import flags, printing
+from harness.commands import completing, flags, printing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @click.command()
-@flags.runs_argument
+@click.argument("runs", nargs=-1, type=flags.AnyPath(), metavar="[RUN]...", shell_complete=completing.run_folders)
 @flags.names_option
 @flags.axis("--claim", metavar="N,...", help="Claims, from 1 to 8; all if not given.")
 @flags.accuracy_option
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the page: one file that opens anywhere, offline; - for standard output.",
 )
+@click.option("--run", is_flag=True, help="Run the study's own sweeps first, and answer from them too.")
+@flags.axis("--part", metavar="NAME,...", help="With --run: time, accuracy, batch; all if not given.")
+@click.option("--plan", is_flag=True, help="With --run: say what would run, and for how long; run nothing.")
+@flags.targets_option("NAME,...", "With --run: targets in place of the presets' own.")
+@flags.data_dir_option
+@flags.out_option("With --run: the folder of their run folders; what is there already is resumed.")
 @flags.json_option
 def study(runs: tuple[Path, ...], json: bool, **asked: Any) -> int:
     """Answer the study's claims from runs: which hold on your systems, which do not, and what would tell of the rest.
@@ -47,8 +53,10 @@ def study(runs: tuple[Path, ...], json: bool, **asked: Any) -> int:
     Example:
       harness study harness-runs/desktop harness-runs/cluster --html study.html
       harness study desktop cluster --name desktop=desktop --claim 1,5
+      harness study --run --plan
+      harness study --run --part time --out study --html study.html
     """
     found = harness.study(*runs, **asked)
-    if json or asked["html"] is None:
+    if json or asked["html"] is None or asked["plan"]:
         printing.show(found, json)
-    return 1 if found.unreadable else 0
+    return 0 if found.is_whole else 1
