@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from harness.analysis.study.answers import CLAIMS, FAILS, HOLDS, ClaimAnswer, ClaimTable
@@ -35,7 +36,7 @@ def print_answers(answers: Sequence[ClaimAnswer], console: Console) -> None:
         for one in group:
             head = Text.assemble(f"   {place(one)}: ", (one.verdict, _STYLES.get(one.verdict, "yellow")))
             console.print(head, soft_wrap=True)
-            console.print(Text(f"     {one.finding}"), soft_wrap=True)
+            console.print(Padding(one.finding, (0, 0, 0, 5)))
             if one.would_tell:
                 say(console, f"     this would tell: {one.would_tell}")
         say(console, "")

@@ -15,6 +15,7 @@ import pytest
 import harness
 from benchmarks import study_errors
 from harness import analysis, statistics
+from harness.actions import running_study
 from harness.analysis import explaining, systems
 from harness.analysis.explaining import BackwardShare
 from harness.analysis.study import (
@@ -42,6 +43,7 @@ from harness.analysis.systems import GivenRun, System
 from harness.core.cell import Target
 from harness.core.errors import UsageError
 from harness.core.record import Epoch, HeatFacts, Record
+from harness.plan import sweep
 from harness.report import claims
 from harness.statistics import Interval, interval_around
 from tests.unit.planted_runs import MACHINE, climbing, planted
@@ -395,6 +397,21 @@ class TestAllOfIt:
         assert verdicts[1, ""] == UNTOLD
         assert verdicts[6, "jax-cpu:jit"] == HOLDS
         assert {one.number for one in found.answers} == set(CLAIMS)
+
+    @pytest.mark.parametrize(
+        ("asked", "says"),
+        [
+            ({"part": "time"}, "--part: found without --run, allowed: with it"),
+            ({"plan": True, "out": "x"}, "--plan, --out: found without --run, allowed: with it"),
+            ({"run": True, "part": "tme"}, r"--part: found 'tme' \(did you mean 'time'\?\), allowed: time, accuracy"),
+        ],
+    )
+    def test_what_is_to_run_is_checked_before_it_runs(self, asked: dict[str, Any], says: str) -> None:
+        with pytest.raises(UsageError, match=says):
+            harness.study(**asked)
+
+    def test_each_part_is_a_preset_of_its_own(self) -> None:
+        assert {f"study-{part}" for part in running_study.PARTS} < set(sweep.presets())
 
     def test_a_wrong_claim_or_no_run_gets_one_line(self) -> None:
         with pytest.raises(UsageError, match="--claim: found '9', allowed: a whole number from 1 to 8"):
