@@ -36,7 +36,7 @@ def print_answers(answers: Sequence[ClaimAnswer], console: Console) -> None:
         for one in group:
             head = Text.assemble(f"   {place(one)}: ", (one.verdict, _STYLES.get(one.verdict, "yellow")))
             console.print(head, soft_wrap=True)
-            console.print(Padding(one.finding, (0, 0, 0, 5)))
+            console.print(Padding(one.finding, (0, 0, 0, 5), expand=False))
             if one.would_tell:
                 say(console, f"     this would tell: {one.would_tell}")
         say(console, "")
