@@ -16,7 +16,6 @@ from harness.actions.shown import Shown
 from harness.actions.sweep import sweep
 from harness.core.errors import UsageError
 from harness.report.printed import say
-from harness.runs.folder import default_folder
 from harness.wording import nearest, plural
 
 PARTS = ("time", "accuracy", "batch")
@@ -65,13 +64,11 @@ def planned(parts: Sequence[str], asked: Mapping[str, Any]) -> StudyPlan:
     return StudyPlan({part: sweep(f"study-{part}", plan=True, **asked) for part in parts})
 
 
-def run(parts: Sequence[str], out: Path | None, asked: Mapping[str, Any]) -> Path:
-    """Run the parts, one after the other, each into its folder in ``out``, which is given back; what is there resumes.
+def run(parts: Sequence[str], folder: Path, asked: Mapping[str, Any]) -> None:
+    """Run the parts, one after the other, each into its folder in ``folder``; what is there resumes.
 
-    Raises ``harness.RunStopped`` where somebody stops it: the same call with the same folder goes on.
+    Raises ``harness.RunStopped`` where somebody stops it.
     """
-    folder = out if out is not None else default_folder("study")
     for part in parts:
         telling.tell(f"part {part} of the study: {folder / part}")
         sweep(f"study-{part}", out=folder / part, **asked)
-    return folder

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness import outputs
-from harness.actions import running_study, side_by_side, values
+from harness.actions import running_study, said, side_by_side, values
 from harness.actions.running_study import StudyPlan
-from harness.actions.shown import Shown
+from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
 from harness.analysis import explaining
 from harness.analysis import systems as of_systems
@@ -24,6 +24,7 @@ from harness.core.errors import StoreError, UsageError
 from harness.report import claims
 from harness.runs import folder as run_folder
 from harness.runs import part_times
+from harness.runs.folder import default_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,6 +101,7 @@ def study(
     Raises ``harness.core.errors.UsageError`` for a wrong value and where there is no run, StoreError where one is
     damaged. Records that cannot be read are told and do not count.
     """
+    given = {name: values.plain(value) for name, value in locals().items()}
     wanted = values.accuracy(accuracy)
     numbers = _numbers(claim)
     parts = running_study.chosen(part)
@@ -110,19 +112,24 @@ def study(
         asked = {"target": values.texts(target), "data_dir": data_dir}
         if plan:
             return running_study.planned(parts, asked)
-        runs = (*runs, running_study.run(parts, values.place(out), asked))
+        folder = values.place(out) or default_folder("study")
+        try:
+            running_study.run(parts, folder, asked)
+        except RunStopped as stop:
+            raise RunStopped(stop.result, said.resuming(study, given, str(folder))) from None
+        runs = (*runs, folder)
     if not runs:
         raise UsageError("study: found no run, allowed: one run folder or more, or --run")
     unreadable: list[StoreError] = []
-    given = side_by_side.given(runs, name, unreadable)
-    found = of_systems.systems(given)
+    several = side_by_side.given(runs, name, unreadable)
+    found = of_systems.systems(several)
     from harness.actions import telling
 
     for problem in unreadable:
         telling.tell(f"warning: {problem}; it does not count")
     shares = {one.name: _shares(one) for one in found}
     # A run that took steps apart timed them among their parts, so its paces are not those of training.
-    apart = {number for number, run in enumerate(given) if (Path(run.folder) / part_times.FOLDER).is_dir()}
+    apart = {number for number, run in enumerate(several) if (Path(run.folder) / part_times.FOLDER).is_dir()}
     made = all_claims.answers([of_systems.without_runs(one, apart) for one in found], shares, wanted)
     kept = tuple(one for one in made if one.number in numbers)
     result = StudyResult(kept, tuple(found), tuple(unreadable))

@@ -56,7 +56,11 @@ def study(runs: tuple[Path, ...], json: bool, **asked: Any) -> int:
       harness study --run --plan
       harness study --run --part time --out study --html study.html
     """
-    found = harness.study(*runs, **asked)
+    try:
+        found = harness.study(*runs, **asked)
+    except harness.RunStopped as stop:
+        printing.tell(f"stopped; this resumes: {stop.how_to_resume}")
+        return 1
     if json or asked["html"] is None or asked["plan"]:
         printing.show(found, json)
     return 0 if found.is_whole else 1
