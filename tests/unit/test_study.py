@@ -163,6 +163,12 @@ class TestBatchAndTime:
         truth = {16: 0.0, 32: -0.5, 64: -0.95, 128: -1.0, 256: -1.0}
         costs = {size: {seed: mean + 0.01 * random.normal() for seed in range(4)} for size, mean in truth.items()}
         assert batch_and_time.knee(costs, 0.15) == (64, 64, 64)
+        covered = 0
+        for _ in range(100):
+            costs = {size: {seed: mean + 0.05 * random.normal() for seed in range(6)} for size, mean in truth.items()}
+            _, least, most = batch_and_time.knee(costs, 0.15)
+            covered += least <= 64 <= (most or 256)
+        assert covered >= 90
         single = {size: {0: mean} for size, mean in truth.items()}
         assert batch_and_time.knee(single, 0.15) == (64, 32, None)
 
@@ -319,6 +325,26 @@ class TestWaysOfTraining:
         assert (one.part, one.verdict) == (ways_of_training.GROWING, verdict)
         assert asynchronous.verdict == UNTOLD
         assert "async@devices=2" in asynchronous.would_tell
+
+    @pytest.mark.parametrize(
+        ("factor", "spread", "verdict"), [(0.4, 0.01, HOLDS), (1.5, 0.01, FAILS), (1.0, 0.4, UNTOLD)]
+    )
+    def test_asynchronous_training_against_synchronous(self, factor: float, spread: float, verdict: str) -> None:
+        asynchronous = dataclasses.replace(JAX, mode="async")
+        records = [
+            record
+            for number, (target, pace) in enumerate(((JAX, 0.01), (asynchronous, 0.01 * factor)))
+            for record in swept(
+                lambda size, pace=pace: pace,  # type: ignore[misc]
+                lambda size: climbing(4, 0.9, 8),
+                targets=(target,),
+                spread=spread,
+                generator_seed=number,
+            )
+        ]
+        one, _ = ways_of_training.answers(system(records), 0.9)
+        assert (one.part, one.verdict) == (ways_of_training.ASYNCHRONOUS, verdict)
+        assert one.subject == "jax-cpu:async against jax-cpu:jit"
 
     def test_without_a_plan_the_command_is_named(self) -> None:
         _, one = ways_of_training.answers(system(swept(lambda size: 0.01)), None)

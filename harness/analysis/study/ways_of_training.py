@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import polars as pl
 
 from harness.analysis import accuracy, plans_to_accuracy
+from harness.analysis.accuracy import Curve, grouped_by_target
 from harness.analysis.plans_to_accuracy import QUICKER, SLOWER
-from harness.analysis.study.answers import FAILS, HOLDS, UNTOLD, ClaimAnswer, ClaimTable, subjects
+from harness.analysis.study.answers import (
+    FAILS,
+    HOLDS,
+    NOTABLE,
+    UNTOLD,
+    ClaimAnswer,
+    ClaimTable,
+    all_beyond,
+    gain,
+    spread_of,
+    subjects,
+    times,
+)
 from harness.analysis.systems import System
 from harness.analysis.tables import WORK
+from harness.statistics import Interval
 
 ASYNCHRONOUS, GROWING = "asynchronous", "growing"
 """The two halves."""
+
+ASYNC = "async"
+"""The mode of targets that train asynchronously."""
 
 _COLUMNS = ("batch_plan", "batch_size", "seeds", "reached", "seconds", "seconds_low", "seconds_high", "seconds_ratio")
 
@@ -19,17 +39,77 @@ _COLUMNS = ("batch_plan", "batch_size", "seeds", "reached", "seconds", "seconds_
 def answers(system: System, wanted: float | None) -> list[ClaimAnswer]:
     """Of a system, both halves; ``wanted``: the accuracy looked at, None for the usual one."""
     target = next(iter(system.targets), "tensorflow-cpu").partition(":")[0]
-    asynchronous = ClaimAnswer(
-        7,
-        ASYNCHRONOUS,
-        system.name,
-        "",
-        UNTOLD,
-        "No target trained asynchronously on several devices here.",
-        would_tell=f"harness sweep study --target {target}@devices=2,{target}:async@devices=2 --until-accuracy 0.98 "
-        "--seed 0,1,2,3,4",
+    return [*_asynchronous(system, target, wanted), *_growing(system, target, wanted)]
+
+
+def _asynchronous(system: System, target: str, wanted: float | None) -> list[ClaimAnswer]:
+    """Targets of the mode ASYNC against those of other modes with the same name and options, by seconds to an accuracy.
+
+    At each batch size with which every seed of both got there, after their first evaluation: it holds where the
+    asynchronous one is quicker at all of them.
+    """
+    tell = (
+        f"harness sweep study --target {target}@devices=2,{target}:{ASYNC}@devices=2 --until-accuracy 0.98 "
+        "--seed 0,1,2,3,4"
     )
-    return [asynchronous, *_growing(system, target, wanted)]
+    found = grouped_by_target(accuracy.curves(system.collected.fixed()))
+    names, spread = subjects(list(found)), spread_of(system)
+    chosen, _ = accuracy.accuracies(
+        {(*place, size): curves for place, own in found.items() for size, curves in own.items()}, wanted
+    )
+    made = []
+    for place, own in found.items():
+        for other, others in found.items():
+            if place[:-1] == other[:-1] and _is_asynchronous(str(place[-1]), str(other[-1])):
+                subject = f"{names[place]} against {other[-1]}"
+                gains = {
+                    size: _gain(others[size], own[size], size, place, chosen, spread) for size in own if size in others
+                }
+                made.append(_compared(system.name, subject, gains, chosen, tell))
+    if made:
+        return made
+    why = "No target trained asynchronously on several devices here."
+    return [ClaimAnswer(7, ASYNCHRONOUS, system.name, "", UNTOLD, why, would_tell=tell)]
+
+
+def _is_asynchronous(target: str, other: str) -> bool:
+    """Whether one target is the other in the mode ASYNC."""
+    (name, mode, options), (other_name, other_mode, others) = (_parts(one) for one in (target, other))
+    return mode == ASYNC != other_mode and (name, options) == (other_name, others)
+
+
+def _parts(target: str) -> tuple[str, str, str]:
+    """Name, mode and options of a target's label."""
+    named, _, options = target.partition("@")
+    name, _, mode = named.partition(":")
+    return name, mode, options
+
+
+def _gain(
+    one: Sequence[Curve], other: Sequence[Curve], size: int, place: tuple[Any, ...], chosen: float, spread: float
+) -> Interval | None:
+    """By how much the other is quicker to an accuracy; None where one of them did not get there, or at once."""
+    examples = place[WORK.index("train_examples")]
+    there = [plans_to_accuracy.arrival(curves, str(size), examples, chosen) for curves in (one, other)]
+    seconds = [arrival.seconds for arrival in there if arrival is not None and not arrival.at_most and arrival.seconds]
+    return gain(seconds[0], seconds[1], spread) if len(seconds) == 2 else None
+
+
+def _compared(system: str, subject: str, gains: Mapping[int, Interval | None], chosen: float, tell: str) -> ClaimAnswer:
+    known = {size: one for size, one in gains.items() if one is not None}
+    verdict = all_beyond(known.values(), NOTABLE) if known else UNTOLD
+    said = "; ".join(f"{times(one)} as fast at batch size {size}" for size, one in known.items())
+    finding = (
+        f"It comes to {100 * chosen:g} % {said}." if said else f"Both came to {100 * chosen:g} % at no batch size."
+    )
+    table = ClaimTable(
+        f"{subject}: times as fast to {100 * chosen:g} %",
+        ("batch size", "times as fast", "low", "high"),
+        tuple((size, *(round(value, 4) for value in one.ratios())) for size, one in known.items()),
+    )
+    return ClaimAnswer(
+        7, ASYNCHRONOUS, system, subject, verdict, finding, (table,), would_tell=tell if verdict == UNTOLD else ""
+    )
 
 
 def _growing(system: System, target: str, wanted: float | None) -> list[ClaimAnswer]:
