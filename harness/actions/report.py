@@ -267,9 +267,12 @@ def report(
 
 def _side_by_side(runs: Sequence[Place], names: object, accuracy: float | None) -> SideBySide:
     from harness.actions import side_by_side
+    from harness.analysis import systems
 
     unreadable: list[StoreError] = []
-    found = side_by_side.SideBySide(side_by_side.read(runs, names, unreadable), unreadable, accuracy)
+    given = side_by_side.given(runs, names, unreadable)
+    apart = side_by_side.took_steps_apart(given)
+    found = side_by_side.SideBySide(systems.systems(given), unreadable, accuracy, apart)
     warn(found.unreadable)
     return found
 

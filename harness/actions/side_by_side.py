@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from harness.analysis import reading, systems
 from harness.analysis.systems import GivenRun, System
 from harness.core.errors import StoreError, UsageError
 from harness.core.record import Record
-from harness.runs import finding
+from harness.runs import finding, part_times
 from harness.runs import folder as run_folder
 
 if TYPE_CHECKING:
@@ -28,17 +28,29 @@ if TYPE_CHECKING:
 class SideBySide(Shown):
     """Several runs. ``systems``: one for each machine; ``unreadable``: what is wrong with records that do not count."""
 
-    def __init__(self, found: Sequence[System], unreadable: Sequence[StoreError], accuracy: float | None) -> None:
+    def __init__(
+        self,
+        found: Sequence[System],
+        unreadable: Sequence[StoreError],
+        accuracy: float | None,
+        apart: Collection[int] = (),
+    ) -> None:
+        """``apart``: runs that took steps apart (``took_steps_apart``), whose paces do not count."""
         self.systems = tuple(found)
+        self._apart = apart
         self.unreadable = tuple(unreadable)
         self._accuracy = accuracy
 
     @cached_property
     def shown(self) -> Systems:
-        """What they did in common and each by itself, analysed."""
+        """What they did in common and each by itself, analysed; without runs that took steps apart, unless there are no others."""
         from harness.report import systems as of_report
 
-        return of_report.analysed(self.systems, lanes(self.systems), self._accuracy)
+        whole = [systems.without_runs(one, self._apart) for one in self.systems]
+        counting = [one for one in whole if one.collected.cells.height]
+        if not counting:
+            return of_report.analysed(self.systems, lanes(self.systems), self._accuracy)
+        return of_report.analysed(counting, lanes(counting), self._accuracy, len(self._apart))
 
     @property
     def cells(self) -> pl.DataFrame:
@@ -117,6 +129,11 @@ def given(runs: Iterable[Place], names: object, unreadable: list[StoreError]) ->
             collected = reading.collect(run_folder.open_run(place), unreadable, True)
             found.append(GivenRun(str(place), name, collected, within))
     return found
+
+
+def took_steps_apart(runs: Sequence[GivenRun]) -> set[int]:
+    """Places of the runs of ``harness explain``: they timed steps among their parts, so not as training has them."""
+    return {number for number, run in enumerate(runs) if (Path(run.folder) / part_times.FOLDER).is_dir()}
 
 
 def lanes(found: Iterable[System]) -> dict[str, Record]:

@@ -23,7 +23,6 @@ from harness.analysis.systems import System
 from harness.core.errors import StoreError, UsageError
 from harness.report import claims
 from harness.runs import folder as run_folder
-from harness.runs import part_times
 from harness.runs.folder import default_folder
 
 if TYPE_CHECKING:
@@ -128,8 +127,7 @@ def study(
     for problem in unreadable:
         telling.tell(f"warning: {problem}; it does not count")
     shares = {one.name: _shares(one) for one in found}
-    # A run that took steps apart timed them among their parts, so its paces are not those of training.
-    apart = {number for number, run in enumerate(several) if (Path(run.folder) / part_times.FOLDER).is_dir()}
+    apart = side_by_side.took_steps_apart(several)
     made = all_claims.answers([of_systems.without_runs(one, apart) for one in found], shares, wanted)
     kept = tuple(one for one in made if one.number in numbers)
     result = StudyResult(kept, tuple(found), tuple(unreadable))

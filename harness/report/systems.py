@@ -53,15 +53,19 @@ class Systems:
     """Systems as they are shown. ``common``: the analysis of what they did in common, None where there is nothing.
 
     ``own``: that of each system; ``lanes``: a record of each target on each system, by the name of that series.
+    ``apart``: how many more runs there are that took steps apart.
     """
 
     systems: tuple[System, ...]
     common: Analysis | None
     own: tuple[Analysis, ...]
     lanes: Mapping[str, Record]
+    apart: int = 0
 
 
-def analysed(found: Sequence[System], lanes: Mapping[str, Record], accuracy: float | None = None) -> Systems:
+def analysed(
+    found: Sequence[System], lanes: Mapping[str, Record], accuracy: float | None = None, apart: int = 0
+) -> Systems:
     """Analyse what systems did in common, and each of them."""
     shared = of_systems.in_common(found)
     return Systems(
@@ -69,6 +73,7 @@ def analysed(found: Sequence[System], lanes: Mapping[str, Record], accuracy: flo
         analysis.analyse(shared, accuracy) if shared.cells.height else None,
         tuple(analysis.analyse(one.collected, accuracy) for one in found),
         lanes,
+        apart,
     )
 
 
@@ -141,12 +146,17 @@ def summary(found: Systems) -> str:
 
 
 def loads(found: Systems) -> list[str]:
-    """Of each system whether other load was to blame, where its records tell."""
-    return [
+    """Of each system whether other load was to blame, where its records tell; and what is not shown."""
+    said = [
         f"{one.name}: {line}"
         for one, own in zip(found.systems, found.own, strict=True)
         for line in other_load.lines(own.blame)
     ]
+    if found.apart:
+        said.append(
+            f"{plural(found.apart, 'run')} of harness explain: steps taken apart are not training, so not here."
+        )
+    return said
 
 
 def figures(found: Systems) -> list[Figure]:

@@ -143,6 +143,15 @@ class TestStoredRuns:
         found.write_rows("csv", rows)
         assert rows.getvalue().startswith(b"system,runs,cell_id")
 
+    def test_steps_that_were_taken_apart_are_no_training(self, tmp_path: Path) -> None:
+        found = harness.report(RESULTS / "desktop", RESULTS / "h200", html=tmp_path / "page.html")
+        assert "5 works that more than one of them did" in str(found)
+        assert "1 run of harness explain: steps taken apart are not training, so not here." in str(found)
+        assert "jax-cpu:jit" not in str(found)
+        assert "jax-cpu:jit" in found.cells["target"]
+        alone = harness.report(RESULTS / "desktop" / "explained", RESULTS / "h200" / "study")
+        assert str(alone).startswith("1 system (study)")
+
     @pytest.mark.parametrize(
         ("name", "says"),
         [
