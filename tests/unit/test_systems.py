@@ -151,6 +151,8 @@ class TestStoredRuns:
         assert "jax-cpu:jit" in found.cells["target"]
         alone = harness.report(RESULTS / "desktop" / "explained", RESULTS / "h200" / "study")
         assert str(alone).startswith("1 system (study)")
+        explained = RESULTS / "desktop" / "explained"
+        assert "jax-cpu:jit" in str(harness.report(explained, name={"here": explained}))
 
     @pytest.mark.parametrize(
         ("name", "says"),
