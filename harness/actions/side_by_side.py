@@ -43,7 +43,7 @@ class SideBySide(Shown):
 
     @cached_property
     def shown(self) -> Systems:
-        """What they did in common and each by itself, analysed; without runs that took steps apart, if there are others."""
+        """What they did in common and each by itself, analysed; no runs that took steps apart, if there are others."""
         from harness.report import systems as of_report
 
         whole = [systems.without_runs(one, self._apart) for one in self.systems]
