@@ -5,8 +5,9 @@
 >>> harness.recommend(result.folder)
 
 What the commands do, functions do: ``sweep``, ``compare``, ``explain``, ``tune``, ``verify``, ``doctor``, ``report``,
-``recommend``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a run, ``Model`` and
-``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness`` loads nothing else.
+``recommend``, ``study``, ``history``, ``largest_batch``, with the flags' names as keywords. ``load`` gives a table of a
+run, ``Model`` and ``Sweep`` are what files say, as objects. Each is imported when it is first used; ``import harness``
+loads nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from harness.actions.compare import compare as compare
     from harness.actions.doctor import doctor as doctor
     from harness.actions.explain import explain as explain
+    from harness.actions.history import history as history
     from harness.actions.largest_batch import largest_batch as largest_batch
     from harness.actions.objects import Model as Model
     from harness.actions.objects import Sweep as Sweep
     from harness.actions.recommend import recommend as recommend
     from harness.actions.report import report as report
     from harness.actions.shown import RunStopped as RunStopped
+    from harness.actions.study import study as study
     from harness.actions.sweep import sweep as sweep
     from harness.actions.tune import tune as tune
     from harness.actions.verify import verify as verify
@@ -53,6 +56,8 @@ _PLACES = {
     "load": "harness.analysis.reading",
     "report": "harness.actions.report",
     "recommend": "harness.actions.recommend",
+    "study": "harness.actions.study",
+    "history": "harness.actions.history",
     "RunStopped": "harness.actions.shown",
     "Model": "harness.actions.objects",
     "Sweep": "harness.actions.objects",

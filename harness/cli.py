@@ -31,6 +31,8 @@ COMMANDS = {
     "explain": "Say why one target's step takes longer, part by part.",
     "recommend": "Say what to use on the machine of a run, and why.",
     "report": "Show a run's table, or make its page, pictures, rows.",
+    "history": "Show the runs in a folder over time, and changes.",
+    "study": "Answer the study's claims, one by one, from runs.",
     "merge": "Unite run folders that hold parts of one plan.",
     "status": "Say how far a run is.",
     "wait": "Follow a run to its end, then show it.",

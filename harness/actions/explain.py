@@ -19,7 +19,7 @@ from harness.actions.shown import RunStopped, Shown
 from harness.actions.values import Place
 from harness.analysis import comparison, explaining
 from harness.analysis.comparison import LaneKey
-from harness.analysis.explaining import Explanation, LaneOfSet
+from harness.analysis.explaining import Explanation
 from harness.core.cell import Cell
 from harness.core.errors import HarnessError
 from harness.core.model import ModelSpec
@@ -32,7 +32,6 @@ from harness.plan.targets import TargetDefinition
 from harness.report import explaining as explained
 from harness.report.printed import say
 from harness.runs import folder as run_folder
-from harness.runs import part_times
 from harness.runs.folder import default_folder
 from harness.statistics import FEWEST_PROCESSES
 
@@ -235,26 +234,14 @@ def _standing(
     where = f"batch size {cell.training.batch_size}, set {number + 1} of {SETS}"
     if problem:
         return f"{where}: {problem}"
-    found = [one for one in explaining.explain(_sets(kept), lanes) if one.work_id == cell.work_id]
+    found = [one for one in explaining.explain(explaining.sets_of(kept), lanes) if one.work_id == cell.work_id]
     ratio = f"{lanes[-1].label} takes {found[0].ratio:.2f} times as long" if found else "nothing yet"
     return f"{where}: {ratio}; {duration(max(left, 0.0))} of the budget left"
 
 
 def _result(kept: run_folder.Run, lanes: Sequence[LaneKey], clock: str) -> ExplanationResult:
-    found = explaining.explain(_sets(kept), lanes, clock)
+    found = explaining.explain(explaining.sets_of(kept), lanes, clock)
     return ExplanationResult(tuple(found), kept.folder, _problems(kept))
-
-
-def _sets(kept: run_folder.Run) -> list[dict[LaneKey, LaneOfSet]]:
-    """Of each set the lanes that ended well and whose parts are there."""
-    found: dict[tuple[str, int], dict[LaneKey, LaneOfSet]] = {}
-    for cell_id, cell in kept.cells.items():
-        record = kept.record(cell_id)
-        times = part_times.stored(kept.folder, cell_id) if record is not None and record.status == "ok" else None
-        if record is not None and times is not None:
-            lane = LaneOfSet(cell, times, record.limit)
-            found.setdefault((cell.work_id, cell.repeat), {})[LaneKey(cell.target, cell.lane)] = lane
-    return list(found.values())
 
 
 def _problems(kept: run_folder.Run) -> tuple[str, ...]:

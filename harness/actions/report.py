@@ -12,21 +12,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, overload
 
 from harness import outputs
 from harness.actions import values
 from harness.actions.shown import Shown
 from harness.actions.values import Place
 from harness.core.errors import StoreError, UsageError
+from harness.runs import finding, rate_searches
 from harness.runs import folder as run_folder
-from harness.runs import rate_searches
 from harness.wording import plural
 
 if TYPE_CHECKING:
     import polars as pl
     from rich.console import Console
 
+    from harness.actions.side_by_side import SideBySide
     from harness.analysis import Advice, Analysis, Collected, Outline
     from harness.analysis.reading import Reading
     from harness.report.figure import Figure
@@ -184,34 +185,73 @@ class Report(Shown):
         return super()._repr_html_() + "".join(f'<div style="background:white">{svg}</div>' for svg in drawn)
 
 
+@overload
 def report(
     run: Place,
     *,
+    name: object = (),
     accuracy: float | str | None = None,
     html: Place | None = None,
     png: Place | None = None,
     svg: Place | None = None,
     tensorboard: Place | None = None,
     mlflow: str | None = None,
-) -> Report:
-    """Read a run folder, and make of it what is named: its page, its pictures, what other programs read.
+) -> Report: ...
+
+
+@overload
+def report(
+    run: Place,
+    *further: Place,
+    name: object = (),
+    accuracy: float | str | None = None,
+    html: Place | None = None,
+    png: Place | None = None,
+    svg: Place | None = None,
+    tensorboard: Place | None = None,
+    mlflow: str | None = None,
+) -> Report | SideBySide: ...
+
+
+def report(
+    run: Place,
+    *further: Place,
+    name: object = (),
+    accuracy: float | str | None = None,
+    html: Place | None = None,
+    png: Place | None = None,
+    svg: Place | None = None,
+    tensorboard: Place | None = None,
+    mlflow: str | None = None,
+) -> Report | SideBySide:
+    """Read a run folder, or several, and make of it what is named: its page, its pictures, what other programs read.
 
     Args:
-        run: a run folder.
+        run, further: a run folder. Of several, or of a folder of them, the systems stand side by side: each machine and
+            target is a series of its own.
+        name: of several runs what their systems are called: "desktop=RUN", several of them, or a mapping. Runs of one
+            machine are one system, as are runs of one name.
         accuracy: the test accuracy that matters, a share of one; 0.98 if not given, or the highest of a few that is
             reached.
         html: where the page goes, one file that opens anywhere, offline.
         png, svg: folders for every figure as a picture.
-        tensorboard: a folder for event files (extra: tensorboard).
-        mlflow: a folder, sqlite:///FILE or http://... to log to (extra: mlflow).
+        tensorboard: a folder for event files (extra: tensorboard), of one run.
+        mlflow: a folder, sqlite:///FILE or http://... to log to (extra: mlflow), of one run.
 
     Raises ``harness.core.errors.UsageError`` for an accuracy that is none and where there is no run, StoreError where
     it is damaged, and HarnessError for what cannot be written.
     """
-    wanted, logged = (
-        values.accuracy(accuracy),
-        None if mlflow is None else values.text("--mlflow", values.plain(mlflow)),
-    )
+    wanted = values.accuracy(accuracy)
+    logged = None if mlflow is None else values.text("--mlflow", values.plain(mlflow))
+    if further or values.several(name) or finding.is_folder_of_runs(values.path(run)):
+        if tensorboard is not None or mlflow is not None:
+            raise UsageError("--tensorboard and --mlflow: found several runs, allowed: one")
+        several = _side_by_side((run, *further), name, wanted)
+        if html is not None:
+            several.write_page(html)
+            tell(f"page: {html}")
+        _write_pictures(several, png, svg)
+        return several
     made = Report(run_folder.open_run(values.path(run), plan_later=True), wanted)
     if any(one is not None for one in (html, png, svg, tensorboard, mlflow)):
         _ = made.reading  # so that every record is read once
@@ -219,6 +259,27 @@ def report(
     if html is not None:
         made.write_page(html)
         tell(f"page: {html}")
+    _write_pictures(made, png, svg)
+    if tensorboard is not None:
+        _to_tensorboard(made.reading, values.path(tensorboard))
+    if logged is not None:
+        _to_mlflow(made.reading, logged)
+    return made
+
+
+def _side_by_side(runs: Sequence[Place], names: object, accuracy: float | None) -> SideBySide:
+    from harness.actions import side_by_side
+    from harness.analysis import systems
+
+    unreadable: list[StoreError] = []
+    given = side_by_side.given(runs, names, unreadable)
+    apart = side_by_side.took_steps_apart(given)
+    found = side_by_side.SideBySide(systems.systems(given), unreadable, accuracy, apart)
+    warn(found.unreadable)
+    return found
+
+
+def _write_pictures(made: Report | SideBySide, png: Place | None, svg: Place | None) -> None:
     for format, folder in (("png", png), ("svg", svg)):
         if folder is not None:
             written = made.write_pictures(folder, format)
@@ -226,11 +287,6 @@ def report(
                 f"{plural(len(written), 'picture')} in {folder}" if written else "nothing to draw: no figure has data"
             )
             tell(f"{format}: {what}")
-    if tensorboard is not None:
-        _to_tensorboard(made.reading, values.path(tensorboard))
-    if logged is not None:
-        _to_mlflow(made.reading, logged)
-    return made
 
 
 def _to_tensorboard(reading: Reading, folder: Path) -> None:
@@ -279,7 +335,7 @@ def warn(unreadable: Sequence[StoreError]) -> None:
         tell(f"warning: {problem}; it is not in the table")
 
 
-def write_rows(report: Report, format: str) -> None:
+def write_rows(report: Report | SideBySide, format: str) -> None:
     """Rows for a program, to standard output, whose reader may leave."""
     with outputs.reader_may_leave():
         report.write_rows(format, sys.stdout.buffer)

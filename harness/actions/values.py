@@ -161,6 +161,15 @@ def half_width(value: str | float) -> float:
     return found
 
 
+def share(flag: str, value: str | float) -> float:
+    """``3%``, ``3 %`` or ``0.03`` as a share of one, above 0 and below 1. Raises UsageError."""
+    words = str(value).strip()
+    found = number(words.removesuffix("%")) / (100 if words.endswith("%") else 1)
+    if not 0 < found < 1:
+        raise UsageError(f"{flag}: found {str(value)!r}, allowed: a share above 0 and below 100 %, such as 3% or 0.03")
+    return found
+
+
 def seconds_of(value: str | float) -> float:
     """``90``, ``90s``, ``10m``, ``1.5h`` as seconds. Raises UsageError."""
     match = _DURATION.fullmatch(str(value).strip().lower())

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NOT_COMPARABLE = "not comparable"
+TOO_FEW_HEATS = "of fresh processes, and at least 2 are needed"
+"""How the reason ends where too little was measured."""
+
 IDLE_SHARE = 0.05
 """A waiting lane that uses more of a processor than this share of the time slows down whoever runs."""
 
@@ -252,7 +255,7 @@ def _reasons(
         None,
     )
     if effects < 2:
-        few = f"both ran in {plural(effects, 'heat')} of fresh processes, and at least 2 are needed"
+        few = f"both ran in {plural(effects, 'heat')} {TOO_FEW_HEATS}"
         found.append(f"{alone}; {few}" if alone else few)
     elif no_floor:
         found.append(

@@ -30,6 +30,8 @@ from harness.analysis.pace import LIMIT_MARGIN
 from harness.core import parts
 from harness.core.cell import Cell
 from harness.core.parts import Cost
+from harness.runs import part_times
+from harness.runs.folder import Run
 from harness.runs.part_times import PartTimes
 from harness.statistics import Interval
 
@@ -146,6 +148,18 @@ class LaneOfSet:
     limit: Mapping[str, Any]
 
 
+def sets_of(run: Run) -> list[dict[LaneKey, LaneOfSet]]:
+    """Of each set of a run folder the lanes that ended well and whose parts are there; none in other kinds of runs."""
+    found: dict[tuple[str, int], dict[LaneKey, LaneOfSet]] = {}
+    for cell_id, cell in run.cells.items():
+        times = part_times.stored(run.folder, cell_id)
+        record = run.record(cell_id) if times is not None else None
+        if record is not None and record.status == "ok" and times is not None:
+            lane = LaneOfSet(cell, times, record.limit)
+            found.setdefault((cell.work_id, cell.repeat), {})[LaneKey(cell.target, cell.lane)] = lane
+    return list(found.values())
+
+
 def label(name: str, direction: str = "") -> str:
     """How a part is called: the layer's kind, then its number, then the direction."""
     number, underscore, kind = name.partition("_")
@@ -171,6 +185,45 @@ def explain(
     found.sort(key=lambda work: (work.cell.model.name, work.cell.training.batch_size))
     adjusted = statistics.holm([work.p_value for work in found])
     return [work.explained(p) for work, p in zip(found, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class BackwardShare:
+    """What backward passes together, and a dispatch, take of a target's step, over ``sets``.
+
+    As shares of what all parts of the step take, since parts alone may take more than the step that they are of. The
+    intervals are ``statistics.ratio_interval``; None with fewer than FEWEST_SETS sets.
+    """
+
+    target: str
+    batch_size: int
+    sets: int
+    backward: Interval | None
+    dispatch: Interval | None
+
+
+def backward_shares(sets: Sequence[Mapping[LaneKey, LaneOfSet]]) -> list[BackwardShare]:
+    """One for each target and batch size of a run that took steps apart, second copies of a target left out."""
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    for one in sets:
+        for key, lane in one.items():
+            if not key.lane:
+                taken = {row: _median(values) for row, values in _series(lane, WALL).items()}
+                backward = sum(seconds for (_, direction), seconds in taken.items() if direction == parts.BACKWARD)
+                place = (key.label, lane.cell.training.batch_size)
+                whole = sum(seconds for (name, _), seconds in taken.items() if name != parts.STEP)
+                values = (backward, taken[parts.DISPATCH, ""], whole)
+                found.setdefault(place, []).append(values)
+    return [_backward_share(*place, np.array(values)) for place, values in sorted(found.items())]
+
+
+def _backward_share(target: str, batch_size: int, values: Array) -> BackwardShare:
+    """``values``: seconds of backward passes, of a dispatch and of all parts, (sets, 3)."""
+    if len(values) < FEWEST_SETS:
+        return BackwardShare(target, batch_size, len(values), None, None)
+    backward, dispatch, whole = values.T
+    shares = (statistics.ratio_interval(backward, whole), statistics.ratio_interval(dispatch, whole))
+    return BackwardShare(target, batch_size, len(values), *shares)
 
 
 class _Work:

@@ -134,17 +134,17 @@ def blame(cells: pl.DataFrame, found: pl.DataFrame, facts: Mapping[str, machines
     Of a machine whose records only say why they tell of no load, the answer is that.
     """
     names = machines.names(cells)
-    turns = {row["cell_id"]: _turn(row) for row in rows_of(cells)}
+    turned = turns(cells)
     telling = pl.col("other_processors").is_not_null()
     told = found.filter(telling | (pl.col("load_untold").is_not_null() & ~telling.any().over("machine"))).to_dicts()
     return tuple(
-        _of_machine(machine, names.get(machine, "") if len(names) > 1 else "", own, turns, facts.get(machine, {}))
+        _of_machine(machine, names.get(machine, "") if len(names) > 1 else "", own, turned, facts.get(machine, {}))
         for machine, own in grouped(told, lambda row: str(row["machine"])).items()
     )
 
 
 def _of_machine(
-    machine: str, label: str, rows: Sequence[Row], turns: Mapping[str, str], facts: machines.Facts
+    machine: str, label: str, rows: Sequence[Row], turned: Mapping[str, str], facts: machines.Facts
 ) -> Blame:
     stolen, throttled, quotas, others, costs = (
         _known(rows, name)
@@ -156,9 +156,9 @@ def _of_machine(
             "disturbed_cost",
         )
     )
-    heats = [turns[row["cell_id"]] for row in rows]
+    heats = [turned[row["cell_id"]] for row in rows]
     processors = facts.get("logical_cores")
-    floor = _floor(rows, turns)
+    floor = noise_floor(rows, turned)
     made = Blame(
         machine=machine,
         label=label,
@@ -218,9 +218,18 @@ def _turn(row: Row) -> str:
     return f"{row['work_id']} {row['repeat']} {row['heat']}" if row["interleave"] == "block" else str(row["cell_id"])
 
 
-def _floor(rows: Sequence[Row], turns: Mapping[str, str]) -> tuple[float, str] | None:
-    """What the same program differs by, as a share: from control lanes if there are some."""
-    heats = grouped(rows, lambda row: (turns[row["cell_id"]], row["target"])).values()
+def turns(cells: pl.DataFrame) -> dict[str, str]:
+    """cell_id -> what the cells that took turns with it share."""
+    return {row["cell_id"]: _turn(row) for row in rows_of(cells)}
+
+
+def noise_floor(rows: Sequence[Row], turned: Mapping[str, str]) -> tuple[float, str] | None:
+    """What the same program differs by, as a share, and how that is known: CONTROL_LANE if there are some, or
+    BETWEEN_PROCESSES; None where nothing was done twice.
+
+    ``rows`` of one machine, of cells or of ``by_record``; ``turned``: ``turns``.
+    """
+    heats = grouped(rows, lambda row: (turned[row["cell_id"]], row["target"])).values()
     effects = []
     for lanes in heats:
         speeds = {row["lane"]: math.log(row["images_per_second"]) for row in lanes}

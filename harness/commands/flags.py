@@ -182,6 +182,15 @@ data_dir_option = folder(
     "--data-dir", help="Folder with the four MNIST files (also: environment variable HARNESS_DATA_DIR)."
 )
 run_argument = click.argument("run", type=AnyPath(), shell_complete=completing.run_folders)
+runs_argument = click.argument(
+    "runs", nargs=-1, required=True, type=AnyPath(), metavar="RUN...", shell_complete=completing.run_folders
+)
+names_option = click.option(
+    "--name",
+    multiple=True,
+    metavar="NAME=RUN",
+    help="Of several runs, what the system of one is called, such as desktop=harness-runs/study; may be repeated.",
+)
 json_option = click.option("--json", is_flag=True, help="Print JSON for a program.")
 timeout_option = click.option(
     "--timeout",

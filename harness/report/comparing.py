@@ -16,6 +16,7 @@ from rich.text import Text
 
 from harness.analysis import statement
 from harness.analysis.comparison import NOT_COMPARABLE, Comparison
+from harness.analysis.guarding import EXCLUDED, SHOWN, Guarded
 from harness.report.headline import ABSENT, figure
 from harness.wording import plural
 
@@ -72,6 +73,17 @@ def print_comparisons(
                 text = f"Some runs of {side.label} at batch size {one.batch_size} did not end well: {side.problem}"
                 console.print(Text(text), soft_wrap=True)
     _print_differences(found, console)
+
+
+def print_decision(found: Sequence[Comparison], decision: Guarded, console: Console) -> None:
+    """Whether the difference that was asked about is shown, for each comparison and over all."""
+    words = f"{decision.bound.kind} by more than {100 * decision.bound.share:g} %"
+    for one, verdict in zip(found, decision.each, strict=True):
+        where = f"{one.lane.label} against {one.base.label} at batch size {one.batch_size}"
+        ends = f" ({one.speed[1]:.3f} to {one.speed[2]:.3f} times as fast)" if one.speed else ""
+        console.print(Text(f"{words}, {where}: {verdict}{ends}"), soft_wrap=True)
+    style = {SHOWN: "red", EXCLUDED: "green"}.get(decision.verdict, "yellow")
+    console.print(Text.assemble(f"{words[0].upper()}{words[1:]}: ", (decision.verdict, style)), soft_wrap=True)
 
 
 def _table(found: Sequence[Comparison]) -> Table:

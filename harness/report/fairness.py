@@ -39,22 +39,25 @@ _INTERVALS = (
 )
 
 
-def differences(lanes: Sequence[Record]) -> Table:
-    """What differs between the lanes' manifests, what of it matters and is not asked for first."""
+def differences(lanes: Sequence[Record], names: Sequence[str] = ()) -> Table:
+    """What differs between the lanes' manifests, what of it matters and is not asked for first.
+
+    ``names``: what the lanes are called, if not as their targets.
+    """
     found = manifest.differences(lanes[:MOST_LANES])
     ordered = sorted(found, key=lambda one: (not (one.matters and not one.asked), not one.matters))
     rows = []
     for one in ordered:
         weight = "no" if not one.matters else "yes, and asked for" if one.asked else "yes, and NOT asked for"
         rows.append((one.key.replace("_", " "), weight, one.why, *map(shown, _where_they_differ(one.values))))
-    return _by_lane(lanes, "What differs between the targets", ("what", "does it matter?", "why"), rows)
+    return _by_lane(lanes, names, "What differs between the targets", ("what", "does it matter?", "why"), rows)
 
 
-def manifests(lanes: Sequence[Record]) -> Table:
-    """The whole manifest of each lane."""
+def manifests(lanes: Sequence[Record], names: Sequence[str] = ()) -> Table:
+    """The whole manifest of each lane; ``names`` as in ``differences``."""
     found = [manifest.manifest(lane) for lane in lanes[:MOST_LANES]]
     rows = [(key.replace("_", " "), *(shown(one[key]) for one in found)) for key in manifest.RULES] if found else []
-    return _by_lane(lanes, "All that is recorded about every target", ("what",), rows)
+    return _by_lane(lanes, names, "All that is recorded about every target", ("what",), rows)
 
 
 def proofs(found: Sequence[Proof], unreadable: Sequence[str] = ()) -> Table:
@@ -159,8 +162,10 @@ def _where_they_differ(values: Sequence[Any]) -> list[Any]:
     return [{key: value[key] for key in differing if key in value} for value in values]
 
 
-def _by_lane(lanes: Sequence[Record], caption: str, own: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    names = [lane.cell.target.label for lane in lanes[:MOST_LANES]]
+def _by_lane(
+    lanes: Sequence[Record], named: Sequence[str], caption: str, own: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> Table:
+    names = [*(named or (lane.cell.target.label for lane in lanes))][:MOST_LANES]
     if len(lanes) > MOST_LANES:
         caption += f" (the first {MOST_LANES} of {len(lanes)})"
     return Table(caption, (*own, *names), (False,) * (len(own) + len(names)), tuple(rows))

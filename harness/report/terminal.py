@@ -138,15 +138,16 @@ def print_machines(found: Machines, console: Console) -> None:
     """Print what each machine is, and what several of them trained, side by side."""
     _line(console, NOT_POOLED)
     _line(console, "")
-    _print_cells(found.described, console)
+    print_cells(found.described, console)
     _line(console, "")
     if found.paces.rows:
-        _print_cells(found.paces, console)
+        print_cells(found.paces, console)
     else:
         _line(console, nothing_shared(found))
 
 
-def _print_cells(cells: Cells, console: Console) -> None:
+def print_cells(cells: Cells, console: Console) -> None:
+    """Print a table of texts under its caption."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for header, numeric in zip(cells.headers, cells.numeric, strict=True):
         table.add_column(header, justify="right" if numeric else "left", overflow="fold")

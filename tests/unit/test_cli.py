@@ -128,7 +128,7 @@ WRONG = [
     ("verify --optimizer sdg", "--optimizer: found 'sdg' (did you mean 'sgd'?)"),
     ("doctor jax-cup", "no target is called 'jax-cup' (did you mean 'jax-cpu'?)"),
     ("doctor jax-cpu:xla", "mode 'xla' does not exist here; allowed: jit"),
-    ("report", "Missing argument 'RUN'"),
+    ("report", "Missing argument 'RUN...'"),
     ("report nope", "nope: there is no such run folder"),
     ("report .", "is not a run folder (it has no plan.json)"),
     (f"report {GOLDEN} --format xml", "'xml' is not one of 'csv', 'json', 'parquet', 'markdown'"),

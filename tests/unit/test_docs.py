@@ -244,7 +244,7 @@ def made_here(page: Page) -> Iterator[tuple[list[str], list[str]]]:
         for start, end in pairwise([*starts, len(block.lines)]):
             for call in _after_harness([PROMPT.sub("", block.lines[start])]):
                 words = shlex.split(call, comments=True)
-                stored = words[0] in ("recommend", "report", "status") and "benchmarks/results/" in call
+                stored = words[0] in ("recommend", "report", "status", "study") and "benchmarks/results/" in call
                 if stored or words[0] in ("models", "sweeps"):
                     yield words, [line.rstrip() for line in block.lines[start + 1 : end]]
 
