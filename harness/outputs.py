@@ -112,9 +112,7 @@ def _sentence(place: Path, error: OSError) -> HarnessError:
     if error.errno == errno.EPIPE:
         return HarnessError(f"{place}: its reader went away before all of it was written")
     folder = Path(os.path.realpath(place)).parent
-    if error.errno == errno.ENOENT and folder.is_file():  # Windows says that the file in it is not there
-        return unwritable(place, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and not folder.exists():
         return HarnessError(f"{place}: there is no folder {folder}")
     return unwritable(place, error)
 

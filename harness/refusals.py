@@ -48,6 +48,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
             f"{path}: is longer than the 260 characters that Windows takes here; set LongPathsEnabled (see its 'Maximum"
             " Path Length'), or choose a shorter folder"
         )
-    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+    in_the_way = error.errno == errno.ENOENT and any(folder.is_file() for folder in path.absolute().parents)
+    if in_the_way or error.errno in (errno.ENOTDIR, errno.EEXIST):  # Windows only says that what is in it is not there
         return StoreError(f"{path}: a file is in the way where a folder must be; choose another folder")
     return StoreError(f"{path}: cannot be written ({error.strerror})")

@@ -85,6 +85,7 @@ def console_for(stream: IO[str], plain: bool = False) -> Console:
         width=width,
         force_jupyter=False,
         force_terminal=False if plain else None,
+        legacy_windows=None if stream.isatty() else False,  # a pipe has a last column, and no calls for colours
     )
 
 

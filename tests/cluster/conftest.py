@@ -49,7 +49,7 @@ def cluster_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sweeper(slurm: TwoNodes, tmp_path: Path, cluster_cache: Path) -> Iterator[ClusterSweeper]:
     """A small sweep; afterwards no job and no process is left of it."""
-    made = ClusterSweeper(tmp_path / "work", cluster_cache, uuid.uuid4().hex, nodes=slurm)
+    made = ClusterSweeper(tmp_path / "work", cluster_cache, uuid.uuid4().hex, elsewhere=True, nodes=slurm)
     yield made
     subprocess.run(["scancel", "--user=root"], env=slurm.environment(), check=False, capture_output=True)
     slurm.wait_idle()

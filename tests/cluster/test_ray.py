@@ -63,7 +63,7 @@ def nodes() -> Iterator[RayNodes]:
 @pytest.fixture
 def sweeper(nodes: RayNodes, tmp_path: Path, cluster_cache: Path) -> Iterator[Sweeper]:
     """A small sweep; afterwards no process is left of it, and both nodes are there."""
-    made = Sweeper(tmp_path / "work", cluster_cache, uuid.uuid4().hex)
+    made = Sweeper(tmp_path / "work", cluster_cache, uuid.uuid4().hex, elsewhere=True)
     yield made
     until(lambda: nodes.heats(made.folder) == [], "the heats to end")
     for number in {1, 2} - nodes.ids.keys():

@@ -46,12 +46,16 @@ Line = tuple[object, str, int, str]
 
 @dataclass
 class Sweeper:
-    """A folder with a sweep file, its model and dataset. ``script`` says how the target "scripted" misbehaves."""
+    """A folder with a sweep file, its model and dataset. ``script`` says how the target "scripted" misbehaves.
+
+    ``elsewhere``: heats run where the variables of a command do not come to, so that targets have the script's.
+    """
 
     folder: Path
     cache: Path
     mark: str
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,12 +66,13 @@ class Sweeper:
 
     def add(self, name: str, backend: str, python: str = sys.executable, **variables: str) -> None:
         """Give the sweep file one more own target."""
+        own = self._where_the_script_is() if self.elsewhere else {}
         self.targets[name] = {
             "backend": backend,
             "python": python,
             "path": str(HERE),
             "modes": ["numpy"],
-            "env": variables,
+            "env": {**own, **variables},
         }
 
     def script(self, *lines: Line) -> None:
@@ -137,8 +142,10 @@ class Sweeper:
 
         The script is no variable of a target: each test's targets would be its own, and proven in each anew.
         """
-        script = {"SCRIPT": str(self.folder / "script.json")}
-        return {**os.environ, **script, paths.CACHE_VARIABLE: str(self.cache), MARK: self.mark}
+        return {**os.environ, **self._where_the_script_is(), paths.CACHE_VARIABLE: str(self.cache), MARK: self.mark}
+
+    def _where_the_script_is(self) -> dict[str, str]:
+        return {"SCRIPT": str(self.folder / "script.json")}
 
     @property
     def kept(self) -> run_folder.Run:

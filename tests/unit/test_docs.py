@@ -22,7 +22,6 @@ import click
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from rich.console import detect_legacy_windows
 
 from harness.analysis import index, journal
 from harness.cli import CONTEXT, cli
@@ -259,7 +258,7 @@ def is_shown(shown: Sequence[str], printed: Sequence[str]) -> bool:
 def test_outputs_are_what_the_command_beside_them_prints(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for words, shown in made_here(page):
-        result = CliRunner().invoke(cli, words, env={"COLUMNS": str(WIDTH + detect_legacy_windows())})
+        result = CliRunner().invoke(cli, words, env={"COLUMNS": str(WIDTH)})
         assert result.exit_code == 0, result.output
         printed = [line.rstrip() for line in result.stdout.rstrip().splitlines()]
         while shown and not shown[-1]:
