@@ -160,10 +160,13 @@ class Lane:
     @property
     def share(self) -> float:
         """How much of the training is done, from 0 to 1; where an accuracy may end it, of what comes before that."""
+        return min(self._schedule.done / self._sure_steps, 1.0)
+
+    @property
+    def _sure_steps(self) -> int:
+        """Steps that are trained in any case: all, or those before the first evaluation that may be the last."""
         training, steps = self.cell.training, self.cell.total_steps
-        if training.until_accuracy:
-            steps = min(self.cell.steps_per_epoch, training.evaluate_every or steps)
-        return min(self._schedule.done / steps, 1.0)
+        return min(self.cell.steps_per_epoch, training.evaluate_every or steps) if training.until_accuracy else steps
 
     @property
     def steps_done(self) -> int:
@@ -171,8 +174,8 @@ class Lane:
         return self._schedule.done
 
     def is_last(self, steps: int | None = None) -> bool:
-        """Whether there is no block after the next; ``steps``: its length, where the lane does not choose it."""
-        left = self.cell.total_steps - self._schedule.done
+        """Whether there may be no block after the next; ``steps``: its length, where the lane does not choose it."""
+        left = self._sure_steps - self._schedule.done
         return self.running and left <= (self._schedule.next().steps if steps is None else steps)
 
     def look(self) -> None:

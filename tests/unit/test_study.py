@@ -302,18 +302,21 @@ class TestWaysOfTraining:
         random = np.random.default_rng(0)
         made = []
         for seed in (0, 1, 2, 3):
-            for size, changes, factor in ((32, (), 1.0), (64, (), 1.5), (32, ((2, 64),), growing)):
+            for size, changes, factor in ((32, (), 1.0), (64, (), 1.5), (32, ((1, 64),), growing)):
                 pace = 0.01 * factor * float(np.exp(spread * random.normal()))
                 of_plan: dict[str, Any] = {"batch_changes": changes} if changes else {}
                 curve = climbing(4, 0.9, 8)
                 evaluations = [Epoch(epoch, 0.5, 0.2, value, 0.1) for epoch, value in enumerate(curve)]
                 record = planted(
-                    size, seed=seed, pace=pace, accuracies=curve, epochs=8, training=of_plan, evaluations=evaluations
+                    size,
+                    seed=seed,
+                    pace=pace,
+                    accuracies=curve,
+                    epochs=8,
+                    training=of_plan,
+                    evaluations=evaluations,
+                    blocks=40,
                 )
-                if changes:
-                    blocks = record.blocks
-                    epochs = [0 if place % 2 else 5 for place, _ in enumerate(blocks.epoch)]
-                    record = dataclasses.replace(record, blocks=dataclasses.replace(blocks, epoch=epochs))
                 made.append(record)
         return made
 
