@@ -147,6 +147,7 @@ def compared(sweeper: Sweeper, *flags: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_a_slower_lane_is_found_slower_in_fresh_processes(sweeper: Sweeper) -> None:
     sweeper.add("late", "scripted_backend:LateBackend")
     code, answer = compared(sweeper, "scripted", "late", "--budget", "600s", "--precision", "0.5", "--out", "run")

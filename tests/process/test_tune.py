@@ -29,6 +29,7 @@ def tune(sweeper: Sweeper, *arguments: str) -> subprocess.CompletedProcess[str]:
     return sweeper.harness("tune", *arguments, *INPUTS, "--precision", "0.5", "--out", "tuned", patience=4 * PATIENCE)
 
 
+@pytest.mark.long
 def test_the_quick_setting_is_found_shown_afresh_and_usable_as_a_target(knobbed: Sweeper) -> None:
     done = tune(knobbed, "knobbed@cpus=1", "--budget", "600s", "--json")
     assert done.returncode == 0, done.stderr
@@ -71,6 +72,7 @@ def test_where_nothing_gains_that_is_said(knobbed: Sweeper) -> None:
     assert "nothing of it can be set otherwise" in done.stdout
 
 
+@pytest.mark.long
 def test_a_search_that_was_stopped_goes_on_where_it_was(knobbed: Sweeper) -> None:
     (knobbed.folder / "harness.toml").write_text(knobbed.tables())
     command = [HARNESS, "tune", "knobbed@cpus=1", *INPUTS, "--precision", "0.5", "--budget", "600s", "--out", "tuned"]
