@@ -81,8 +81,12 @@ def _verdicts(answers: Sequence[ClaimAnswer]) -> list[str]:
 
 
 def _verdict_table(answers: Sequence[ClaimAnswer]) -> Table:
-    rows = tuple((f"{one.number}. {CLAIMS[one.number]}", place(one), one.verdict, str(one.seeds)) for one in answers)
-    return Table("Each claim", ("claim", "of", "verdict", "seeds"), (False, False, False, True), rows)
+    rows = []
+    for number, group in groupby(answers, key=lambda one: one.number):
+        says = [CLAIMS[number]]
+        for one in group:
+            rows.append((str(number), says.pop() if says else "", place(one), one.verdict, str(one.seeds)))
+    return Table("Each claim", ("claim", "what it says", "of", "verdict", "seeds"), (*[False] * 4, True), tuple(rows))
 
 
 def _table(evidence: ClaimTable, of: str) -> Table:
