@@ -19,9 +19,9 @@ from harness.core import system
 from harness.measure.session import REFERENCE
 from harness.plan import targets
 from harness.workers import interpreters
+from tests.command import HARNESS
 
 EXAMPLE = Path(__file__).parents[1] / "example_backend"
-HARNESS = shutil.which("harness", path=Path(sys.executable).parent) or "harness"
 
 SMALL = """
 name = "small"

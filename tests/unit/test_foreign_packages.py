@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.commands import foreign
+from tests.command import HARNESS
 
-HARNESS = Path(sys.executable).with_name("harness")
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 
 NUMPY = """
