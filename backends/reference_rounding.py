@@ -26,6 +26,10 @@ while s stays between two powers of two s + c is then rounded by the same each t
 u k / 2 of its sum at most, of which ``repeated`` takes a quarter for the deviation. In the gradients some neighbours
 are equal: where one sign prevails, errors are taken to come in ``FOURS``.
 
+Where a sum has grown so large that many of its terms are smaller than the spacing of its numbers, they are not rounded
+up as often as down: squares near zero are many, and one below half a spacing leaves the sum as it is. So the sum of
+squares of a large batch, of one sign as it is, falls short by what can be told from the terms (``stagnant``).
+
 A product of values x with weights w passes on x^2 Var(w) + w^2 Var(x): the same product with the squares. On the way
 back likewise, Var(dx) = w^2 Var(g) + g^2 Var(w) and Var(dw) = x^2 Var(g) + g^2 Var(x), with Q of g^2 and w^2 or x^2.
 
@@ -91,6 +95,10 @@ IMAGES = 8
 
 SAMPLE = 4096
 """So many elements of an array tell as much as all of them."""
+TERMS = 2**14
+"""Of a sum so many terms are looked at in a channel."""
+BINADES = 8
+"""Of the numbers that a sum goes through, between powers of two: what lies below these is a 256th of it."""
 ONE = np.float32(1 / 3)
 """The variance of one rounding of a value of one."""
 
@@ -161,6 +169,23 @@ def repeated(values: Array, zeros: bool = True) -> Variance:
         equal &= (values[..., 1:, :] != 0.0).reshape(equal.shape)
     found: Variance = square(equal.mean(axis=0) * (values.size // values.shape[-1]) / 8)
     return found
+
+
+def stagnant(terms: Array, mean: Array, count: float) -> Array:
+    """By how much the mean of ``count`` terms is off where each is rounded into a sum of float32, in units of u.
+
+    ``terms``: some of them, (rows, channels), none below zero. While the sum lies between two powers of two, its
+    numbers are equally far apart, and a term moves it by the nearest number of such steps. It is taken to grow evenly.
+    """
+    total = np.maximum(count * mean, np.finfo(np.float32).tiny)
+    highest = np.exp2(np.frexp(total)[1] - 1.0)
+    off, upper = np.zeros_like(total), total
+    for below in range(BINADES):
+        lower = highest * 2.0**-below
+        spacing = 2.0 * FLOAT32 * lower
+        off += (upper - lower) / total * (np.rint(terms / spacing) * spacing - terms).mean(axis=0)
+        upper = lower
+    return np.asarray(off / FLOAT32)
 
 
 def grown(sums: Any, squares: Any) -> Variance:
@@ -514,6 +539,9 @@ def batch_norm(
     of_spread = 4 * (square(values - mean) * variance).mean(axis=axes) / count + 4 * square(mean) * of_mean
     of_spread += kept * accumulated(power, (squares * squares).mean(axis=axes) / count, count)
     of_spread += kept * (ONE + alike) * square(power)
+    some = values.reshape(count, -1)[:: 1 + count // TERMS]
+    centred, raw = stagnant(np.square(some - mean), spread, count), stagnant(np.square(some), power, count)
+    of_spread += kept * np.maximum(square(centred), square(raw))
     inverse = 1.0 / np.sqrt(spread + epsilon)
     slope = scale.value * inverse
     normal = np.asarray((values - mean) * inverse, np.float32)

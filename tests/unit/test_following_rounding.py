@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backends import reference_rounding as rounding
 from backends.protocol import Arrays
 from backends.reference import ReferenceSession
 from harness.core.cell import Cell
@@ -35,7 +36,7 @@ from harness.core.model import (
 from harness.core.training import OPTIMIZERS, WEIGHT_DECAY_FORMS, LearningRate, OptimizerSpec, TrainingSpec
 from harness.plan import models
 from harness.proof.parity import Quantity
-from harness.proof.rounding import compare
+from harness.proof.rounding import compare, sigmas
 
 from .builders import random_arrays, small_cell
 from .float32_network import ORDERS, Fault, Float32Network
@@ -253,3 +254,41 @@ def test_each_mistake_is_beyond_its_bound_and_right_work_within(name: str) -> No
 
 def _worst(quantities: tuple[Quantity, ...]) -> Quantity:
     return max(quantities, key=lambda quantity: quantity.share)
+
+
+# Sums of very many squares
+
+
+def added_in_turns(terms: Any, lanes: int) -> float:
+    """Their sum in float32, in so many sums of every so many-th, each one after the other."""
+    sums = [np.cumsum(terms[first::lanes], dtype=np.float32)[-1] for first in range(lanes)]
+    return float(np.sum(sums, dtype=np.float32))
+
+
+SQUARES = np.square(np.random.default_rng(0).normal(size=(4096 * 14 * 14, 1)), dtype=np.float32)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+def test_how_far_a_sum_of_squares_falls_short_is_told_from_them(lanes: int) -> None:
+    count, mean = len(SQUARES), SQUARES.mean(axis=0, dtype=np.float64)
+    short = added_in_turns(SQUARES[:, 0], lanes) / (count * mean) - 1.0
+    told = (
+        rounding.stagnant(SQUARES[: rounding.TERMS].astype(np.float64), mean, count / lanes) * rounding.FLOAT32 / mean
+    )
+    walk = rounding.FLOAT32 * np.sqrt(count / lanes) / 3  # what errors that are independent come to
+    assert abs(short - told) < 4 * walk
+    if lanes == 1:
+        assert short < -10 * walk, "so it is no accident"
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+def test_a_variance_of_a_large_batch_is_within_its_bound_however_it_is_added(lanes: int) -> None:
+    values = np.random.default_rng(1).normal(0.3, 2.0, (4096, 14, 14, 1))
+    moments = values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))
+    exact = rounding.Uncertain(np.ones(1))
+    _, _, found = rounding.batch_norm(
+        values, None, exact, exact, moments, 1e-3, values, rounding.Roundoff(rounding.FLOAT32)
+    )
+    centred = np.square((values - moments[0]).astype(np.float32).ravel())
+    error = abs(added_in_turns(centred, lanes) / values.size - moments[1])
+    assert error < sigmas(1) * rounding.FLOAT32 * np.sqrt(found["variance"])
