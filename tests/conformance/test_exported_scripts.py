@@ -18,7 +18,7 @@ from harness.core.cell import Cell
 from harness.core.errors import UsageError
 from harness.core.model import Dense
 from harness.core.record import Record, now
-from harness.core.training import LearningRate, OptimizerSpec, TrainingSpec
+from harness.core.training import EPOCH, STEP, LearningRate, OptimizerSpec, TrainingSpec
 from harness.measure.lane import Lane
 from harness.plan import datasets, inputs, models
 from harness.plan.datasets import Prepared
@@ -98,12 +98,20 @@ def test_a_script_prints_them_in_mixed_precisions_too(
     _assert_same(record, printed)
 
 
-@pytest.mark.parametrize("label", ["tensorflow-cpu:graph", "jax-cpu:jit", "jax-cpu:jit@input=host"])
+@pytest.mark.parametrize(
+    ("label", "by", "changes"),
+    [
+        ("tensorflow-cpu:graph", EPOCH, ((1, 32), (2, 16))),
+        ("tensorflow-cpu:graph", STEP, ((5, 32), (14, 16))),
+        ("jax-cpu:jit", EPOCH, ((1, 32), (2, 16))),
+        ("jax-cpu:jit@input=host", STEP, ((5, 32), (14, 16))),
+    ],
+)
 def test_a_script_changes_the_batch_size_where_its_cell_does(
-    bench: Bench, label: str, digits: Prepared, tmp_path: Path
+    bench: Bench, label: str, by: str, changes: tuple[tuple[int, int], ...], digits: Prepared, tmp_path: Path
 ) -> None:
     rate = LearningRate(0.02, drop_epochs=(2,), scaling="linear")
-    training = TrainingSpec(16, 3, OptimizerSpec("momentum"), rate, batch_changes=((1, 32), (2, 16)))
+    training = TrainingSpec(16, 3, OptimizerSpec("momentum"), rate, batch_changes=changes, batch_changes_by=by)
     record, printed = _both(bench, label, "unusual", training, digits, tmp_path)
     _assert_same(record, printed)
 

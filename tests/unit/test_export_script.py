@@ -234,10 +234,6 @@ def test_a_cell_without_a_record_has_nothing_to_compare_with() -> None:
             cell_of(JAX, optimizer=OptimizerSpec("sgd", weight_decay=0.1)),
             "sgd with weight decay 0.1 cannot be exported: scripts have no decoupled_weight_decay yet",
         ),
-        (
-            cell_of(JAX, batch_changes=((5, 16),), batch_changes_by="step"),
-            "a batch size that changes at a step cannot be exported",
-        ),
         (cell_of(dataclasses.replace(JAX, mode="graph")), "mode 'graph' cannot be exported; allowed: jit"),
         (
             cell_of(dataclasses.replace(JAX, accelerator="tpu")),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.cell import Cell
 from harness.core.errors import UsageError
-from harness.core.training import OPTIMIZERS, PRECISIONS, STEP
+from harness.core.training import OPTIMIZERS, PRECISIONS
 from harness.export.script import jax_lines, tensorflow_lines
 from harness.export.script.known import Known, has_keras_2
 from harness.export.script.nearness import nearness
@@ -86,11 +86,6 @@ def require(cell: Cell) -> None:
             f"{where}: {training.method} cannot be exported: scripts have no {', '.join(training.options)} yet; "
             "a cell without them can be"
         )
-    if training.batch_changes_by == STEP:
-        raise UsageError(
-            f"{where}: a batch size that changes at a step cannot be exported: a script changes it between epochs; a "
-            "cell whose plan does so can be"
-        )
     if training.batch_changes and target.mode == "fit":
         raise UsageError(f"{where}: fit trains no plan of batch sizes, so neither does a script of it")
     for key, value, allowed in (
@@ -118,9 +113,9 @@ def _common(cell: Cell, known: Known, file_name: str, version: str, images_are_b
         "batch_size": training.batch_size,
         "epochs": training.epochs,
         "steps": cell.steps_per_epoch,
-        "plan": literal([size for ((_, size),) in training.epoch_sizes(cell.dataset.train_examples)])
-        if training.batch_changes
-        else "",
+        "plan": [
+            literal([*own]) for own in training.epoch_sizes(cell.dataset.train_examples) if training.batch_changes
+        ],
         "variables": literal(variables) if variables else "",
         "cpus": target.cpus,
         "recorded": bool(known.epochs),
