@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -10,13 +11,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from harness.analysis.study.answers import CLAIMS, FAILS, HOLDS, ClaimAnswer, ClaimTable
+from harness.analysis.study.answers import CLAIMS, FAILS, HOLDS, UNTOLD, ClaimAnswer, ClaimTable
 from harness.report import plain_page
 from harness.report.headline import ABSENT, figure
 from harness.report.plain_page import PlainSection
 from harness.report.printed import say
 from harness.report.tables import Table
+from harness.wording import plural
 
+_OF_SEVERAL = {HOLDS: "hold", FAILS: "do not hold", UNTOLD: UNTOLD}
 _STYLES = {HOLDS: "green", FAILS: "red"}
 ERRORS = (
     "Each verdict by itself is wrong in at most 5 % of cases (docs/study.md). Of many verdicts together some may be: "
@@ -64,8 +67,9 @@ def plain(one: ClaimAnswer) -> dict[str, Any]:
 
 def page(answers: Sequence[ClaimAnswer], systems: Sequence[str]) -> str:
     """All claims as one page: the verdicts first, then each claim with its evidence."""
-    counts = {verdict: sum(one.verdict == verdict for one in answers) for verdict in dict.fromkeys(_verdicts(answers))}
-    said = f"{', '.join(systems)}: {'; '.join(f'{count} {verdict}' for verdict, count in counts.items())}."
+    counts = Counter(one.verdict for one in answers)
+    of_each = [f"{count} {verdict if count == 1 else _OF_SEVERAL[verdict]}" for verdict, count in counts.items()]
+    said = f"{', '.join(systems)}: of {plural(len(answers), 'answer')} {', '.join(of_each)}."
     sections = [PlainSection("All verdicts", tables=(_verdict_table(answers),), quiet=(ERRORS,))]
     for number, group in groupby(answers, key=lambda one: one.number):
         own = list(group)
@@ -74,10 +78,6 @@ def page(answers: Sequence[ClaimAnswer], systems: Sequence[str]) -> str:
         tables = tuple(_table(table, one.system) for one in own for table in one.evidence)
         sections.append(PlainSection(f"{number}. {CLAIMS[number]}", lines=lines, tables=tables, quiet=tell))
     return plain_page.page("The study, claim by claim", "harness study", [said], sections)
-
-
-def _verdicts(answers: Sequence[ClaimAnswer]) -> list[str]:
-    return [one.verdict for one in answers]
 
 
 def _verdict_table(answers: Sequence[ClaimAnswer]) -> Table:
