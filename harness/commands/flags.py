@@ -208,6 +208,12 @@ accuracy_option = click.option(
     metavar="SHARE",
     help="Test accuracy that matters, such as 0.98; if not given 0.98, or the highest of a few that is reached.",
 )
+html_option = click.option(
+    "--html",
+    type=File(),
+    metavar="FILE",
+    help="Write the page: one file that opens anywhere, offline; - for standard output.",
+)
 compute_precision_option = one_option(
     "--compute-precision",
     names_of=completing.precisions,

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=flags.Folder())
-@click.option(
-    "--html",
-    type=flags.File(),
-    metavar="FILE",
-    help="Write the page: one file that opens anywhere, offline; - for standard output.",
-)
+@flags.html_option
 @flags.json_option
 def history(folder: Path, html: Path | None, json: bool) -> int:
     """Show the runs in a folder over time, per machine and target, and where their speed changed for good.

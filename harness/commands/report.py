@@ -22,12 +22,7 @@ if TYPE_CHECKING:
     help="Rows for a program, on standard output.",
 )
 @flags.accuracy_option
-@click.option(
-    "--html",
-    type=flags.File(),
-    metavar="FILE",
-    help="Write the page: one file that opens anywhere, offline; - for standard output.",
-)
+@flags.html_option
 @flags.folder("--png", help="Write every figure as PNG into this folder.")
 @flags.folder("--svg", help="Write every figure as SVG into this folder.")
 @flags.folder("--tensorboard", help="Write event files for TensorBoard (extra: tensorboard).")

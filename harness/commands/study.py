@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 @flags.names_option
 @flags.axis("--claim", metavar="N,...", help="Claims, from 1 to 8; all if not given.")
 @flags.accuracy_option
-@click.option(
-    "--html",
-    type=flags.File(),
-    metavar="FILE",
-    help="Write the page: one file that opens anywhere, offline; - for standard output.",
-)
+@flags.html_option
 @click.option("--run", is_flag=True, help="Run the study's own sweeps first, and answer from them too.")
 @flags.axis("--part", metavar="NAME,...", help="With --run: time, accuracy, batch; all if not given.")
 @click.option("--plan", is_flag=True, help="With --run: say what would run, and for how long; run nothing.")

@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import statement
@@ -34,6 +33,7 @@ from harness.report.figure import Figure
 from harness.report.headline import diverged, not_readable, not_run, unproven
 from harness.report.machines import NOT_POOLED, machines, nothing_shared
 from harness.report.tables import Table
+from harness.report.templates import resource, template
 from harness.wording import machine_words, plural
 
 if TYPE_CHECKING:
@@ -116,28 +116,19 @@ class _Section:
 
 def render(view: PageView) -> str:
     """The page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     galleries = enumerate(charts.galleries(view.found, view.noise, view.rates))
     sections = _within_bounds(_section(number, gallery) for number, gallery in galleries)
     dropped = works.count(view.found) - len(sections)
     cells = view.found.cells
     headline = tables.headline(cells)
-    scripts = {"bundle": _line_ends(view.bundle), "script": _line_ends(_resource("page.js"))}
+    scripts = {"bundle": _line_ends(view.bundle), "script": _line_ends(resource("page.js"))}
     looks = palette.looks(cells["target"])
     several = machines(cells, view.found.side_by_side, view.found.machines)
     loads = [
         (figure, tables.table(figure.frame, figure.columns, figure.words.title))
         for figure in charts.of_other_load(view.found)
     ]
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         view=view,
         policy=_policy(list(scripts.values()), bool(view.version)),
         style=_style(),
@@ -420,11 +411,7 @@ def _policy(scripts: Sequence[str], live: bool) -> str:
 
 def _style() -> str:
     light, dark = (palette.style_variables(scheme) for scheme in ("light", "dark"))
-    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{_resource('page.css')}"
-
-
-def _resource(name: str) -> str:
-    return resources.files("harness.report").joinpath(name).read_text(encoding="utf-8")
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{resource('page.css')}"
 
 
 def _line_ends(text: str) -> str:

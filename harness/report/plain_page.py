@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 from harness.report import palette, pictures
 from harness.report.figure import Figure
 from harness.report.tables import Table
+from harness.report.templates import resource, template
 from harness.wording import plural
 
 MOST_ROWS = 60
@@ -36,25 +36,12 @@ class PlainSection:
 
 def page(title: str, command: str, answers: Sequence[str], sections: Sequence[PlainSection]) -> str:
     """The page. ``command``: what makes such a page, above its title."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("plain.html.j2").render(
+    return template("plain.html.j2").render(
         title=title,
         command=command,
-        style=f":root{{{palette.style_variables('light')}}}\n{_resource('page.css')}",
+        style=f":root{{{palette.style_variables('light')}}}\n{resource('page.css')}",
         answers=answers,
         sections=sections,
         most_rows=MOST_ROWS,
         plural=plural,
     )
-
-
-def _resource(name: str) -> str:
-    return (resources.files("harness.report") / name).read_text(encoding="utf-8")
