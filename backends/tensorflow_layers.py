@@ -93,10 +93,8 @@ def keras_layer(
     assert isinstance(layer, Dropout)
     # In a mixed policy Keras draws its masks in the narrow type: bfloat16 misses a rate of 0.4 by up to 0.01.
     in_float32 = {**common, "dtype": "float32"}
-    if replicated:
-        return tensorflow_replica_layers.dropout(layer.rate, seed, in_float32)
-    if is_keras_2() and not only_keras:
-        return _counted_dropout(layer.rate, seed, in_float32)
+    if replicated or (is_keras_2() and not only_keras):
+        return _counted_dropout(layer.rate, seed, in_float32, replicated)
     return layers.Dropout(layer.rate, seed=seed, **in_float32)
 
 
@@ -190,8 +188,11 @@ def _fused_batch_norm(spec: BatchNorm, common: Mapping[str, Any]) -> Any:
     return FusedBatchNorm(**common)
 
 
-def _counted_dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
-    """Masks from a counter-based generator (Salmon et al., SC 2011), keyed by the seed and a count of calls."""
+def _counted_dropout(rate: float, seed: int, common: Mapping[str, Any], replicated: bool) -> Any:
+    """Masks from a counter-based generator (Salmon et al., SC 2011), keyed by the seed and a count of calls.
+
+    ``replicated``: by the replica, too. Keras 3's own layer draws the same mask on every replica.
+    """
     import tensorflow as tf
 
     class CountedDropout(tf.keras.layers.Layer):  # type: ignore[misc]
@@ -203,7 +204,11 @@ def _counted_dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
         def call(self, inputs: Any, training: Any = None) -> Any:
             if not training or rate == 0.0:
                 return inputs
-            key = tf.stack([tf.constant(seed, tf.int64), self.count.assign_add(1)])
+            number, count = 0, self.count
+            if replicated:
+                number = tensorflow_replica_layers.number_of(tf.distribute.get_replica_context())
+                count = tensorflow_replica_layers.own(count)
+            key = tf.stack([tf.constant(tensorflow_replica_layers.key_of(seed, number), tf.int64), count.assign_add(1)])
             return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=key)
 
     return CountedDropout(**common)

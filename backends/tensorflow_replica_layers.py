@@ -90,26 +90,3 @@ def batch_norm(
             return mean, variance
 
     return SynchronisedBatchNorm(**common)
-
-
-def dropout(rate: float, seed: int, common: Mapping[str, Any]) -> Any:
-    """Masks from a counter-based generator, keyed by the replica, the seed and a count of calls.
-
-    Keras 3's own layer draws the same mask on every replica.
-    """
-    import tensorflow as tf
-
-    class ReplicaDropout(tf.keras.layers.Layer):  # type: ignore[misc]
-        def build(self, input_shape: Any) -> None:
-            self.count = tf.Variable(0, dtype=tf.int64, trainable=False, name="count")
-            super().build(input_shape)
-
-        @tf.autograph.experimental.do_not_convert
-        def call(self, inputs: Any, training: Any = None) -> Any:
-            if not training or rate == 0.0:
-                return inputs
-            number = number_of(tf.distribute.get_replica_context())
-            key = tf.stack([tf.constant(key_of(seed, number), tf.int64), own(self.count).assign_add(1)])
-            return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=key)
-
-    return ReplicaDropout(**common)
